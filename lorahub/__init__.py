@@ -1,0 +1,33 @@
+"""lorahub: small adapters that judge claims, trained, measured and served side by side.
+
+Importing this package has no effects and loads no heavy library; the names below load their room on first use.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "train": ("lorahub.training.run", "train"),
+    "Run": ("lorahub.training.run", "Run"),
+    "Engine": ("lorahub.serving.engine", "Engine"),
+    "LorahubError": ("lorahub.errors", "LorahubError"),
+}
+_HEAVY_ROOMS = ("lorahub.training", "lorahub.serving")
+
+__all__ = ["Engine", "LorahubError", "Run", "__version__", "train"]
+
+if TYPE_CHECKING:
+    from lorahub.errors import LorahubError
+    from lorahub.serving.engine import Engine
+    from lorahub.training.run import Run, train
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'lorahub' has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    if module.startswith(_HEAVY_ROOMS):
+        import_module("lorahub.errors").need("torch", extra="train")
+    return getattr(import_module(module), attribute)

@@ -1,0 +1,321 @@
+"""The configuration: five small sections, each field its own flag, recipe key, default and help text.
+
+In: a YAML recipe and `section.field=value` overrides. Out: one frozen `Config`. A value is converted by its field's
+type and by nothing else (YAML reads `2e-4` as a string and `no` as False), and an unknown key names its nearest
+neighbour.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lorahub.errors import ConfigError
+
+METHODS = ("lora",)
+
+
+def opt(
+    default: Any,
+    help: str,  # noqa: A002 - the field's word for it everywhere
+    *,
+    choices: Sequence[str] = (),
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+) -> Any:
+    """A config field: its default, its help text, and what it accepts (`low` and `high` included, `above` not)."""
+    metadata = {"help": help, "choices": tuple(choices), "low": low, "high": high, "above": above}
+    return (
+        field(default_factory=dict, metadata=metadata) if default is dict else field(default=default, metadata=metadata)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the claims come from and which columns matter."""
+
+    id: str = opt(
+        "auto",
+        "A named set, a Hub data-set id, a folder with train/validation/test files, or one csv, tsv, jsonl or parquet file. `auto`: pubhealth where it can be reached, else the shipped starter-wording; the log and the record say which.",
+    )
+    revision: str | None = opt(None, "Branch, tag or commit of a Hub data set.")
+    claim: str | None = opt(
+        None, "Column with the text to judge; by default `claim`, `text`, `sentence` or `statement`."
+    )
+    label: str | None = opt(None, "Column with the label; by default `label`, `labels`, `verdict` or `class`.")
+    evidence: str | None = opt(
+        None,
+        "Column with a second text; claim and evidence become a sentence pair, of which only the evidence is truncated.",
+    )
+    labels: tuple[str, ...] = opt((), "Label names in id order; by default the training labels in alphabetical order.")
+    label_map: dict[str, str] = opt(
+        dict, 'Value in the file to label name, as in {"0": "false"}; other values keep their name.'
+    )
+    drop_labels: tuple[str, ...] = opt((), 'Values of the label column whose rows are left out, as in ["-1"].')
+    allow_leaking: bool = opt(False, "Accept a claim or evidence column that is known to give the verdict away.")
+    validation_fraction: float = opt(
+        0.1, "Share of the rows for validation where the data has no such split.", above=0, high=0.5
+    )
+    test_fraction: float = opt(0.2, "Share of the rows for test where the data has no such split.", above=0, high=0.5)
+    split_seed: int = opt(
+        0, "Seed of the stratified split; not the training seed, so that seeds share a test set.", low=0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseConfig:
+    """The frozen model under the adapter."""
+
+    id: str = opt("minilm", "Hub id or folder of the base model; `minilm` is the embedded all-MiniLM-L6-v2.")
+    revision: str | None = opt(None, "Branch, tag or commit of a base on the Hub.")
+    max_length: int = opt(128, "Longest input in tokens; claims beyond are truncated.", low=8)
+    dtype: str = opt("auto", "Precision of the frozen weights.", choices=("auto", "float32", "bfloat16", "float16"))
+    device: str = opt("auto", "Where to run.", choices=("auto", "cpu", "cuda", "mps"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterConfig:
+    """What is trained: see LoRA, arXiv:2106.09685, section 4.1 for rank and alpha."""
+
+    method: str = opt("lora", "How the base is adapted.", choices=METHODS)
+    rank: int = opt(8, "Rank r of the update B·A.", low=1)
+    alpha: float = opt(16.0, "Scale: the update is multiplied by alpha / rank.", above=0)
+    dropout: float = opt(0.1, "Dropout on the input of A.", low=0, high=0.95)
+    targets: tuple[str, ...] = opt(
+        ("all-linear",),
+        "Linear layers to adapt: `all-linear`, or names such as q_proj, v_proj, mapped to the architecture's own.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """The optimisation."""
+
+    seed: int = opt(0, "Seed of initialisation, order and dropout.", low=0)
+    epochs: float = opt(4.0, "Passes over the training claims.", above=0)
+    min_steps: int = opt(0, "Fewest optimiser steps: small data gets more epochs to reach them.", low=0)
+    batch_size: int = opt(32, "Claims per forward pass and device.", low=1)
+    gradient_accumulation: int = opt(1, "Forward passes per optimiser step.", low=1)
+    learning_rate: float = opt(1e-3, "Peak learning rate of AdamW.", above=0)
+    schedule: str = opt("cosine", "Decay after the warm-up.", choices=("cosine", "linear", "constant"))
+    warmup: float = opt(0.1, "Share of the steps over which the learning rate rises from 0.", low=0, high=0.9)
+    weight_decay: float = opt(0.01, "AdamW's decoupled weight decay.", low=0)
+    max_grad_norm: float = opt(1.0, "Gradient norm above which gradients are scaled down.", above=0)
+    class_weights: str = opt(
+        "sqrt",
+        "Weight of a label in the loss: none, 1/sqrt(frequency), or 1/frequency.",
+        choices=("none", "sqrt", "balanced"),
+    )
+    label_smoothing: float = opt(0.0, "Share of the target spread evenly over all labels.", low=0, high=0.9)
+    mixed_precision: str = opt(
+        "auto", "Autocast: auto is bf16 on a GPU that has it, else none.", choices=("auto", "no", "bf16", "fp16")
+    )
+    length_groups: bool = opt(True, "Batch claims of similar length, so that little is padding.")
+    evaluate_every: int = opt(
+        0, "Optimiser steps between evaluations on validation; 0 is twice an epoch, at most 20 in a run.", low=0
+    )
+    metric: str = opt(
+        "f1_macro", "Validation metric that chooses the checkpoint.", choices=("f1_macro", "f1_weighted", "accuracy")
+    )
+    patience: int = opt(
+        0, "Evaluations without a better metric after which training stops; 0 never stops early.", low=0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """How a model is judged."""
+
+    batch_size: int = opt(64, "Claims per forward pass when scoring.", low=1)
+    bootstrap: int = opt(2000, "Resamples behind every interval.", low=100)
+    confidence: float = opt(0.95, "Coverage of the intervals.", above=0.5, high=0.999)
+    adjust: bool = opt(True, "Choose a bias per label on validation (logit adjustment) and decide with it.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything a run was asked to do."""
+
+    data: DataConfig = DataConfig()
+    base: BaseConfig = BaseConfig()
+    adapter: AdapterConfig = AdapterConfig()
+    train: TrainConfig = TrainConfig()
+    eval: EvalConfig = EvalConfig()
+
+
+SECTIONS = {section.name: typing.cast(type, section.type) for section in dataclasses.fields(Config)}
+
+
+def load(recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Resolve a recipe file (or a shipped recipe's name) and `section.field=value` overrides, in that order.
+
+    Raises ConfigError naming the recipe, the key and what was expected.
+    """
+    values = {} if recipe is None else _read_recipe(_find_recipe(recipe))
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        section, dot, name = key.strip().partition(".")
+        if not equals or not dot:
+            raise ConfigError(f"--set takes section.field=value, as in train.epochs=3; found {override!r}.")
+        values.setdefault(section, {})[name] = _parse_yaml(text, f"--set {key.strip()}")
+    return from_dict(values)
+
+
+def from_dict(values: Mapping[str, Any]) -> Config:
+    """Build a Config from nested mappings, as a recipe or a record's `asked` block holds them."""
+    sections = {}
+    for name, given in values.items():
+        _known(name, SECTIONS, "section")
+        if not isinstance(given, Mapping):
+            raise ConfigError(f"section {name!r} must hold field: value pairs; found {given!r}.")
+        kind = SECTIONS[name]
+        known = {item.name: item for item in dataclasses.fields(kind)}
+        hints = typing.get_type_hints(kind)
+        converted = {}
+        for key, value in given.items():
+            _known(key, known, "field", prefix=f"{name}.")
+            converted[key] = _check(known[key], _convert(value, hints[key], f"{name}.{key}"), f"{name}.{key}")
+        sections[name] = kind(**converted)
+    return Config(**sections)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The plain form of a config or a section, ready for JSON."""
+    plain: dict[str, Any] = {}
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            plain[item.name] = to_dict(value)
+        elif isinstance(value, tuple):
+            plain[item.name] = list(value)
+        elif isinstance(value, Mapping):
+            plain[item.name] = dict(value)
+        else:
+            plain[item.name] = value
+    return plain
+
+
+def differences(config: Config) -> dict[str, Any]:
+    """The fields whose value is not the default, by dotted name: what a reader needs to know about a run."""
+    default = to_dict(Config())
+    return {
+        f"{section}.{name}": value
+        for section, fields in to_dict(config).items()
+        for name, value in fields.items()
+        if value != default[section][name]
+    }
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """The recipes in the package by name."""
+    return {path.stem: path for path in sorted((Path(__file__).parent / "recipes").glob("*.yaml"))}
+
+
+def _find_recipe(recipe: str | Path) -> Path:
+    path = Path(recipe)
+    if path.is_file():
+        return path
+    shipped = shipped_recipes()
+    if str(recipe) in shipped:
+        return shipped[str(recipe)]
+    raise ConfigError(f"there is no recipe {str(recipe)!r}: give a YAML file or one of {', '.join(shipped)}.")
+
+
+def _read_recipe(path: Path) -> dict[str, Any]:
+    try:
+        values = _parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not UTF-8 text. Save the recipe as UTF-8.") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold sections ({', '.join(SECTIONS)}), each with its fields; found {values!r}.")
+    return values
+
+
+def _parse_yaml(text: str, where: str) -> Any:
+    import yaml  # noqa: PLC0415 - 20 ms that `--help` need not pay
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{where}{line} is not valid YAML: {getattr(error, 'problem', None) or error}.") from None
+
+
+def _known(key: Any, known: Mapping[str, Any], what: str, prefix: str = "") -> None:
+    if key in known:
+        return
+    near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+    hint = f"Did you mean {prefix}{near[0]}?" if near else f"Known: {', '.join(known)}."
+    raise ConfigError(f"there is no {what} {prefix}{key}. {hint}")
+
+
+def _convert(value: Any, kind: Any, where: str) -> Any:
+    """Convert by the field's type. YAML's own guesses (`2e-4` is a string, `no` is False) never decide."""
+    origin = typing.get_origin(kind)
+    if origin is types.UnionType:
+        if value is None:
+            return None
+        kind = next(option for option in typing.get_args(kind) if option is not type(None))
+        origin = typing.get_origin(kind)
+    if origin is tuple:
+        items = value.split(",") if isinstance(value, str) else value
+        if not isinstance(items, list | tuple):
+            raise ConfigError(f"{where} takes a list; found {value!r}.")
+        return tuple(_convert(item.strip() if isinstance(item, str) else item, str, where) for item in items)
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where} takes a mapping, as in {{a: b}}; found {value!r}.")
+        return {str(key): _convert(item, str, where) for key, item in value.items()}
+    return _convert_scalar(value, kind, where)
+
+
+def _convert_scalar(value: Any, kind: type, where: str) -> Any:
+    expected = {bool: "true or false", int: "a whole number", float: "a number", str: "text (put it in quotes)"}[kind]
+    wrong = ConfigError(f"{where} takes {expected}; found {value!r}.")
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise wrong
+        return value
+    if isinstance(value, bool):
+        raise wrong
+    if kind is str:
+        # A label such as 0 or a rank such as 8 is unambiguous as text; True, a date or a list is not.
+        if not isinstance(value, str | int):
+            raise wrong
+        return str(value)
+    if not isinstance(value, int | float | str):
+        raise wrong
+    try:
+        number = float(value)
+    except ValueError:
+        raise wrong from None
+    if number != number or number in (float("inf"), float("-inf")):
+        raise wrong
+    if kind is int:
+        if number != int(number):
+            raise wrong
+        return int(number)
+    return number
+
+
+def _check(item: "dataclasses.Field[Any]", value: Any, where: str) -> Any:
+    choices, low, high, above = (item.metadata[key] for key in ("choices", "low", "high", "above"))
+    if choices and value not in choices:
+        near = difflib.get_close_matches(str(value), choices, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"{where} is one of {', '.join(choices)}; found {value!r}.{hint}")
+    if low is not None and value < low:
+        raise ConfigError(f"{where} must be at least {low}; found {value}.")
+    if above is not None and value <= above:
+        raise ConfigError(f"{where} must be above {above}; found {value}.")
+    if high is not None and value > high:
+        raise ConfigError(f"{where} must be at most {high}; found {value}.")
+    return value

@@ -1,0 +1,1 @@
+"""Files and Hub rows become claims, claims become batches."""

@@ -1,0 +1,121 @@
+"""Claims become batches of token ids.
+
+In: a ClaimSet and a tokenizer. Out: `input_ids` (B, T) int64, `attention_mask` (B, T), `labels` (B,) int64, and `row`
+(B,) int64, the claim's place in its set; T is the longest claim of the batch. Knows nothing of models.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+from transformers import PreTrainedTokenizerBase
+from transformers.trainer_pt_utils import get_length_grouped_indices
+
+from lorahub.data.claims import ClaimSet
+
+_TOKENIZE_AT_ONCE = 1000
+
+
+class EncodedClaims(Dataset[dict[str, Any]]):
+    """A tokenized ClaimSet; each item is unpadded."""
+
+    def __init__(self, claims: ClaimSet, tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> None:
+        self.gold = claims.gold
+        self.encodings: list[dict[str, list[int]]] = []
+        for start in range(0, len(claims), _TOKENIZE_AT_ONCE):
+            stop = start + _TOKENIZE_AT_ONCE
+            pairs = None if claims.evidence is None else claims.evidence[start:stop]
+            self.encodings += encode(tokenizer, claims.texts[start:stop], pairs, max_length=max_length)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each claim."""
+        return [len(encoding["input_ids"]) for encoding in self.encodings]
+
+    def __len__(self) -> int:
+        return len(self.encodings)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return {**self.encodings[row], "labels": int(self.gold[row]), "row": row}
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase, texts: list[str], evidence: list[str] | None, *, max_length: int
+) -> list[dict[str, list[int]]]:
+    """Tokenize without padding. Of a pair only the evidence is truncated, unless the claim alone is too long."""
+    if evidence is None:
+        batch = tokenizer(texts, truncation=True, max_length=max_length)
+        return _rows(batch, len(texts))
+    # `only_second` cannot shorten a claim that fills the input by itself, so the claim is capped first.
+    room = max_length - tokenizer.num_special_tokens_to_add(pair=True) - 1
+    claims = tokenizer(texts, add_special_tokens=False, truncation=True, max_length=room)["input_ids"]
+    short = [
+        text if len(ids) < room else tokenizer.decode(ids, skip_special_tokens=True)
+        for text, ids in zip(texts, claims, strict=True)
+    ]
+    batch = tokenizer(short, evidence, truncation="only_second", max_length=max_length)
+    return _rows(batch, len(texts))
+
+
+def _rows(batch: Any, count: int) -> list[dict[str, list[int]]]:
+    return [{key: batch[key][row] for key in batch} for row in range(count)]
+
+
+class LengthGroupedBatches(Sampler[list[int]]):
+    """Batches of row numbers: every row once an epoch, similar lengths together, batches in random order.
+
+    The order follows from the seed and the epoch alone.
+    """
+
+    def __init__(self, lengths: list[int], batch_size: int, *, seed: int, grouped: bool = True) -> None:
+        self.lengths, self.batch_size, self.seed, self.grouped = lengths, batch_size, seed, grouped
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order the next iteration gives."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self.lengths) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
+        if self.grouped:
+            order = get_length_grouped_indices(self.lengths, self.batch_size, generator=generator)
+        else:
+            order = torch.randperm(len(self.lengths), generator=generator).tolist()
+        starts = torch.arange(0, len(order), self.batch_size)
+        for place in torch.randperm(len(starts), generator=generator).tolist():
+            start = int(starts[place])
+            yield order[start : start + self.batch_size]
+
+
+class Collate:
+    """Pads a list of encoded claims to the longest of them."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+
+    def __call__(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        extra = {key: torch.tensor([item[key] for item in items]) for key in ("labels", "row")}
+        encodings = [{key: value for key, value in item.items() if key not in extra} for item in items]
+        return {**self.tokenizer.pad(encodings, return_tensors="pt"), **extra}
+
+
+def training_batches(
+    claims: EncodedClaims, tokenizer: PreTrainedTokenizerBase, *, batch_size: int, seed: int, grouped: bool
+) -> DataLoader[dict[str, Any]]:
+    """Shuffled batches for training; call `loader.batch_sampler.set_epoch` before each epoch."""
+    sampler = LengthGroupedBatches(claims.lengths, batch_size, seed=seed, grouped=grouped)
+    return DataLoader(claims, batch_sampler=sampler, collate_fn=Collate(tokenizer))
+
+
+def scoring_batches(
+    claims: EncodedClaims, tokenizer: PreTrainedTokenizerBase, *, batch_size: int
+) -> DataLoader[dict[str, Any]]:
+    """Batches from the longest claim to the shortest, for scoring; `row` says where a result belongs."""
+    order = np.argsort([-length for length in claims.lengths], kind="stable").tolist()
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    return DataLoader(claims, batch_sampler=batches, collate_fn=Collate(tokenizer))

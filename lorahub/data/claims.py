@@ -1,0 +1,239 @@
+"""Claims: rows become texts with labels, checked, in train, validation and test.
+
+In: a DataConfig. Out: a `ClaimData` of three `ClaimSet`s that share one `LabelSet`, with a sha256 per split. Knows
+nothing of tokens or models. Every problem with the data is one DataError that names the file, the row or column, and
+the fix.
+"""
+
+import difflib
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lorahub.config import DataConfig
+from lorahub.data import leakage, split
+from lorahub.data.sources import SPLITS, Source, Split, find
+from lorahub.errors import DataError
+from lorahub.labels import LabelSet
+
+CLAIM_COLUMNS = ("claim", "text", "sentence", "statement")
+LABEL_COLUMNS = ("label", "labels", "verdict", "class")
+# Columns written after the verdict was known: as an input they give it away (PUBHEALTH's explanation is the
+# journalist's verdict in words, LIAR's counts include the very claim, SciFact's rationale exists only for two labels).
+_LEAKING = re.compile(r"explanation|justification|rationale|ruling|verdict|evidence_labels?|\w*_counts?|label\w*", re.I)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimSet:
+    """N claims with their gold ids (N,) and, for sentence pairs, N second texts."""
+
+    texts: list[str]
+    gold: npt.NDArray[np.int64]
+    evidence: list[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, rows: npt.NDArray[np.int64]) -> "ClaimSet":
+        """The claims at `rows`, in that order."""
+        return ClaimSet(
+            texts=[self.texts[row] for row in rows],
+            gold=self.gold[rows],
+            evidence=None if self.evidence is None else [self.evidence[row] for row in rows],
+        )
+
+    def joined(self) -> list[str]:
+        """One text a row, for models that take one: the claim, then the evidence where there is some."""
+        if self.evidence is None:
+            return self.texts
+        return [f"{text} {evidence}" for text, evidence in zip(self.texts, self.evidence, strict=True)]
+
+    def sha256(self, labels: LabelSet) -> str:
+        """Fingerprint of texts, evidence and label names in order, independent of the file's format."""
+        digest = hashlib.sha256()
+        for text, second, gold in zip(self.texts, self.evidence or [""] * len(self), self.gold, strict=True):
+            digest.update("\x1f".join((text, second, labels.names[gold])).encode() + b"\x1e")
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimData:
+    """The three splits, what they are called, and what a reader should know about them."""
+
+    labels: LabelSet
+    splits: dict[str, ClaimSet]
+    source: dict[str, Any]
+    warnings: list[str] = field(default_factory=list)
+
+
+def load(config: DataConfig) -> ClaimData:
+    """Find, read, check and (where needed) split the data; raises DataError."""
+    source = find(config.id, revision=config.revision)
+    warnings = [source.note] if source.note else []
+    raw = {name: _read(source, source.splits[name], config) for name in (*SPLITS, "all") if name in source.splits}
+    whole = raw.pop("all", None)
+    train = whole if whole is not None else raw["train"]
+    labels = _label_set(config, source, train)
+    sets = {name: _encode(rows, labels) for name, rows in raw.items()}
+    if whole is not None:
+        sets = split.three_ways(_encode(whole, labels), config)
+        warnings.append(f"one file: split by seed {config.split_seed}, stratified, into {_sizes(sets)}.")
+    elif len(sets) < len(SPLITS):
+        sets, made = split.complete(sets, config)
+        warnings.append(f"no {' or '.join(made)} file: taken from train by seed {config.split_seed}: {_sizes(sets)}.")
+    _every_label_in_train(sets["train"], labels, train.title)
+    warnings += leakage.report({name: rows.joined() for name, rows in sets.items()})
+    described = {
+        "id": source.id,
+        "kind": source.kind,
+        "revision": source.revision,
+        "sha256": {name: rows.sha256(labels) for name, rows in sets.items()},
+        "rows": {name: len(rows) for name, rows in sets.items()},
+        "dropped_rows": {name: rows.dropped for name, rows in raw.items() if rows.dropped},
+    }
+    return ClaimData(labels=labels, splits=sets, source=described, warnings=warnings)
+
+
+@dataclass(kw_only=True)
+class _RawSet:
+    """A split before its labels have ids."""
+
+    title: str
+    texts: list[str] = field(default_factory=list)
+    evidence: list[str] | None = None
+    names: list[str] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    dropped: int = 0
+
+
+def _read(source: Source, part: Split, config: DataConfig) -> _RawSet:
+    claim, label, evidence = choose_columns(source, part, config)
+    label_map = {**(source.named.label_map if source.named else {}), **config.label_map}
+    drop = {*(source.named.drop_labels if source.named else ()), *config.drop_labels}
+    raw = _RawSet(title=part.title, evidence=[] if evidence else None)
+    for number, row in enumerate(_rows(part), start=1):
+        value = _label_text(row.get(label), part, number, label)
+        if value in drop or label_map.get(value) in drop:
+            raw.dropped += 1
+            continue
+        raw.texts.append(_text(row.get(claim), part, number, claim))
+        raw.names.append(label_map.get(value, value))
+        raw.rows.append(number)
+        if raw.evidence is not None:
+            assert evidence is not None
+            # Evidence may be missing for a claim; the claim itself may not.
+            second = row.get(evidence)
+            raw.evidence.append("" if second is None else _text(second, part, number, evidence, empty_ok=True))
+    if not raw.texts:
+        raise DataError(f"{part.title} has no usable row ({raw.dropped} dropped by data.drop_labels).")
+    return raw
+
+
+def _rows(part: Split) -> Iterator[Mapping[str, Any]]:
+    yield from part.rows()
+
+
+def choose_columns(source: Source, part: Split, config: DataConfig) -> tuple[str, str, str | None]:
+    """Return the claim, label and evidence columns of a split; raises DataError naming what is there instead."""
+    named = source.named
+    claim = _column(part, config.claim, "data.claim", ((named.claim,) if named else ()) + CLAIM_COLUMNS)
+    label = _column(part, config.label, "data.label", ((named.label,) if named else ()) + LABEL_COLUMNS)
+    evidence = None if config.evidence is None else _column(part, config.evidence, "data.evidence", ())
+    for flag, column in (("data.claim", claim), ("data.evidence", evidence)):
+        if column and not config.allow_leaking and (column == label or _LEAKING.fullmatch(column)):
+            raise DataError(
+                f"{part.title}: the column {column!r} ({flag}) gives the label away: it is written once the verdict "
+                "is known. Choose another column, or force it with --set data.allow_leaking=true."
+            )
+    return claim, label, evidence
+
+
+def _column(part: Split, wanted: str | None, flag: str, candidates: Sequence[str]) -> str:
+    if wanted is not None:
+        if wanted in part.columns:
+            return wanted
+        near = difflib.get_close_matches(wanted, part.columns, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise DataError(f"{part.title} has no column {wanted!r} ({flag}); it has {', '.join(part.columns)}.{hint}")
+    found = next((name for name in candidates if name in part.columns), None)
+    if found is None:
+        raise DataError(
+            f"{part.title} has none of the columns {', '.join(dict.fromkeys(candidates))}; it has "
+            f"{', '.join(part.columns)}. Name the right one with --set {flag}=COLUMN."
+        )
+    return found
+
+
+def _text(value: Any, part: Split, number: int, column: str, *, empty_ok: bool = False) -> str:
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        value = " ".join(value)
+    if not isinstance(value, str):
+        raise DataError(
+            f"{part.title}, row {number}: column {column!r} holds {value!r}, not text. Remove or mend the row."
+        )
+    text = value.replace("\x00", "").strip()
+    if not text and not empty_ok:
+        raise DataError(f"{part.title}, row {number}: column {column!r} is empty. Remove the row or fill it in.")
+    return text
+
+
+def _label_text(value: Any, part: Split, number: int, column: str) -> str:
+    """A label as a string: class indexes come as numbers from parquet and jsonl, as digits from csv."""
+    if isinstance(value, bool) or value is None or not isinstance(value, str | int | float):
+        raise DataError(
+            f"{part.title}, row {number}: the label in column {column!r} is {value!r}. Labels are text or class "
+            "indexes; to leave such rows out, remove them."
+        )
+    if isinstance(value, float):
+        if not value.is_integer():
+            raise DataError(f"{part.title}, row {number}: the label {value!r} is no class. Is {column!r} a score?")
+        value = int(value)
+    text = str(value).strip()
+    if not text:
+        raise DataError(f"{part.title}, row {number}: the label in column {column!r} is empty. Remove the row.")
+    return text
+
+
+def _label_set(config: DataConfig, source: Source, train: _RawSet) -> LabelSet:
+    present = set(train.names)
+    if len(present) == 1:
+        raise DataError(
+            f"{train.title}: every row has the label {train.names[0]!r}; a classifier needs at least two. "
+            "Check data.label, data.label_map and data.drop_labels."
+        )
+    given = config.labels or (source.named.labels if source.named else ())
+    if not given or (not config.labels and not present <= set(given)):
+        # A named set in another form (other names, a subset of columns) keeps its own labels.
+        return LabelSet.from_values(present)
+    return LabelSet(tuple(given))
+
+
+def _encode(raw: _RawSet, labels: LabelSet) -> ClaimSet:
+    for name, number in zip(raw.names, raw.rows, strict=True):
+        if name not in labels.ids:
+            near = difflib.get_close_matches(name, labels.names, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise DataError(
+                f"{raw.title}, row {number}: the label {name!r} is not among {', '.join(labels.names)}.{hint} "
+                "Map it with data.label_map or leave its rows out with data.drop_labels."
+            )
+    return ClaimSet(texts=raw.texts, evidence=raw.evidence, gold=labels.encode(raw.names))
+
+
+def _every_label_in_train(train: ClaimSet, labels: LabelSet, title: str) -> None:
+    counts = np.bincount(train.gold, minlength=len(labels))
+    absent = [name for name, count in zip(labels.names, counts, strict=True) if count == 0]
+    if absent:
+        raise DataError(
+            f"{title}: no training claim has the label {', '.join(absent)}, so it cannot be learnt. "
+            "Add such claims or leave the label out of data.labels."
+        )
+
+
+def _sizes(sets: Mapping[str, ClaimSet]) -> str:
+    return " / ".join(f"{len(sets[name]):,} {name}" for name in SPLITS)

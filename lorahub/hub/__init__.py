@@ -1,0 +1,1 @@
+"""What comes in from the Hub, and whether it is safe."""

@@ -1,0 +1,76 @@
+"""Label sets: the names of the classes in their fixed order, and the way between names and ids.
+
+The order is the order of the head's columns. It is written to `labels.json` beside an adapter, a JSON list; no bare
+index leaves the program without its name.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from lorahub import atomic
+from lorahub.errors import AdapterError, DataError
+
+FILE_NAME = "labels.json"
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """Two or more distinct label names in id order."""
+
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.names) < 2:
+            found = f"only one label, {self.names[0]!r}" if self.names else "no label"
+            raise DataError(
+                f"the training claims carry {found}; a classifier needs at least two. "
+                "Check data.label and data.label_map."
+            )
+        if len(set(self.names)) != len(self.names):
+            raise DataError(f"label names repeat in {list(self.names)}; each label is named once.")
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """Name to id."""
+        return {name: index for index, name in enumerate(self.names)}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def encode(self, names: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Return the ids (N,) of `names`; a KeyError names a label that is not in the set."""
+        return np.fromiter((self.ids[name] for name in names), dtype=np.int64, count=len(names))
+
+    @property
+    def id2label(self) -> dict[int, str]:
+        """The mapping that transformers' configs take."""
+        return dict(enumerate(self.names))
+
+    def save(self, folder: Path) -> None:
+        """Write `labels.json` into `folder`."""
+        atomic.write_text(folder / FILE_NAME, json.dumps(list(self.names), ensure_ascii=False, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> "LabelSet":
+        """Read `labels.json`; raises AdapterError where it is missing or no list of strings."""
+        path = folder / FILE_NAME
+        try:
+            names = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise AdapterError(f"{folder} has no {FILE_NAME}: is it a run folder that lorahub wrote?") from None
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise AdapterError(f"{path} is not valid JSON ({error}). Restore it or train again.") from None
+        if not isinstance(names, list) or len(names) < 2 or not all(isinstance(name, str) for name in names):
+            raise AdapterError(f'{path} must be a JSON list of at least two label names, as in ["false", "true"].')
+        return cls(tuple(names))
+
+    @classmethod
+    def from_values(cls, values: Iterable[str]) -> "LabelSet":
+        """The distinct values in alphabetical order: the same for every order of the rows."""
+        return cls(tuple(sorted(set(values))))

@@ -1,0 +1,1 @@
+"""A base and what is attached to it."""

@@ -1,0 +1,110 @@
+"""What differs between architectures, one frozen row each, and what can be read off a model instead.
+
+Rows hold only what a model's structure does not tell: the names of its attention projections under the tutorial's names
+`q_proj` and `v_proj`, and positions lost to an offset. Heads are found by structure, so that an architecture without a
+row still trains, with `all-linear` or its own layer names.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from lorahub.errors import ConfigError
+
+ALL_LINEAR = "all-linear"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """One row: `projections` maps q_proj, k_proj, v_proj, o_proj to the architecture's own layer names."""
+
+    model_type: str
+    projections: Mapping[str, str] = field(default_factory=dict)
+    # RoBERTa counts positions from pad_token_id + 1, so that many of them are never used.
+    positions_offset: bool = False
+
+
+def _projections(query: str, key: str, value: str, output: str) -> dict[str, str]:
+    return {"q_proj": query, "k_proj": key, "v_proj": value, "o_proj": output}
+
+
+_BERT = _projections("query", "key", "value", "attention.output.dense")
+_LLAMA = _projections("q_proj", "k_proj", "v_proj", "o_proj")
+
+ARCHITECTURES = {
+    row.model_type: row
+    for row in (
+        Architecture(model_type="bert", projections=_BERT),
+        Architecture(model_type="roberta", projections=_BERT, positions_offset=True),
+        Architecture(model_type="xlm-roberta", projections=_BERT, positions_offset=True),
+        Architecture(model_type="distilbert", projections=_projections("q_lin", "k_lin", "v_lin", "out_lin")),
+        Architecture(
+            model_type="deberta-v2",
+            projections=_projections("query_proj", "key_proj", "value_proj", "attention.output.dense"),
+        ),
+        # One fused layer gives queries, keys and values.
+        Architecture(model_type="modernbert", projections=_projections("Wqkv", "Wqkv", "Wqkv", "attn.Wo")),
+        Architecture(model_type="llama", projections=_LLAMA),
+        Architecture(model_type="mistral", projections=_LLAMA),
+        Architecture(model_type="qwen2", projections=_LLAMA),
+        Architecture(model_type="qwen3", projections=_LLAMA),
+        Architecture(model_type="gemma3_text", projections=_LLAMA),
+    )
+}
+
+
+def of(model_type: str) -> Architecture:
+    """The row of a model type, or an empty one."""
+    return ARCHITECTURES.get(model_type, Architecture(model_type=model_type))
+
+
+def head_names(model: PreTrainedModel, missing: Iterable[str] = ()) -> list[str]:
+    """Names of the modules that are new for the task and therefore trained and saved in full.
+
+    These are the model's own children beside its backbone (`classifier`, DeBERTa's `pooler`, a decoder's `score` …), and
+    any module inside the backbone whose weights the checkpoint lacked (`missing`: parameter names).
+    """
+    prefix = model.base_model_prefix
+    names = [name for name, child in model.named_children() if name != prefix and any(True for _ in child.parameters())]
+    fresh = {key.rsplit(".", 1)[0] for key in missing if key.startswith(f"{prefix}.")}
+    return names + sorted(name.removeprefix(f"{prefix}.") for name in fresh)
+
+
+def linear_names(model: PreTrainedModel, heads: Iterable[str]) -> list[str]:
+    """Layer names that together match every linear layer of the backbone and none of the heads.
+
+    A layer inside a numbered block is named from the block on (`attention.output.dense`), so one name covers all blocks.
+    """
+    backbone = f"{model.base_model_prefix}."
+    skipped = tuple(f"{backbone}{name}" for name in heads)
+    names = {
+        re.sub(r"^.*\.\d+\.", "", name)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name.startswith(backbone) and not name.startswith(skipped or "\0")
+    }
+    return sorted(names)
+
+
+def target_names(model: PreTrainedModel, targets: Iterable[str], heads: Iterable[str]) -> list[str]:
+    """Turn `adapter.targets` into the architecture's own layer names, always a list and never a pattern.
+
+    Raises ConfigError naming the layers that exist when one of the targets does not.
+    """
+    known = linear_names(model, heads)
+    wanted = list(targets)
+    if wanted == [ALL_LINEAR]:
+        return known
+    projections = of(model.config.model_type).projections
+    chosen = []
+    for target in wanted:
+        name = projections.get(target, target)
+        if not any(layer == name or layer.endswith(f".{name}") for layer in known):
+            raise ConfigError(
+                f"adapter.targets: {model.config.model_type} has no linear layer {target!r}; it has "
+                f"{', '.join(known)}. Or use all-linear."
+            )
+        chosen.append(name)
+    return sorted(set(chosen))

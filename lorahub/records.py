@@ -1,0 +1,81 @@
+"""The run record: what was asked, what happened, where, and what came out of it, as one JSON file.
+
+`record.json` is written last and atomically, so a folder without it is unfinished. Older schemas are upgraded on
+reading. Nothing in it is a path of the machine that it was written on.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from lorahub import atomic
+from lorahub.errors import AdapterError
+
+FILE_NAME = "record.json"
+SCHEMA = 1
+
+# The systems of a results table, in the order in which people read it: what costs nothing first.
+SYSTEMS = ("majority", "tfidf", "linear_probe", "untrained", "adapter")
+
+# UPGRADES[n] turns a record of schema n into one of schema n + 1.
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+
+@dataclass(kw_only=True)
+class RunRecord:
+    """One run. The shapes of the four blocks are documented in docs/record.md."""
+
+    name: str
+    created: str
+    asked: dict[str, Any]
+    happened: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    def save(self, folder: Path) -> None:
+        """Write `record.json` into `folder`, atomically."""
+        ordered = {"schema": self.schema, **{key: value for key, value in asdict(self).items() if key != "schema"}}
+        atomic.write_text(folder / FILE_NAME, json.dumps(ordered, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+    @property
+    def labels(self) -> list[str]:
+        """The label names in id order, as the results' confusion matrices use them."""
+        return list(self.environment["labels"])
+
+
+def load(folder: Path) -> RunRecord:
+    """Read the record of a finished run.
+
+    Raises AdapterError where the folder is no finished run, the file is damaged, or a newer lorahub wrote it.
+    """
+    path = folder / FILE_NAME
+    if not folder.is_dir():
+        raise AdapterError(f"there is no run folder {folder}. `lorahub runs` lists those that exist.")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise AdapterError(f"{folder} has no {FILE_NAME}: the run did not finish. Train it again.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise AdapterError(f"{path} is not valid JSON ({error}). Restore it or train again.") from None
+    if not isinstance(values, dict) or not isinstance(values.get("schema"), int):
+        raise AdapterError(f"{path} is no run record: it has no schema number.")
+    if values["schema"] > SCHEMA:
+        raise AdapterError(
+            f"{path} has schema {values['schema']}, this lorahub reads up to {SCHEMA}. Upgrade hf-lorahub."
+        )
+    while values["schema"] < SCHEMA:
+        values = UPGRADES[values["schema"]](values)
+    known = {item.name for item in fields(RunRecord)}
+    missing = {"name", "created", "asked", "results"} - set(values)
+    if missing:
+        raise AdapterError(f"{path} lacks {', '.join(sorted(missing))}. Restore it or train again.")
+    return RunRecord(**{key: value for key, value in values.items() if key in known})
+
+
+def find(root: Path) -> list[tuple[Path, RunRecord]]:
+    """The finished runs directly under `root`, newest first; folders without a record are passed over."""
+    runs = [(path.parent, load(path.parent)) for path in root.glob(f"*/{FILE_NAME}")]
+    return sorted(runs, key=lambda run: run[1].created, reverse=True)

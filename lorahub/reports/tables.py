@@ -1,0 +1,105 @@
+"""Results as tables and sentences: the same rows for the terminal, the card and the app.
+
+In: a RunRecord. Out: rows of text. A difference whose interval holds 0 is called undetectable, never a gain.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lorahub.records import SYSTEMS, RunRecord
+
+HEADER = ("system", "accuracy", "weighted F1", "macro F1", "ECE")
+METRIC_NAMES = {"accuracy": "accuracy", "f1_weighted": "weighted F1", "f1_macro": "macro F1"}
+BASELINES = ("majority", "tfidf", "linear_probe")
+_TITLES = {
+    "majority": "majority label",
+    "tfidf": "TF-IDF + logistic regression",
+    "linear_probe": "linear probe on the base",
+    "untrained": "before: untrained head",
+    "adapter": "after: adapter",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The adapter against one other system: per metric a difference, its interval and whether it is detectable."""
+
+    system: str
+    metrics: dict[str, dict[str, Any]]
+
+
+def title(system: str) -> str:
+    """A system's name as people read it."""
+    return _TITLES.get(system, system)
+
+
+def systems(results: dict[str, Any]) -> list[str]:
+    """The systems of a split, what costs nothing first."""
+    return sorted(results, key=lambda name: SYSTEMS.index(name) if name in SYSTEMS else len(SYSTEMS))
+
+
+def results(record: RunRecord, split: str = "test") -> list[tuple[str, ...]]:
+    """One row per system: headline metrics with their intervals, and the calibration error."""
+    found = record.results[split]
+    return [
+        (
+            title(name),
+            *(with_interval(found[name][metric], found[name]["interval"][metric]) for metric in METRIC_NAMES),
+            f"{found[name]['ece']:.3f}",
+        )
+        for name in systems(found)
+    ]
+
+
+def per_label(record: RunRecord, split: str = "test", system: str = "adapter") -> list[tuple[str, ...]]:
+    """One row per label: precision, recall, F1 and how many claims carry it."""
+    rows = record.results[split][system]["per_label"]
+    return [
+        (name, f"{row['precision']:.3f}", f"{row['recall']:.3f}", f"{row['f1']:.3f}", f"{row['support']:,}")
+        for name, row in rows.items()
+    ]
+
+
+def with_interval(value: float, interval: Sequence[float]) -> str:
+    """A metric and its interval, as in `0.651 [0.624, 0.678]`."""
+    return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
+
+
+def best_baseline(record: RunRecord) -> str:
+    """The baseline with the highest macro F1 on validation: a choice in which test has no part."""
+    found = record.results["validation"]
+    return max((name for name in BASELINES if name in found), key=lambda name: found[name]["f1_macro"])
+
+
+def comparisons(record: RunRecord, split: str = "test") -> list[Comparison]:
+    """The adapter against every other system of a split."""
+    paired = record.results[split].get("adapter", {}).get("paired", {})
+    return [Comparison(system=name, metrics=paired[name]) for name in systems(paired)]
+
+
+def verdict(record: RunRecord, split: str = "test", metric: str = "f1_macro") -> str:
+    """One sentence: does the adapter beat the best of what costs nothing?"""
+    rival = best_baseline(record)
+    found = next((item for item in comparisons(record, split) if item.system == rival), None)
+    if found is None:
+        return "No comparison with a baseline was recorded."
+    return sentence(found, metric)
+
+
+def sentence(comparison: Comparison, metric: str = "f1_macro") -> str:
+    """One paired difference in words."""
+    row = comparison.metrics[metric]
+    low, high = row["interval"]
+    figures = (
+        f"{METRIC_NAMES[metric]} {row['difference']:+.3f} [{low:+.3f}, {high:+.3f}] against {title(comparison.system)}"  # noqa: E501
+    )
+    if not row["detectable"]:
+        return f"No detectable difference: {figures}, inside the noise of this test split."
+    return f"The adapter is {'better' if row['difference'] > 0 else 'worse'}: {figures}."
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first column is left-aligned, the others right."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

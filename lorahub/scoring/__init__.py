@@ -1,0 +1,1 @@
+"""Logits become verdicts and figures; nothing here knows a model."""

@@ -1,0 +1,136 @@
+"""What costs nothing: the majority label, a bag of words, and logistic regression on the frozen base's features.
+
+In: training and validation claims, and the texts or features (N, H) to judge. Out: logits (N, C), so that baselines go
+through the same verdicts and metrics as an adapter. Every choice (C, class balancing) is made on validation.
+"""
+
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from lorahub.errors import AdapterError, need
+from lorahub.scoring.metrics import quick
+from lorahub.scoring.verdicts import Floats, Ids
+
+log = logging.getLogger(__name__)
+
+TFIDF_C = (0.5, 1.0, 4.0, 16.0)
+PROBE_C = (0.001, 0.01, 0.1, 1.0)
+BALANCING = (None, "balanced")
+PROBE_FILE = "linear_probe.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """A fitted baseline's logits on each split and the options that validation chose."""
+
+    logits: dict[str, Floats]
+    options: dict[str, Any]
+
+
+def majority(gold: Ids, labels: int, rows: dict[str, int]) -> Chosen:
+    """The training label shares for every claim: the arg max is the commonest label."""
+    shares = np.log(np.maximum(np.bincount(gold, minlength=labels) / len(gold), 1e-9)).astype(np.float32)
+    return Chosen(logits={name: np.tile(shares, (count, 1)) for name, count in rows.items()}, options={})
+
+
+def tfidf(texts: dict[str, Sequence[str]], gold: dict[str, Ids], labels: int, *, metric: str) -> Chosen:
+    """TF-IDF of words and word pairs with logistic regression, fitted on `train`, chosen on `validation`."""
+    options = {"ngram_range": (1, 2), "sublinear_tf": True, "min_df": 2}
+    try:
+        vectorizer = TfidfVectorizer(**options)
+        train = vectorizer.fit_transform(texts["train"])
+    except ValueError:  # no term occurs twice: a handful of claims
+        vectorizer = TfidfVectorizer(**{**options, "min_df": 1}, token_pattern=r"\S+")
+        train = vectorizer.fit_transform(texts["train"])
+    features = {name: train if name == "train" else vectorizer.transform(part) for name, part in texts.items()}
+    model, chosen = _best_regression(features, gold, TFIDF_C, labels, metric)
+    return Chosen(logits={name: _logits(model, part, labels) for name, part in features.items()}, options=chosen)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearProbe:
+    """A linear map from features (N, H) to logits (N, C): weight (C, H), bias (C,)."""
+
+    weight: Floats
+    bias: Floats
+
+    def logits(self, features: Floats) -> Floats:
+        """Return logits (N, C)."""
+        found: Floats = features @ self.weight.T + self.bias
+        return found
+
+    def save(self, folder: Path) -> None:
+        """Write `linear_probe.safetensors` into `folder`."""
+        safetensors = need("safetensors.numpy", extra="train")
+        arrays = {"weight": np.ascontiguousarray(self.weight), "bias": np.ascontiguousarray(self.bias)}
+        safetensors.save_file(arrays, folder / PROBE_FILE)
+
+    @classmethod
+    def load(cls, folder: Path) -> "LinearProbe | None":
+        """Read the probe of a run folder; None where there is none."""
+        path = folder / PROBE_FILE
+        if not path.exists():
+            return None
+        safetensors = need("safetensors.numpy", extra="train")
+        try:
+            arrays = safetensors.load_file(path)
+            return cls(weight=arrays["weight"], bias=arrays["bias"])
+        except (KeyError, ValueError, OSError) as error:
+            raise AdapterError(f"{path} is damaged ({error}). Restore it or train again.") from None
+
+
+def linear_probe(
+    features: dict[str, Floats], gold: dict[str, Ids], labels: int, *, metric: str
+) -> tuple[LinearProbe, Chosen]:
+    """Logistic regression on standardised features of the frozen base; the scaling is folded into the weights."""
+    scaler = StandardScaler().fit(features["train"])
+    scaled = {name: scaler.transform(features[name]) for name in ("train", "validation")}
+    model, chosen = _best_regression(scaled, gold, PROBE_C, labels, metric)
+    weight, bias = _full_head(model, labels)
+    weight = weight / scaler.scale_
+    bias = bias - weight @ scaler.mean_
+    probe = LinearProbe(weight=weight.astype(np.float32), bias=bias.astype(np.float32))
+    return probe, Chosen(logits={name: probe.logits(part) for name, part in features.items()}, options=chosen)
+
+
+def _best_regression(
+    features: dict[str, Any], gold: dict[str, Ids], strengths: Sequence[float], labels: int, metric: str
+) -> tuple[LogisticRegression, dict[str, Any]]:
+    best: tuple[float, LogisticRegression, dict[str, Any]] | None = None
+    for strength, balancing in product(strengths, BALANCING):
+        model = LogisticRegression(C=strength, class_weight=balancing, max_iter=500)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit(features["train"], gold["train"])
+        value = quick(gold["validation"], model.predict(features["validation"]), labels)[metric]
+        log.debug("logistic regression C=%g class_weight=%s: validation %s %.3f", strength, balancing, metric, value)
+        if best is None or value > best[0]:
+            best = (value, model, {"C": strength, "class_weight": balancing})
+    assert best is not None
+    return best[1], best[2]
+
+
+def _full_head(model: LogisticRegression, labels: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Weight (C, H) and bias (C,) with a row for every label: two classes share one row in scikit-learn."""
+    weight, bias = model.coef_, model.intercept_
+    if labels == 2:
+        weight, bias = np.vstack([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    return weight, bias
+
+
+def _logits(model: LogisticRegression, features: Any, labels: int) -> Floats:
+    weight, bias = _full_head(model, labels)
+    logits: Floats = np.asarray(features @ weight.T + bias, dtype=np.float32)
+    return logits

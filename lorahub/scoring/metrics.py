@@ -1,0 +1,74 @@
+"""The figures of one system on one split, from gold and predicted label ids.
+
+In: gold (N,) and predicted (N,) ids, probabilities (N, C). Out: the block that `record.json` stores per system. An
+absent class has F1 0 in its own row and in the macro mean, as in scikit-learn with `zero_division=0`.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
+
+from lorahub.labels import LabelSet
+from lorahub.scoring import intervals
+from lorahub.scoring.verdicts import Floats, Ids
+
+METRICS = ("accuracy", "f1_weighted", "f1_macro")
+ECE_BINS = 15
+
+
+def quick(gold: Ids, predicted: Ids, labels: int) -> dict[str, float]:
+    """The three headline metrics, for the evaluations during training."""
+    ids = np.arange(labels)
+    return {
+        "accuracy": float(accuracy_score(gold, predicted)),
+        "f1_weighted": float(f1_score(gold, predicted, labels=ids, average="weighted", zero_division=0)),
+        "f1_macro": float(f1_score(gold, predicted, labels=ids, average="macro", zero_division=0)),
+    }
+
+
+def score(
+    gold: Ids, predicted: Ids, probabilities: Floats, labels: LabelSet, *, resamples: int, confidence: float
+) -> dict[str, Any]:
+    """The full block of one system: headline metrics, intervals, per-label rows, confusion matrix, calibration."""
+    ids = np.arange(len(labels))
+    precision, recall, f1, support = precision_recall_fscore_support(gold, predicted, labels=ids, zero_division=0)
+    confusion = confusion_matrix(gold, predicted, labels=ids)
+    return {
+        "n": len(gold),
+        **quick(gold, predicted, len(labels)),
+        "ece": expected_calibration_error(gold, predicted, probabilities),
+        "per_label": {
+            name: {
+                "precision": float(precision[index]),
+                "recall": float(recall[index]),
+                "f1": float(f1[index]),
+                "support": int(support[index]),
+            }
+            for index, name in enumerate(labels.names)
+        },
+        "confusion": confusion.tolist(),
+        "reliability": reliability(gold, predicted, probabilities),
+        "interval": intervals.bootstrap(confusion, resamples=resamples, confidence=confidence),
+    }
+
+
+def reliability(gold: Ids, predicted: Ids, probabilities: Floats, bins: int = ECE_BINS) -> list[dict[str, float]]:
+    """Claims, mean confidence and accuracy in each of `bins` equal confidence bins; empty bins are left out."""
+    confidence = probabilities[np.arange(len(predicted)), predicted].astype(np.float64)
+    right = (gold == predicted).astype(np.float64)
+    place = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    count: npt.NDArray[np.int64] = np.bincount(place, minlength=bins)
+    sums = np.bincount(place, confidence, minlength=bins), np.bincount(place, right, minlength=bins)
+    return [
+        {"n": int(n), "confidence": float(sure / n), "accuracy": float(hits / n)}
+        for n, sure, hits in zip(count, *sums, strict=True)
+        if n
+    ]
+
+
+def expected_calibration_error(gold: Ids, predicted: Ids, probabilities: Floats, bins: int = ECE_BINS) -> float:
+    """Mean gap between confidence and accuracy, weighted by bin (Guo et al. 2017, arXiv:1706.04599, equation 3)."""
+    rows = reliability(gold, predicted, probabilities, bins)
+    return sum(row["n"] * abs(row["confidence"] - row["accuracy"]) for row in rows) / max(1, len(gold))

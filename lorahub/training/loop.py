@@ -1,0 +1,210 @@
+"""The training loop, whole, from top to bottom.
+
+In: a model with an adapter attached, encoded claims and a TrainConfig. Out: the same model holding its best weights by a
+validation metric, and a `Fit` that tells what happened. Devices, processes and precision are accelerate's; Ctrl-C ends
+the loop early and keeps the best so far.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own convention
+from accelerate import Accelerator
+from torch import nn
+from transformers import PreTrainedTokenizerBase, get_scheduler
+
+from lorahub.config import TrainConfig
+from lorahub.data.batches import EncodedClaims, training_batches
+from lorahub.errors import TrainingError
+from lorahub.labels import LabelSet
+from lorahub.scoring.metrics import quick
+from lorahub.scoring.verdicts import Ids
+from lorahub.training import alarms, evaluation
+
+log = logging.getLogger(__name__)
+
+_MOST_EVALUATIONS = 20
+# Losses and rates shown live are means over this many steps: steady enough to read.
+_SHOWN_OVER = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What a progress display needs after an optimiser step."""
+
+    step: int
+    total: int
+    loss: float
+    learning_rate: float
+    samples_per_second: float
+    validation: dict[str, float] | None = None
+
+
+@dataclass(kw_only=True)
+class Fit:
+    """What happened. `curve` has one row per evaluation: step, loss, learning_rate and the validation metrics."""
+
+    steps: int = 0
+    planned_steps: int = 0
+    epochs: float = 0.0
+    seconds: float = 0.0
+    samples_per_second: float = 0.0
+    best_step: int = 0
+    best_value: float = -math.inf
+    interrupted: bool = False
+    curve: list[dict[str, float]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def fit(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    train: EncodedClaims,
+    validation: EncodedClaims,
+    labels: LabelSet,
+    config: TrainConfig,
+    *,
+    accelerator: Accelerator,
+    scoring_batch_size: int,
+    on_step: Callable[[Step], None] | None = None,
+) -> Fit:
+    """Train in place and leave the best weights in `model`; raises TrainingError when nothing usable came out."""
+    loader = training_batches(
+        train, tokenizer, batch_size=config.batch_size, seed=config.seed, grouped=config.length_groups
+    )
+    sampler: Any = loader.batch_sampler
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not trained:
+        raise TrainingError("nothing is trainable: the adapter matched no layer. Check adapter.targets.")
+    optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
+    batches_per_epoch = math.ceil(len(loader) / accelerator.num_processes)
+    steps_per_epoch = math.ceil(batches_per_epoch / config.gradient_accumulation)
+    total = max(1, round(config.epochs * steps_per_epoch), config.min_steps)
+    # A prepared scheduler advances once for every process.
+    scheduler = get_scheduler(
+        "constant_with_warmup" if config.schedule == "constant" else config.schedule,
+        optimizer,
+        num_warmup_steps=round(config.warmup * total) * accelerator.num_processes,
+        num_training_steps=total * accelerator.num_processes,
+    )
+    weights = torch.tensor(class_weights(train.gold, len(labels), config.class_weights), device=accelerator.device)
+    evaluate_every = config.evaluate_every or math.ceil(
+        total / min(_MOST_EVALUATIONS, max(1, round(2 * total / steps_per_epoch)))
+    )
+    wrapped, optimizer, loader, scheduler = accelerator.prepare(model, optimizer, loader, scheduler)
+
+    happened = Fit(planned_steps=total)
+    best: list[torch.Tensor] | None = None
+    since_best, seen, recent, started = 0, 0, [], time.perf_counter()
+    epoch = 0
+    wrapped.train()
+    try:
+        while happened.steps < total and not _patience_is_over(since_best, config.patience):
+            sampler.set_epoch(epoch)
+            for batch in loader:
+                with accelerator.accumulate(wrapped):
+                    batch.pop("row")
+                    gold = batch.pop("labels")
+                    loss = F.cross_entropy(
+                        wrapped(**batch).logits.float(), gold, weight=weights, label_smoothing=config.label_smoothing
+                    )
+                    accelerator.backward(loss)
+                    if accelerator.sync_gradients:
+                        accelerator.clip_grad_norm_(trained, config.max_grad_norm)
+                    optimizer.step()
+                    scheduler.step()
+                    optimizer.zero_grad()
+                seen += len(gold) * accelerator.num_processes
+                recent = [*recent[-(_SHOWN_OVER - 1) :], loss.item()]
+                if not accelerator.sync_gradients:
+                    continue
+                happened.steps += 1
+                rate = scheduler.get_last_lr()[0]
+                alarms.check_loss(recent[-1], happened.steps, rate)
+                metrics = None
+                if happened.steps % evaluate_every == 0 or happened.steps == total:
+                    metrics, warning = _evaluate(
+                        wrapped, tokenizer, validation, labels, accelerator, batch_size=scoring_batch_size
+                    )
+                    happened.warnings += [warning] if warning and warning not in happened.warnings else []
+                    happened.curve.append(
+                        {"step": happened.steps, "loss": float(np.mean(recent)), "learning_rate": rate, **metrics}
+                    )
+                    since_best += 1
+                    if metrics[config.metric] > happened.best_value:
+                        happened.best_value, happened.best_step, since_best = metrics[config.metric], happened.steps, 0
+                        best = [parameter.detach().to("cpu", copy=True) for parameter in trained]
+                if on_step is not None:
+                    on_step(
+                        Step(
+                            step=happened.steps,
+                            total=total,
+                            loss=float(np.mean(recent)),
+                            learning_rate=rate,
+                            samples_per_second=seen / (time.perf_counter() - started),
+                            validation=metrics,
+                        )
+                    )
+                if happened.steps >= total or _patience_is_over(since_best, config.patience):
+                    break
+            epoch += 1
+    except KeyboardInterrupt:
+        happened.interrupted = True
+        happened.warnings.append(f"stopped by hand after {happened.steps} of {total} steps.")
+    except TrainingError as error:
+        if best is None:
+            raise
+        happened.warnings.append(f"training stopped early: {error}")
+
+    happened.seconds = time.perf_counter() - started
+    happened.samples_per_second = seen / happened.seconds
+    happened.epochs = seen / max(1, len(train))
+    if best is None:
+        if not happened.steps:
+            raise TrainingError("stopped before the first step: there is nothing to keep.")
+        happened.best_step = happened.steps
+    else:
+        with torch.no_grad():
+            for parameter, value in zip(trained, best, strict=True):
+                parameter.copy_(value)
+    if _patience_is_over(since_best, config.patience):
+        log.info("stopped early: no better %s for %d evaluations", config.metric, config.patience)
+    return happened
+
+
+def class_weights(gold: Ids, labels: int, kind: str) -> list[float]:
+    """Loss weight per label, scaled so that the mean over the training claims is 1.
+
+    `sqrt` is 1/sqrt(frequency), `balanced` 1/frequency.
+    """
+    frequency = np.bincount(gold, minlength=labels) / len(gold)
+    power = {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}[kind]
+    raw = np.maximum(frequency, 1 / len(gold)) ** -power
+    return [float(weight) for weight in raw / (raw * frequency).sum()]
+
+
+def _patience_is_over(since_best: int, patience: int) -> bool:
+    return bool(patience) and since_best >= patience
+
+
+def _evaluate(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    claims: EncodedClaims,
+    labels: LabelSet,
+    accelerator: Accelerator,
+    *,
+    batch_size: int,
+) -> tuple[dict[str, float], str | None]:
+    """Validation metrics and loss, and a warning when the model has collapsed onto one label."""
+    logits = evaluation.logits(model, claims, tokenizer, batch_size=batch_size, accelerator=accelerator)
+    predicted = logits.argmax(axis=1)
+    metrics = quick(claims.gold, predicted, len(labels))
+    metrics["loss_validation"] = float(F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(claims.gold)))
+    return metrics, alarms.one_class(predicted, claims.gold, labels)
