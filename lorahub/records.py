@@ -37,8 +37,13 @@ class RunRecord:
 
     def save(self, folder: Path) -> None:
         """Write `record.json` into `folder`, atomically."""
-        ordered = {"schema": self.schema, **{key: value for key, value in asdict(self).items() if key != "schema"}}
-        atomic.write_text(folder / FILE_NAME, json.dumps(ordered, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+        atomic.write_text(folder / FILE_NAME, text + "\n")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plain form, schema first."""
+        values = asdict(self)
+        return {"schema": values.pop("schema"), **values}
 
     @property
     def labels(self) -> list[str]:

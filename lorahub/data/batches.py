@@ -99,6 +99,7 @@ class Collate:
         self.tokenizer = tokenizer
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Return one padded batch."""
         extra = {key: torch.tensor([item[key] for item in items]) for key in ("labels", "row")}
         encodings = [{key: value for key, value in item.items() if key not in extra} for item in items]
         return {**self.tokenizer.pad(encodings, return_tensors="pt"), **extra}

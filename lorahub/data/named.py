@@ -1,8 +1,7 @@
 """The data sets that lorahub knows by name: where they live on the Hub, their columns and their label names."""
 
-import types
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 STARTER = Path(__file__).parent / "starter"
@@ -22,13 +21,13 @@ class NamedSet:
     claim: str = "claim"
     label: str = "label"
     labels: tuple[str, ...] = ()
-    label_map: Mapping[str, str] = types.MappingProxyType({})
+    label_map: Mapping[str, str] = field(default_factory=dict)
     drop_labels: tuple[str, ...] = ()
     licence: str = ""
 
 
 def _indexes(*names: str) -> Mapping[str, str]:
-    return types.MappingProxyType({str(index): name for index, name in enumerate(names)})
+    return {str(index): name for index, name in enumerate(names)}
 
 
 NAMED = {

@@ -5,6 +5,7 @@ transformers load by themselves; or an `Adapter`, its tensors checked against it
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from safetensors.torch import load_file
 
 from lorahub import atomic
 from lorahub.errors import AdapterError, one_line
-from lorahub.hub.fetch import Resolved
 from lorahub.labels import LabelSet
 from lorahub.models.base import Base
 from lorahub.scoring.baselines import LinearProbe
@@ -45,7 +45,7 @@ class Adapter:
     probe: LinearProbe | None
 
 
-def save(model: PeftModel, folder: Path, resolved: Resolved) -> None:
+def save(model: PeftModel, folder: Path, base: Base) -> None:
     """Write the adapter as plain PEFT files that name the base by id and revision.
 
     Raises AdapterError where a head tensor is missing from the file or the adapter still does nothing (B = 0).
@@ -54,13 +54,14 @@ def save(model: PeftModel, folder: Path, resolved: Resolved) -> None:
     # peft writes a placeholder card; ours is written from the record.
     (folder / "README.md").unlink(missing_ok=True)
     config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = resolved.id
-    config["revision"] = resolved.revision
-    for key in ("target_modules", "modules_to_save"):
-        config[key] = sorted(config[key])
+    config["base_model_name_or_path"] = base.resolved.id
+    config["revision"] = base.resolved.revision
+    config["target_modules"] = sorted(config["target_modules"])
+    # peft adds `classifier` and `score` whether the architecture has them or not.
+    config["modules_to_save"] = list(base.heads)
     atomic.write_text(folder / CONFIG_FILE, json.dumps(config, indent=2, sort_keys=True) + "\n")
     tensors = load_file(folder / WEIGHTS_FILE)
-    _check_heads(folder, config, tensors)
+    check_heads(folder, base.heads, tensors)
     _check_finite(folder, tensors)
     if not any(tensor.abs().max() > 0 for name, tensor in tensors.items() if ".lora_B." in name):
         raise AdapterError("the adapter has learnt nothing: every B matrix is 0. Train longer or raise the rate.")
@@ -73,10 +74,11 @@ def load(folder: Path, *, name: str | None = None) -> Adapter:
     config = _read_config(folder)
     tensors = _read_tensors(folder)
     labels = LabelSet.load(folder)
-    _check_heads(folder, config, tensors)
     _check_finite(folder, tensors)
     lora = _lora_layers(folder, config, tensors)
     heads = _head_states(config, tensors)
+    if not heads:
+        check_heads(folder, config["modules_to_save"] or ["classifier"], tensors)
     known = {key for pair in lora.values() for key in pair[2]} | {key for state in heads.values() for key in state[1]}
     extra = sorted(set(tensors) - known)
     if extra:
@@ -142,12 +144,11 @@ def _read_tensors(folder: Path) -> dict[str, torch.Tensor]:
         raise AdapterError(f"{path} is damaged ({one_line(error)}). Restore it or train again.") from None
 
 
-def _check_heads(folder: Path, config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
-    heads = config.get("modules_to_save") or []
-    if not heads:
-        raise AdapterError(f"{folder / CONFIG_FILE} names no modules_to_save: the head was never saved.")
+def check_heads(folder: Path, heads: Iterable[str], tensors: Iterable[str]) -> None:
+    """Raise AdapterError unless the file holds every head module: a head that is not there is random on every load."""
+    keys = list(tensors)
     for head in heads:
-        if not any(f".{head}." in key for key in tensors):
+        if not any(f".{head}." in f".{key}" for key in keys):
             raise AdapterError(
                 f"{folder / WEIGHTS_FILE} has no tensor of the head {head!r}: it would be random on every load. "
                 "Train the adapter again."
@@ -205,3 +206,20 @@ def _check_label_count(folder: Path, labels: LabelSet, heads: dict[str, dict[str
             f"{folder}: labels.json names {len(labels)} labels, but no head has that many outputs "
             f"(found {sorted(widths)}). labels.json and the weights are from different runs."
         )
+
+
+def locate(identifier: str | Path) -> Path:
+    """The folder of an adapter: a path, or the name of a run under `runs/`."""
+    folder = Path(identifier)
+    if folder.is_dir():
+        return folder
+    under_runs = Path("runs") / folder
+    if len(folder.parts) == 1 and under_runs.is_dir():
+        return under_runs
+    raise AdapterError(f"there is no adapter folder {str(identifier)!r}. `lorahub runs` lists the runs that exist.")
+
+
+def base_of(folder: Path) -> str | None:
+    """The id of the base that an adapter was trained on, from its config."""
+    found = _read_config(folder).get("base_model_name_or_path")
+    return str(found) if found else None

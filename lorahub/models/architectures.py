@@ -64,8 +64,8 @@ def of(model_type: str) -> Architecture:
 def head_names(model: PreTrainedModel, missing: Iterable[str] = ()) -> list[str]:
     """Names of the modules that are new for the task and therefore trained and saved in full.
 
-    These are the model's own children beside its backbone (`classifier`, DeBERTa's `pooler`, a decoder's `score` …), and
-    any module inside the backbone whose weights the checkpoint lacked (`missing`: parameter names).
+    These are the model's own children beside its backbone (`classifier`, DeBERTa's `pooler`, a decoder's `score` …),
+    and any module inside the backbone whose weights the checkpoint lacked (`missing`: parameter names).
     """
     prefix = model.base_model_prefix
     names = [name for name, child in model.named_children() if name != prefix and any(True for _ in child.parameters())]
@@ -76,7 +76,7 @@ def head_names(model: PreTrainedModel, missing: Iterable[str] = ()) -> list[str]
 def linear_names(model: PreTrainedModel, heads: Iterable[str]) -> list[str]:
     """Layer names that together match every linear layer of the backbone and none of the heads.
 
-    A layer inside a numbered block is named from the block on (`attention.output.dense`), so one name covers all blocks.
+    A layer inside a numbered block is named from the block on (`attention.output.dense`): one name covers all blocks.
     """
     backbone = f"{model.base_model_prefix}."
     skipped = tuple(f"{backbone}{name}" for name in heads)

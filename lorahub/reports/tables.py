@@ -10,6 +10,7 @@ from typing import Any
 from lorahub.records import SYSTEMS, RunRecord
 
 HEADER = ("system", "accuracy", "weighted F1", "macro F1", "ECE")
+RUNS_HEADER = ("run", "data", "labels", "before", "best baseline", "after", "after: weighted F1", "difference")
 METRIC_NAMES = {"accuracy": "accuracy", "f1_weighted": "weighted F1", "f1_macro": "macro F1"}
 BASELINES = ("majority", "tfidf", "linear_probe")
 _TITLES = {
@@ -59,6 +60,23 @@ def per_label(record: RunRecord, split: str = "test", system: str = "adapter") -
         (name, f"{row['precision']:.3f}", f"{row['recall']:.3f}", f"{row['f1']:.3f}", f"{row['support']:,}")
         for name, row in rows.items()
     ]
+
+
+def run_row(record: RunRecord) -> tuple[str, ...]:
+    """One line for a run: macro F1 on test before, of the best baseline and after, and the paired difference."""
+    test, rival = record.results["test"], best_baseline(record)
+    paired = test["adapter"]["paired"][rival]["f1_macro"]
+    low, high = paired["interval"]
+    return (
+        record.name,
+        str(record.environment["data"]["id"]),
+        str(len(record.labels)),
+        f"{test['untrained']['f1_macro']:.3f}",
+        f"{test[rival]['f1_macro']:.3f} ({rival})",
+        with_interval(test["adapter"]["f1_macro"], test["adapter"]["interval"]["f1_macro"]),
+        f"{test['adapter']['f1_weighted']:.3f}",
+        f"{paired['difference']:+.3f} [{low:+.3f}, {high:+.3f}]",
+    )
 
 
 def with_interval(value: float, interval: Sequence[float]) -> str:

@@ -1,7 +1,7 @@
 """From logits to verdicts: the only path by which a label is chosen or a probability shown.
 
-In: logits (N, C) float32 and a `Calibration`. Out: probabilities (N, C) and label ids (N,). `probabilities` is the plain
-softmax, equal to what peft and transformers give; `calibrated` applies bias and temperature; `decide` applies the bias.
+In: logits (N, C) float32 and a `Calibration`. Out: probabilities (N, C) and label ids (N,). `softmax` gives what peft
+and transformers give; `calibrated` applies bias and temperature; `decide` applies the bias.
 """
 
 import json

@@ -11,9 +11,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lorahub.data.batches import EncodedClaims, scoring_batches
+from lorahub.models.features import features as base_features
 from lorahub.scoring.verdicts import Floats
 
 Forward = Callable[[dict[str, torch.Tensor]], torch.Tensor]
@@ -32,7 +33,7 @@ def logits(
 
 
 def features(
-    model: nn.Module,
+    model: PreTrainedModel,
     claims: EncodedClaims,
     tokenizer: PreTrainedTokenizerBase,
     *,
@@ -40,18 +41,7 @@ def features(
     accelerator: Accelerator,
 ) -> Floats:
     """Return the backbone's last hidden states averaged over the real tokens, (N, H)."""
-    backbone = model.base_model
-
-    def forward(batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        return mean_pool(backbone(**batch).last_hidden_state, batch["attention_mask"])
-
-    return _compute(forward, model, claims, tokenizer, batch_size, accelerator)
-
-
-def mean_pool(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Average hidden states (B, T, H) over the tokens that `mask` (B, T) marks: (B, H)."""
-    weights = mask.unsqueeze(-1).to(hidden.dtype)
-    return (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+    return _compute(lambda batch: base_features(model, batch), model, claims, tokenizer, batch_size, accelerator)
 
 
 def _compute(
@@ -75,7 +65,7 @@ def _compute(
             parts.append((rows, forward(batch).float().cpu().numpy()))
     if was_training:
         model.train()
-    gathered = accelerate_gather(parts, accelerator)
+    gathered = _gather(parts, accelerator)
     width = gathered[0][1].shape[1]
     result = np.zeros((len(claims), width), dtype=np.float32)
     for rows, values in gathered:
@@ -83,9 +73,7 @@ def _compute(
     return result
 
 
-def accelerate_gather(
-    parts: list[tuple[list[int], Floats]], accelerator: Accelerator
-) -> list[tuple[list[int], Floats]]:
+def _gather(parts: list[tuple[list[int], Floats]], accelerator: Accelerator) -> list[tuple[list[int], Floats]]:
     """The parts of all processes, on every process."""
     if accelerator.num_processes == 1:
         return parts

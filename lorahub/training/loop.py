@@ -1,8 +1,8 @@
 """The training loop, whole, from top to bottom.
 
-In: a model with an adapter attached, encoded claims and a TrainConfig. Out: the same model holding its best weights by a
-validation metric, and a `Fit` that tells what happened. Devices, processes and precision are accelerate's; Ctrl-C ends
-the loop early and keeps the best so far.
+In: a model with an adapter attached, encoded claims and a TrainConfig. Out: the same model holding its best weights by
+a validation metric, and a `Fit` that tells what happened. Devices, processes and precision are accelerate's; Ctrl-C
+ends the loop early and keeps the best so far.
 """
 
 import logging
@@ -62,7 +62,7 @@ class Fit:
     warnings: list[str] = field(default_factory=list)
 
 
-def fit(
+def fit(  # noqa: C901 - one story, read from top to bottom
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     train: EncodedClaims,
@@ -173,6 +173,7 @@ def fit(
         with torch.no_grad():
             for parameter, value in zip(trained, best, strict=True):
                 parameter.copy_(value)
+    model.eval()
     if _patience_is_over(since_best, config.patience):
         log.info("stopped early: no better %s for %d evaluations", config.metric, config.patience)
     return happened

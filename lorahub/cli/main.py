@@ -1,0 +1,64 @@
+"""`lorahub`: the commands and their manners.
+
+A LorahubError becomes one line on stderr and exit code 2; Ctrl-C exit code 130; anything else is a bug and keeps its
+traceback. Nothing heavy is imported until a command runs.
+"""
+
+import logging
+import sys
+import warnings
+
+import typer
+
+from lorahub.errors import LorahubError
+
+# rich's tables of options cost 60 ms of a `--help`; typer's plain ones say the same.
+app = typer.Typer(
+    name="lorahub",
+    help="Train small adapters that judge claims, see honestly whether they help, and compare many on one base.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from lorahub import __version__
+
+        typer.echo(f"lorahub {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Show what is decided on the way, and why."),
+    version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Print the version."),
+) -> None:
+    level = logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("lorahub").setLevel(level)
+    if not verbose:
+        # Libraries announce their own future changes and missing extras to whoever imports them.
+        warnings.simplefilter("ignore", FutureWarning)
+        for library in ("bitsandbytes", "transformers", "httpx", "datasets"):
+            logging.getLogger(library).setLevel(logging.ERROR)
+
+
+def main() -> None:
+    """Run the command line."""
+    from lorahub.cli import app as app_command
+    from lorahub.cli import classify, doctor, runs, train
+
+    for group in (train, classify, runs, app_command, doctor):
+        group.register(app)
+    try:
+        app(standalone_mode=True)
+    except LorahubError as error:
+        typer.echo(f"lorahub: {' '.join(str(error).split())}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("lorahub: stopped; nothing half-written is left.", err=True)
+        sys.exit(130)

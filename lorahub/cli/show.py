@@ -1,0 +1,105 @@
+"""What commands show: tables on stdout, progress on stderr, one JSON object with --json."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from lorahub.records import RunRecord
+from lorahub.reports import tables
+
+if TYPE_CHECKING:
+    from lorahub.training.loop import Step
+    from lorahub.training.run import Watcher
+
+
+def as_json(value: Any) -> None:
+    """Print one JSON document and nothing else."""
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
+    """Print a table; where stdout is no terminal it is wide enough never to wrap."""
+    console = _console()
+    shown = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for index, name in enumerate(header):
+        shown.add_column(name, justify="left" if index == 0 else "right", overflow="fold")
+    for row in rows:
+        shown.add_row(*row)
+    console.print(shown)
+
+
+def _console() -> Console:
+    console = Console(highlight=False, markup=False)
+    return console if console.is_terminal else Console(highlight=False, markup=False, width=160)
+
+
+def before_and_after(record: RunRecord) -> None:
+    """Print a run's results table with what it means."""
+    data = record.environment["data"]
+    rows = data["rows"]["test"]
+    table(tables.HEADER, tables.results(record), title=f"{record.name}: {data['id']}, {rows:,} test claims")
+    console = _console()
+    for item in tables.comparisons(record):
+        if item.system in ("untrained", tables.best_baseline(record)):
+            console.print("  " + tables.sentence(item))
+    console.print("  Square brackets: 95 % bootstrap intervals." if _is_95(record) else "  Square brackets: intervals.")
+
+
+def _is_95(record: RunRecord) -> bool:
+    return bool(record.asked.get("eval", {}).get("confidence") == 0.95)
+
+
+@contextmanager
+def training_progress(*, quiet: bool) -> Iterator["Watcher"]:
+    """A live line per stage, and for training a bar with loss, learning rate, samples a second and time left."""
+    from lorahub.training.run import Watcher
+
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield Watcher()
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("starting", total=None, figures="")
+
+        def on_stage(text: str) -> None:
+            progress.update(task, description=text, total=None, figures="")
+
+        best: list[float] = []
+
+        def on_step(step: "Step") -> None:
+            if step.validation:
+                best.append(step.validation["f1_macro"])
+            shown = f" val F1 {best[-1]:.3f}" if best else ""
+            figures = f"loss {step.loss:.3f} lr {step.learning_rate:.1e} {step.samples_per_second:.0f} claims/s{shown}"
+            progress.update(task, total=step.total, completed=step.step, figures=figures)
+
+        yield Watcher(on_stage=on_stage, on_step=on_step)
+
+
+def counting(description: str, *, quiet: bool) -> Progress:
+    """A bar for work whose total may be unknown."""
+    console = Console(stderr=True)
+    return Progress(
+        SpinnerColumn(),
+        TextColumn(description),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=quiet or not console.is_terminal,
+    )

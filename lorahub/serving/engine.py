@@ -1,0 +1,265 @@
+"""The engine: one base, several adapters with their own label sets, answered in one forward pass.
+
+In: texts and adapter names. Out: verdicts, per adapter, in the texts' order. There is no active adapter; a request sees
+one consistent set of adapters from start to end, and the engine may be called from many threads.
+"""
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lorahub.config import BaseConfig
+from lorahub.data.batches import encode
+from lorahub.errors import AdapterError, ConfigError
+from lorahub.models import adapters as adapter_files
+from lorahub.models import base as bases
+from lorahub.models.adapters import Adapter
+from lorahub.models.features import features
+from lorahub.scoring.verdicts import Calibration, Floats, calibrated, decide, softmax
+from lorahub.serving import stacked
+
+# Rows times tokens of one forward pass: enough to keep the arithmetic units busy, little enough to stay in memory.
+_TOKENS_PER_PASS = 8192
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """One answer. `probabilities` is the plain softmax by label name; `calibrated` is after bias and temperature."""
+
+    label: str
+    probabilities: dict[str, float]
+    calibrated: dict[str, float]
+
+    @property
+    def confidence(self) -> float:
+        """The calibrated probability of the label."""
+        return self.calibrated[self.label]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Served:
+    """What one request sees: the adapters and their stacked form, replaced together."""
+
+    adapters: Mapping[str, Adapter]
+    table: stacked.Table
+
+
+class Engine:
+    """One base with many adapters.
+
+    `base` is a Hub id, a folder or `minilm`; left out, it is the base of the first adapter. Raises BaseModelError and
+    AdapterError.
+    """
+
+    def __init__(
+        self,
+        base: str | None = None,
+        adapters: Iterable[str | Path] = (),
+        *,
+        config: BaseConfig | None = None,
+    ) -> None:
+        folders = [adapter_files.locate(adapter) for adapter in adapters]
+        wanted = base or (adapter_files.base_of(folders[0]) if folders else None) or BaseConfig().id
+        settings = config or BaseConfig()
+        self._base = bases.load(BaseConfig(**{**vars(settings), "id": wanted}))
+        self._linears = {
+            name: (module.out_features, module.in_features)
+            for name, module in self._base.model.named_modules()
+            if isinstance(module, torch.nn.Linear)
+        }
+        stacked.wrap(self._base.model, self._base.heads)
+        self._lock = threading.Lock()
+        self._served = self._serve([])
+        self.add(*folders)
+
+    @property
+    def base_id(self) -> str:
+        """The Hub id or folder name of the base."""
+        return self._base.resolved.id
+
+    @property
+    def device(self) -> str:
+        """Where the base runs."""
+        return str(self._base.device)
+
+    @property
+    def adapters(self) -> dict[str, Adapter]:
+        """The adapters that are loaded now, by name."""
+        return dict(self._served.adapters)
+
+    def add(self, *adapters: str | Path) -> list[str]:
+        """Load adapters and return the names under which they answer; a folder's name, numbered where it is taken."""
+        loaded = [adapter_files.load(adapter_files.locate(adapter)) for adapter in adapters]
+        for adapter in loaded:
+            self._check_fits(adapter)
+        with self._lock:
+            present = list(self._served.adapters.values())
+            for adapter in loaded:
+                present.append(_named(adapter, {item.name for item in present}))
+            self._served = self._serve(present)
+        return [adapter.name for adapter in present[len(present) - len(loaded) :]]
+
+    def drop(self, name: str) -> None:
+        """Unload an adapter; requests under way finish with it."""
+        with self._lock:
+            self._pick(self._served, [name])
+            self._served = self._serve([item for item in self._served.adapters.values() if item.name != name])
+
+    def classify(
+        self,
+        texts: Sequence[str],
+        adapters: Sequence[str] | None = None,
+        *,
+        evidence: Sequence[str] | None = None,
+        adjust: bool = True,
+    ) -> dict[str, list[Verdict]]:
+        """Return adapter name -> one Verdict per text, for all or the named adapters.
+
+        `adjust=False` decides without the bias that was chosen on validation.
+        """
+        served = self._served
+        chosen = self._pick(served, adapters)
+        logits = self._logits(served, texts, list(chosen), evidence)
+        return {
+            name: verdicts(logits[name], adapter.labels.names, adapter.calibration if adjust else Calibration())
+            for name, adapter in chosen.items()
+        }
+
+    def logits(
+        self, texts: Sequence[str], adapters: Sequence[str] | None = None, *, evidence: Sequence[str] | None = None
+    ) -> dict[str, Floats]:
+        """Return adapter name -> raw logits (N, C), equal to what peft gives."""
+        served = self._served
+        return self._logits(served, texts, list(self._pick(served, adapters)), evidence)
+
+    def classify_base(
+        self,
+        texts: Sequence[str],
+        adapters: Sequence[str] | None = None,
+        *,
+        evidence: Sequence[str] | None = None,
+    ) -> dict[str, list[Verdict]]:
+        """What the base says without the adapter: each adapter's linear probe on the frozen base's features.
+
+        Adapters that came without a probe are left out.
+        """
+        probes = {
+            name: (adapter.probe, adapter.labels.names)
+            for name, adapter in self._pick(self._served, adapters).items()
+            if adapter.probe is not None
+        }
+        if not probes:
+            return {}
+        parts = [
+            (rows, features(self._base.model, batch).float().cpu().numpy())
+            for rows, batch in self._batches(texts, evidence)
+        ]
+        found = _in_order(parts, len(texts))
+        return {name: verdicts(probe.logits(found), names, Calibration()) for name, (probe, names) in probes.items()}
+
+    def _pick(self, served: _Served, names: Sequence[str] | None) -> dict[str, Adapter]:
+        if names is None:
+            return dict(served.adapters)
+        for name in names:
+            if name not in served.adapters:
+                loaded = ", ".join(served.adapters) or "none"
+                raise AdapterError(f"no adapter {name!r} is loaded; loaded: {loaded}.")
+        return {name: served.adapters[name] for name in names}
+
+    def _logits(
+        self, served: _Served, texts: Sequence[str], names: list[str], evidence: Sequence[str] | None
+    ) -> dict[str, Floats]:
+        """One row per (adapter, text), all adapters of a text side by side in the same pass."""
+        if not names or not texts:
+            return {name: np.zeros((0, len(served.adapters[name].labels)), np.float32) for name in names}
+        slots = torch.tensor([served.table.slots[name] for name in names], device=self._base.device)
+        parts = []
+        for rows, batch in self._batches(texts, evidence, copies=len(names)):
+            repeated = {key: value.repeat_interleave(len(names), dim=0) for key, value in batch.items()}
+            with stacked.routed(served.table, slots.repeat(len(rows))), torch.inference_mode():
+                logits = self._base.model(**repeated).logits.float().cpu().numpy()  # (rows x K, widest)
+            parts.append((rows, logits.reshape(len(rows), len(names), -1)))
+        width = max(part.shape[-1] for _, part in parts)
+        found = _in_order(parts, len(texts))
+        assert found.shape[-1] == width
+        return {
+            name: np.ascontiguousarray(found[:, place, : len(served.adapters[name].labels)])
+            for place, name in enumerate(names)
+        }
+
+    def _batches(
+        self, texts: Sequence[str], evidence: Sequence[str] | None, *, copies: int = 1
+    ) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
+        """Padded batches of similar lengths, each with the places of its texts; `copies` rows will share a text."""
+        if evidence is not None and len(evidence) != len(texts):
+            raise ConfigError(f"{len(texts)} texts came with {len(evidence)} pieces of evidence; give one each.")
+        base = self._base
+        items = encode(
+            base.tokenizer, list(texts), None if evidence is None else list(evidence), max_length=base.max_length
+        )
+        order = sorted(range(len(items)), key=lambda row: -len(items[row]["input_ids"]))
+        start = 0
+        while start < len(order):
+            longest = len(items[order[start]]["input_ids"])
+            stop = start + max(1, _TOKENS_PER_PASS // (longest * copies))
+            rows = order[start:stop]
+            with torch.inference_mode():
+                padded = base.tokenizer.pad([items[row] for row in rows], return_tensors="pt")
+                yield rows, {key: value.to(base.device) for key, value in padded.items()}
+            start = stop
+
+    def _serve(self, adapters: Sequence[Adapter]) -> _Served:
+        return _Served(
+            adapters={adapter.name: adapter for adapter in adapters},
+            table=stacked.table(self._base.model, adapters, self._base.device),
+        )
+
+    def _check_fits(self, adapter: Adapter) -> None:
+        """Raise AdapterError where an adapter was made for another base: by name, then by shape."""
+        if adapter.base_id and adapter.base_id.lower() != self.base_id.lower():
+            raise AdapterError(
+                f"{adapter.name} was trained on {adapter.base_id}, but the loaded base is {self.base_id}. "
+                f"Give --base {adapter.base_id}, or load it by itself."
+            )
+        for layer, (down, up) in adapter.lora.items():
+            found = (up.shape[0], down.shape[1])
+            if self._linears.get(layer) != found:
+                has = self._linears.get(layer, "no such layer")
+                raise AdapterError(f"{adapter.name} adapts {layer} as {found}, {self.base_id} has {has}: another base?")
+        missing = [name for name in self._base.heads if not any(head.endswith(name) for head in adapter.heads)]
+        if missing:
+            raise AdapterError(f"{adapter.name} has no tensors for the head {', '.join(missing)}; it cannot answer.")
+
+
+def verdicts(logits: Floats, names: Sequence[str], calibration: Calibration) -> list[Verdict]:
+    """Turn logits (N, C) into verdicts with label names."""
+    plain, shown, ids = softmax(logits), calibrated(logits, calibration), decide(logits, calibration)
+    return [
+        Verdict(
+            label=names[int(best)],
+            probabilities=dict(zip(names, raw.tolist(), strict=True)),
+            calibrated=dict(zip(names, sure.tolist(), strict=True)),
+        )
+        for best, raw, sure in zip(ids, plain, shown, strict=True)
+    ]
+
+
+def _named(adapter: Adapter, taken: set[str]) -> Adapter:
+    name, number = adapter.name, 2
+    while name in taken:
+        name, number = f"{adapter.name}-{number}", number + 1
+    return Adapter(**{**vars(adapter), "name": name})
+
+
+def _in_order(parts: Sequence[tuple[list[int], Floats]], count: int) -> Floats:
+    """Put per-batch results (rows, ...) back into the texts' order."""
+    if not parts:
+        return np.zeros((0, 0), np.float32)
+    result = np.zeros((count, *parts[0][1].shape[1:]), dtype=np.float32)
+    for rows, values in parts:
+        result[rows] = values
+    return result
