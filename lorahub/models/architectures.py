@@ -25,6 +25,9 @@ class Architecture:
     projections: Mapping[str, str] = field(default_factory=dict)
     # RoBERTa counts positions from pad_token_id + 1, so that many of them are never used.
     positions_offset: bool = False
+    # Every layer sees the batch row by row, so rows may carry different adapters. An architecture without a row here
+    # is not trusted to, and DeBERTa projects one table of relative positions for all rows at once.
+    mixes_adapters: bool = True
 
 
 def _projections(query: str, key: str, value: str, output: str) -> dict[str, str]:
@@ -44,6 +47,7 @@ ARCHITECTURES = {
         Architecture(
             model_type="deberta-v2",
             projections=_projections("query_proj", "key_proj", "value_proj", "attention.output.dense"),
+            mixes_adapters=False,
         ),
         # One fused layer gives queries, keys and values.
         Architecture(model_type="modernbert", projections=_projections("Wqkv", "Wqkv", "Wqkv", "attn.Wo")),
@@ -57,8 +61,8 @@ ARCHITECTURES = {
 
 
 def of(model_type: str) -> Architecture:
-    """The row of a model type, or an empty one."""
-    return ARCHITECTURES.get(model_type, Architecture(model_type=model_type))
+    """The row of a model type, or a cautious one."""
+    return ARCHITECTURES.get(model_type, Architecture(model_type=model_type, mixes_adapters=False))
 
 
 def head_names(model: PreTrainedModel, missing: Iterable[str] = ()) -> list[str]:

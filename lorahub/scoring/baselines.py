@@ -25,9 +25,11 @@ from lorahub.scoring.verdicts import Floats, Ids
 
 log = logging.getLogger(__name__)
 
-TFIDF_C = (0.5, 1.0, 4.0, 16.0)
+TFIDF_C = (1.0, 2.0, 4.0, 8.0, 16.0)
 PROBE_C = (0.001, 0.01, 0.1, 1.0)
-BALANCING = (None, "balanced")
+# Balanced classes are the safer choice where labels are rare, so the unweighted fit has to win by more than the noise
+# of a validation split.
+_UNWEIGHTED_MARGIN = 0.01
 PROBE_FILE = "linear_probe.safetensors"
 
 
@@ -109,12 +111,12 @@ def _best_regression(
     features: dict[str, Any], gold: dict[str, Ids], strengths: Sequence[float], labels: int, metric: str
 ) -> tuple[LogisticRegression, dict[str, Any]]:
     best: tuple[float, LogisticRegression, dict[str, Any]] | None = None
-    for strength, balancing in product(strengths, BALANCING):
+    for strength, (balancing, margin) in product(strengths, (("balanced", 0.0), (None, _UNWEIGHTED_MARGIN))):
         model = LogisticRegression(C=strength, class_weight=balancing, max_iter=500)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(features["train"], gold["train"])
-        value = quick(gold["validation"], model.predict(features["validation"]), labels)[metric]
+        value = quick(gold["validation"], model.predict(features["validation"]), labels)[metric] - margin
         log.debug("logistic regression C=%g class_weight=%s: validation %s %.3f", strength, balancing, metric, value)
         if best is None or value > best[0]:
             best = (value, model, {"C": strength, "class_weight": balancing})

@@ -16,6 +16,7 @@ from lorahub.config import BaseConfig
 from lorahub.data.batches import encode
 from lorahub.errors import AdapterError, ConfigError
 from lorahub.models import adapters as adapter_files
+from lorahub.models import architectures
 from lorahub.models import base as bases
 from lorahub.models.adapters import Adapter
 from lorahub.models.features import features
@@ -173,19 +174,31 @@ class Engine:
     def _logits(
         self, served: _Served, texts: Sequence[str], names: list[str], evidence: Sequence[str] | None
     ) -> dict[str, Floats]:
-        """One row per (adapter, text), all adapters of a text side by side in the same pass."""
-        if not names or not texts:
+        """Raw logits by adapter: all in one pass, or a pass each where the architecture cannot mix rows."""
+        if not texts:
             return {name: np.zeros((0, len(served.adapters[name].labels)), np.float32) for name in names}
+        mixes = architectures.of(self._base.model.config.model_type).mixes_adapters
+        groups = [names] if mixes else [[name] for name in names]
+        found: dict[str, Floats] = {}
+        for group in groups:
+            found |= self._pass(served, texts, group, evidence)
+        return found
+
+    def _pass(
+        self, served: _Served, texts: Sequence[str], names: list[str], evidence: Sequence[str] | None
+    ) -> dict[str, Floats]:
+        """One row per (text, adapter), the adapters of a text side by side."""
+        if not names:
+            return {}
         slots = torch.tensor([served.table.slots[name] for name in names], device=self._base.device)
         parts = []
         for rows, batch in self._batches(texts, evidence, copies=len(names)):
             repeated = {key: value.repeat_interleave(len(names), dim=0) for key, value in batch.items()}
-            with stacked.routed(served.table, slots.repeat(len(rows))), torch.inference_mode():
-                logits = self._base.model(**repeated).logits.float().cpu().numpy()  # (rows x K, widest)
+            routes = slots if len(names) == 1 else slots.repeat(len(rows))
+            with stacked.routed(served.table, routes), torch.inference_mode():
+                logits = self._base.model(**repeated).logits.float().cpu().numpy()  # (texts x K, widest)
             parts.append((rows, logits.reshape(len(rows), len(names), -1)))
-        width = max(part.shape[-1] for _, part in parts)
         found = _in_order(parts, len(texts))
-        assert found.shape[-1] == width
         return {
             name: np.ascontiguousarray(found[:, place, : len(served.adapters[name].labels)])
             for place, name in enumerate(names)

@@ -35,7 +35,7 @@ class Table:
 @dataclass(frozen=True, kw_only=True)
 class _Route:
     table: Table
-    slots: torch.Tensor  # (B,) int64
+    slots: torch.Tensor  # (B,) int64; (1,) where all rows have the same adapter
 
 
 _route: ContextVar[_Route | None] = ContextVar("lorahub_route", default=None)
@@ -43,7 +43,10 @@ _route: ContextVar[_Route | None] = ContextVar("lorahub_route", default=None)
 
 @contextmanager
 def routed(table: Table, slots: torch.Tensor) -> Iterator[None]:
-    """Give row i of the batches in this block the adapter in slot `slots[i]`; this thread only."""
+    """Give row i of the batches in this block the adapter in slot `slots[i]`; this thread only.
+
+    A single slot holds for every row, however a layer arranges them.
+    """
     token = _route.set(_Route(table=table, slots=slots))
     try:
         yield
@@ -66,7 +69,8 @@ class StackedLinear(nn.Module):
         if route is None or stack is None:
             return y
         down, up = stack[0][route.slots], stack[1][route.slots]  # (B, r, in), (B, out, r)
-        flat = x.reshape(x.shape[0], -1, x.shape[-1]).to(down.dtype)  # (B, T, in); T is 1 for pooled input
+        # (B, T, in), where T is 1 for pooled input; with one slot, (1, all tokens, in).
+        flat = x.reshape(len(route.slots), -1, x.shape[-1]).to(down.dtype)
         update = torch.bmm(torch.bmm(flat, down.transpose(1, 2)), up.transpose(1, 2))  # (B, T, out)
         return y + update.reshape(y.shape).to(y.dtype)
 
@@ -81,8 +85,13 @@ class RoutedHead(nn.Module):
     def forward(self, x: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
         """Map x, whose first dimension is the batch, with each row's own head."""
         route = _route.get()
+        found: torch.Tensor
         if route is None:
-            found: torch.Tensor = self.original(x, *args, **kwargs)
+            found = self.original(x, *args, **kwargs)
+            return found
+        if len(route.slots) == 1:
+            only = route.table.heads.get(int(route.slots[0]), {}).get(self.head, self.original)
+            found = only(x.to(_dtype(only, x)), *args, **kwargs)
             return found
         parts: list[tuple[torch.Tensor, torch.Tensor]] = []
         for slot in route.slots.unique().tolist():

@@ -4,6 +4,7 @@ In: a Config. Out: a `Run` with its folder and record. The folder appears whole,
 it is written; `record.json` is written last. Choices are made on validation; test is looked at once, at the end.
 """
 
+import dataclasses
 import datetime
 import hashlib
 import json
@@ -143,7 +144,7 @@ def run(config: Config, folder: Path, watcher: Watcher) -> Run:
     record = RunRecord(
         name=folder.name,
         created=created,
-        asked=configs.to_dict(config),
+        asked=configs.to_dict(_publishable(config, base, data)),
         happened={
             "steps": fit.steps,
             "planned_steps": fit.planned_steps,
@@ -250,6 +251,15 @@ def _results(
         }
         results[split] = blocks
     return results
+
+
+def _publishable(config: Config, base: Base, data: ClaimData) -> Config:
+    """The config with ids in place of paths: a record never says where on a machine something lay."""
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, id=data.source["id"]),
+        base=dataclasses.replace(config.base, id=base.resolved.id),
+    )
 
 
 def _environment(config: Config, base: Base, data: ClaimData, accelerator: Accelerator) -> dict[str, Any]:

@@ -1,0 +1,60 @@
+# The two commands of the README: `make demo` and `make test`. Both make and use .venv in this folder.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Where named data sets are looked up before the Hub is asked.
+LORAHUB_DATA ?= $(wildcard ../shared/data)
+export LORAHUB_DATA
+# To keep your own torch build: make demo TORCH= PYTHON=/path/to/python VENV_FLAGS=--system-site-packages
+TORCH ?= torch==2.13.0
+VENV_FLAGS ?=
+APP ?= 1
+TASKS := checkable topic wording
+RUNS := $(TASKS:%=runs/starter-%/record.json)
+# The installers and tests of a machine differ; a fresh environment follows from these three files.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo app test test-long check docs clean
+
+demo: $(RUNS)
+	$(BIN)/lorahub runs $(TASKS:%=runs/starter-%)
+ifneq ($(APP),0)
+	$(BIN)/lorahub app $(TASKS:%=runs/starter-%)
+endif
+
+runs/starter-%/record.json: | $(VENV)/run.stamp
+	$(BIN)/lorahub train --data starter-$* --out runs/starter-$* --seed 0
+
+app: | $(VENV)/run.stamp
+	$(BIN)/lorahub app
+
+test: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -m "not long and not gpu"
+
+test-long: $(VENV)/dev.stamp
+	LORAHUB_LONG=1 $(BIN)/python -m pytest -m "not gpu"
+
+check: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m "not slow and not long and not gpu and not browser"
+
+docs: $(VENV)/dev.stamp
+	$(BIN)/python docs/generate.py
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV_FLAGS) $(VENV)
+
+$(VENV)/run.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(if $(TORCH),$(INSTALL) $(TORCH))
+	$(INSTALL) -e ".[app]" $(if $(TORCH),-c constraints.txt)
+	touch $@
+
+$(VENV)/dev.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(if $(TORCH),$(INSTALL) $(TORCH))
+	$(INSTALL) -e ".[dev]" $(if $(TORCH),-c constraints.txt)
+	touch $@ $(VENV)/run.stamp

@@ -1,0 +1,194 @@
+"""Tiny real objects: one- and two-layer models of every architecture, tokenizers, and runs, all made here, offline."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+LONG = bool(os.environ.get("LORAHUB_LONG"))
+WORDS = """the a vaccine causes cures cancer flu water doctors say never always may might every city tax school bus phone
+study of people found that rises falls cheap clean dirty is was not in and to for more less than ever ! . ? ,""".split()
+_SHAPE = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "max_position_embeddings": 64,
+}
+ARCHITECTURES = ("bert", "roberta", "distilbert", "deberta-v2", "modernbert", "llama", "mistral", "qwen2", "qwen3")
+_DECODERS = ("llama", "mistral", "qwen2", "qwen3")
+
+
+def _tokenizer(model_type):
+    """A word-level tokenizer; decoders get no pad token, as their real ones have none."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<pad>", "<s>", "</s>", "<unk>"]
+    vocabulary = {word: index for index, word in enumerate([*special, *WORDS])}
+    inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    decoder = model_type in _DECODERS
+    if not decoder:
+        inner.post_processor = processors.TemplateProcessing(
+            single="<s> $A </s>", pair="<s> $A </s> $B </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+        )
+    tokens = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+    if not decoder:
+        tokens |= {"pad_token": "<pad>", "cls_token": "<s>", "sep_token": "</s>"}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, model_max_length=64, model_input_names=["input_ids", "attention_mask"], **tokens
+    )
+
+
+def _config(model_type, vocabulary):
+    from transformers import AutoConfig
+
+    # Room for the tokens that some tokenizer classes add by themselves.
+    vocabulary += 8
+    shape = {**_SHAPE, "vocab_size": vocabulary}
+    if model_type == "distilbert":
+        shape = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48, "max_position_embeddings": 64}
+        shape |= {"vocab_size": vocabulary}
+    if model_type == "deberta-v2":
+        shape |= {"pooler_hidden_size": 32, "relative_attention": True, "pos_att_type": ["c2p", "p2c"]}
+    if model_type == "modernbert":
+        shape |= {"global_attn_every_n_layers": 2, "cls_token_id": 1, "sep_token_id": 2}
+    if model_type in _DECODERS:
+        shape |= {"num_key_value_heads": 2, "pad_token_id": None}
+    else:
+        shape |= {"pad_token_id": 0}
+    if model_type == "qwen3":
+        shape |= {"head_dim": 8}
+    return AutoConfig.for_model(model_type, bos_token_id=1, eos_token_id=2, **shape)
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory):
+    """model_type -> folder of a tiny random base of that architecture, as it would lie on a disk."""
+    import torch
+    from transformers import AutoModel
+
+    root, made = tmp_path_factory.mktemp("bases"), {}
+
+    def make(model_type):
+        if model_type not in made:
+            folder = root / f"tiny-{model_type}"
+            tokenizer = _tokenizer(model_type)
+            torch.manual_seed(7)
+            model = AutoModel.from_config(_config(model_type, len(tokenizer)))
+            # Random weights of the usual scale make every answer alike; larger ones make texts differ.
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    if parameter.ndim > 1:
+                        parameter.mul_(6)
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            made[model_type] = folder
+        return made[model_type]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_adapter(tiny_base, tmp_path_factory):
+    """(model_type, labels, rank) -> an adapter folder with random, non-zero weights, saved the way a run saves it."""
+    import torch
+
+    from lorahub.config import AdapterConfig, BaseConfig
+    from lorahub.labels import LabelSet
+    from lorahub.models import adapters, base, methods
+
+    def make(model_type, *, labels=3, rank=4, seed=0, name=None, targets=("all-linear",)):
+        folder = tmp_path_factory.mktemp("adapters") / (name or f"{model_type}-{labels}-{rank}-{seed}")
+        names = LabelSet(tuple(f"label{index}" for index in range(labels)))
+        torch.manual_seed(seed)
+        loaded = base.load(BaseConfig(id=str(tiny_base(model_type)), max_length=32), names)
+        model = methods.attach(loaded, AdapterConfig(rank=rank, alpha=2.0 * rank, targets=targets))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    parameter.normal_(std=0.2)
+        adapters.save(model, folder, loaded)
+        loaded.tokenizer.save_pretrained(folder)
+        names.save(folder)
+        return folder
+
+    return make
+
+
+def sentences(count, seed=0, low=3, high=18):
+    """Different sentences of different lengths from the tiny vocabulary."""
+    import random
+
+    rng = random.Random(seed)
+    return [" ".join(rng.choices(WORDS, k=rng.randint(low, high))) for _ in range(count)]
+
+
+@pytest.fixture
+def claims_file(tmp_path):
+    """Write rows as csv, tsv, jsonl or parquet and return the path."""
+    from lorahub.data.tables import Writer
+
+    def write(rows, name="claims.csv"):
+        path = tmp_path / name
+        with Writer(path, kind=path.suffix) as writer:
+            writer.write(rows)
+        return path
+
+    return write
+
+
+def learnable(count, seed=0):
+    """Rows whose label follows from one word, so that a tiny model can learn them."""
+    cues = {"hedged": "may", "plain": "never"}
+    rows = []
+    for index, text in enumerate(sentences(count, seed, low=2, high=8)):
+        label = "hedged" if index % 2 else "plain"
+        words = [word for word in text.split() if word not in cues.values()]
+        rows.append({"claim": " ".join([cues[label], *words, str(index)]), "label": label})
+    return rows
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_base, tmp_path_factory):
+    """A finished run on a tiny BERT: its folder and its record."""
+    from lorahub.training.run import train
+
+    root = tmp_path_factory.mktemp("runs")
+    data = root / "claims.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in learnable(240)), encoding="utf-8")
+    settings = ["train.min_steps=60", "train.epochs=1", "train.batch_size=16", "eval.bootstrap=200"]
+    return train(data=str(data), base=str(tiny_base("bert")), out=root / "tiny", settings=settings)
+
+
+@pytest.fixture
+def cli(capsys, monkeypatch):
+    """Run the command line in process: cli("train", "--data", ...) -> (exit code, stdout, stderr)."""
+    from lorahub.cli.main import main
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["lorahub", *map(str, arguments)])
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """The folder of real data sets, where there is one."""
+    root = os.environ.get("LORAHUB_DATA")
+    if not root or not Path(root).is_dir():
+        pytest.skip("LORAHUB_DATA names no folder: real data sets are not at hand")
+    return Path(root)
