@@ -69,7 +69,9 @@ def test_padding_changes_nothing(model_type, tiny_base, make_adapter):
 
 
 def test_an_adapter_changes_the_answer_and_a_dropped_one_is_gone(tiny_base, make_adapter):
-    engine = engine_for(tiny_base("bert"), [make_adapter("bert", seed=1, name="a"), make_adapter("bert", seed=2, name="b")])
+    engine = engine_for(
+        tiny_base("bert"), [make_adapter("bert", seed=1, name="a"), make_adapter("bert", seed=2, name="b")]
+    )
     text = ["the vaccine causes cancer"]
     found = engine.logits(text)
     assert np.abs(found["a"] - found["b"]).max() > 1e-2

@@ -111,7 +111,8 @@ def test_every_number_of_the_card_is_in_the_record(tiny_run):
 
 def test_same_seed_same_weights_and_same_figures(data, tiny_base, tmp_path):
     runs = [
-        train(data=data, base=str(tiny_base("bert")), out=tmp_path / name, seed=3, settings=QUICK) for name in ("a", "b")
+        train(data=data, base=str(tiny_base("bert")), out=tmp_path / name, seed=3, settings=QUICK)
+        for name in ("a", "b")
     ]
     first, second = (run.folder / "adapter_model.safetensors" for run in runs)
     assert first.read_bytes() == second.read_bytes()
@@ -173,9 +174,7 @@ def test_a_diverging_run_says_so(data, tiny_base, tmp_path):
 def test_a_collapsed_run_carries_its_warning(claims_file, tiny_base, tmp_path):
     rows = [{**row, "label": "rare" if index % 12 == 0 else "common"} for index, row in enumerate(learnable(120))]
     settings = ["train.learning_rate=1e-7", "train.class_weights=none", "train.epochs=1", "train.min_steps=4"]
-    run = train(
-        data=str(claims_file(rows)), base=str(tiny_base("bert")), out=tmp_path / "flat", settings=settings
-    )
+    run = train(data=str(claims_file(rows)), base=str(tiny_base("bert")), out=tmp_path / "flat", settings=settings)
     assert any("every validation claim" in text for text in run.record.happened["warnings"])
 
 
