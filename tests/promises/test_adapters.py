@@ -6,10 +6,10 @@ import threading
 import numpy as np
 import pytest
 import torch
+from conftest import ARCHITECTURES, sentences
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from conftest import ARCHITECTURES, sentences
 from lorahub.config import BaseConfig
 from lorahub.models import architectures
 from lorahub.models import base as bases

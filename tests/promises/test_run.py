@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-
 from conftest import learnable
+
 from lorahub import records
 from lorahub.records import SYSTEMS
 from lorahub.serving.engine import Engine

@@ -1,0 +1,174 @@
+"""Claims: columns, labels, splits and leakage, on files as people have them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from lorahub.config import DataConfig
+from lorahub.data import claims, leakage
+from lorahub.data.named import NAMED
+from lorahub.data.tables import Writer
+from lorahub.errors import DataError
+
+
+def rows(count=60, labels=("no", "yes")):
+    return [
+        {"claim": f"claim number {index} of this file", "label": labels[index % len(labels)]} for index in range(count)
+    ]
+
+
+def folder(tmp_path, parts, suffix=".csv"):
+    for name, content in parts.items():
+        with Writer(tmp_path / f"{name}{suffix}", kind=suffix) as writer:
+            writer.write(content)
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_every_format_gives_the_same_claims(tmp_path, suffix):
+    content = [{**row, "claim": row["claim"] + ' with "quotes", commas\tand é 😷'} for row in rows()]
+    found = claims.load(DataConfig(id=folder(tmp_path, {"train": content, "test": content[:20]}, suffix)))
+    assert found.labels.names == ("no", "yes")
+    assert found.splits["test"].texts[3] == content[3]["claim"]
+    expected = found.source["sha256"]["test"]
+    assert expected == claims.ClaimSet(texts=[row["claim"] for row in content[:20]], gold=np.arange(20) % 2).sha256(
+        found.labels
+    )
+
+
+def test_one_file_is_split_by_label_and_the_same_way_each_time(tmp_path):
+    content = rows(200, labels=("a", "a", "a", "b", "c"))
+    path = folder(tmp_path, {"all": content}) + "/all.csv"
+    first, second = (claims.load(DataConfig(id=path)) for _ in range(2))
+    assert first.source["sha256"] == second.source["sha256"]
+    assert first.source["rows"] == {"train": 140, "validation": 20, "test": 40}
+    shares = np.bincount(first.splits["test"].gold) / 40
+    np.testing.assert_allclose(shares, [0.6, 0.2, 0.2], atol=0.03)
+    texts = [set(part.texts) for part in first.splits.values()]
+    assert not texts[0] & texts[1]
+    assert not texts[0] & texts[2]
+    other = claims.load(DataConfig(id=path, split_seed=1))
+    assert other.source["sha256"] != first.source["sha256"]
+
+
+def test_missing_validation_is_taken_from_train_and_said(tmp_path):
+    found = claims.load(DataConfig(id=folder(tmp_path, {"train": rows(100), "test": rows(30)})))
+    assert found.source["rows"] == {"train": 90, "validation": 10, "test": 30}
+    assert any("no validation" in text for text in found.warnings)
+
+
+def test_class_indexes_and_minus_one_rows_as_pubhealth_has_them_on_the_hub(tmp_path, monkeypatch):
+    content = [{"claim": f"health claim {index}", "label": [0, 1, 2, 3, -1][index % 5]} for index in range(100)]
+    target = tmp_path / "pubhealth"
+    target.mkdir()
+    folder(target, {"train": content, "validation": content[:25], "test": content[25:50]}, ".parquet")
+    monkeypatch.setenv("LORAHUB_DATA", str(tmp_path))
+    found = claims.load(DataConfig(id="pubhealth"))
+    assert found.labels.names == ("false", "mixture", "true", "unproven")
+    assert found.source["rows"]["train"] == 80
+    assert found.source["dropped_rows"]["train"] == 20
+    assert found.splits["train"].gold[:4].tolist() == [0, 1, 2, 3]
+    assert found.source["kind"] == "local copy"
+
+
+def test_label_order_and_mapping_are_the_users(tmp_path):
+    content = [{"text": f"sentence {index}", "verdict": str(index % 3)} for index in range(90)]
+    path = folder(tmp_path, {"all": content}) + "/all.csv"
+    config = DataConfig(id=path, labels=("yes", "no"), label_map={"0": "no", "1": "yes"}, drop_labels=("2",))
+    with pytest.raises(DataError, match="gives the label away"):
+        claims.load(DataConfig(id=path, claim="verdict", label="text"))
+    found = claims.load(config)
+    assert found.labels.names == ("yes", "no")
+    assert found.source["rows"] == {"train": 42, "validation": 6, "test": 12}
+
+
+def test_evidence_is_a_second_text_and_may_be_missing(tmp_path):
+    content = [{**row, "evidence": "a long study" if index % 2 else None} for index, row in enumerate(rows())]
+    target = folder(tmp_path, {"train": content}, ".jsonl")
+    assert claims.load(DataConfig(id=target)).splits["train"].evidence is None
+    found = claims.load(DataConfig(id=target, evidence="evidence"))
+    assert set(found.splits["train"].evidence) == {"", "a long study"}
+    assert found.splits["train"].joined()[1].startswith("claim number")
+
+
+@pytest.mark.parametrize("column", ["explanation", "justification", "half_true_counts", "rationale", "label"])
+def test_columns_that_leak_the_verdict_are_refused_unless_forced(tmp_path, column):
+    content = [
+        {**row, "explanation": "x", "justification": "x", "half_true_counts": "3", "rationale": "x"} for row in rows()
+    ]
+    target = folder(tmp_path, {"train": content})
+    with pytest.raises(DataError, match="allow_leaking"):
+        claims.load(DataConfig(id=target, evidence=column))
+    forced = claims.load(DataConfig(id=target, evidence=column, allow_leaking=True))
+    assert forced.splits["train"].evidence is not None
+
+
+def test_a_test_label_that_training_never_saw_is_an_error_with_its_row(tmp_path):
+    bad = [*rows(10), {"claim": "another", "label": "maybe"}]
+    target = folder(tmp_path, {"train": rows(), "test": bad})
+    with pytest.raises(DataError, match=r"test\.csv, row 11.*'maybe'"):
+        claims.load(DataConfig(id=target))
+
+
+def test_near_duplicates_between_splits_are_counted():
+    train = [f"the council of town {index} has voted to close its old library next spring" for index in range(30)]
+    test = [
+        train[0].upper() + "!",
+        train[1].replace("spring", "autumn"),
+        "something else entirely about bees and flowers",
+    ]
+    exact, near = leakage.duplicates(train, test)
+    assert (exact, near) == (1, 1)
+    lines = leakage.report({"train": train, "validation": ["nothing shared here"], "test": test})
+    assert len(lines) == 1
+    assert "1 of 3 test claims" in lines[0]
+
+
+def test_the_starter_sets_are_large_varied_and_apart():
+    names = [name for name in NAMED if name.startswith("starter-")]
+    assert len(names) == 3
+    for name in names:
+        found = claims.load(DataConfig(id=name))
+        assert found.source["rows"] == {"train": 440, "validation": 100, "test": 180}
+        assert set(np.bincount(found.splits["test"].gold) > 15) == {True}
+        assert found.warnings == []
+    texts = [text for part in found.splits.values() for text in part.texts]
+    assert len(set(texts)) == 720
+    openings = [" ".join(text.lower().split()[:3]) for text in texts]
+    assert max(openings.count(opening) for opening in openings) < 10, "templates with words swapped"
+
+
+def test_auto_falls_back_to_the_shipped_set_and_says_so(monkeypatch):
+    monkeypatch.delenv("LORAHUB_DATA", raising=False)
+    found = claims.load(DataConfig())
+    assert found.source["id"] == "starter-wording"
+    assert "pubhealth cannot be reached" in found.warnings[0]
+
+
+def test_real_sets_load_with_their_own_labels(shared_data):
+    expected = {"pubhealth": (9811, 4), "covid19_fake_news": (6420, 2), "liar": (10269, 6), "scifact": (822, 3)}
+    for name, (count, labels) in expected.items():
+        found = claims.load(DataConfig(id=name))
+        assert (len(found.splits["train"]), len(found.labels)) == (count, labels)
+    with pytest.raises(DataError, match="half_true_counts"):
+        claims.load(DataConfig(id="liar", evidence="half_true_counts"))
+
+
+def test_a_million_rows_stream_in_the_memory_of_one(tmp_path):
+    import tracemalloc
+
+    from conftest import LONG
+
+    from lorahub.data import tables
+
+    count = 1_000_000 if LONG else 20_000
+    path = tmp_path / "large.csv"
+    with Writer(path, kind=".csv") as writer:
+        for start in range(0, count, 1000):
+            writer.write([{"claim": f"claim {start + index}", "label": "a"} for index in range(1000)])
+    tracemalloc.start()
+    assert sum(1 for _ in tables.read(path)) == count
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2_000_000, json.dumps({"peak": peak})
