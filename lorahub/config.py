@@ -17,6 +17,7 @@ from typing import Any
 from lorahub.errors import ConfigError
 
 METHODS = ("lora",)
+_LARGEST_SEED = 2**32 - 1  # of numpy's generator
 
 
 def opt(
@@ -63,7 +64,10 @@ class DataConfig:
     )
     test_fraction: float = opt(0.2, "Share of the rows for test where the data has no such split.", above=0, high=0.5)
     split_seed: int = opt(
-        0, "Seed of the stratified split; not the training seed, so that seeds share a test set.", low=0
+        0,
+        "Seed of the stratified split; not the training seed, so that seeds share a test set.",
+        low=0,
+        high=_LARGEST_SEED,
     )
 
 
@@ -96,7 +100,7 @@ class AdapterConfig:
 class TrainConfig:
     """The optimisation."""
 
-    seed: int = opt(0, "Seed of initialisation, order and dropout.", low=0)
+    seed: int = opt(0, "Seed of initialisation, order and dropout.", low=0, high=_LARGEST_SEED)
     epochs: float = opt(4.0, "Passes over the training claims.", above=0)
     min_steps: int = opt(240, "Fewest optimiser steps: small data gets more epochs to reach them.", low=0)
     batch_size: int = opt(32, "Claims per forward pass and device.", low=1)
@@ -156,7 +160,14 @@ def load(recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> Con
 
     Raises ConfigError naming the recipe, the key and what was expected.
     """
-    values = {} if recipe is None else _read_recipe(_find_recipe(recipe))
+    values: dict[str, Any] = {}
+    if recipe is not None:
+        path = _find_recipe(recipe)
+        values = _read_recipe(path)
+        try:
+            from_dict(values)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
     for override in overrides:
         key, equals, text = override.partition("=")
         section, dot, name = key.strip().partition(".")
@@ -246,7 +257,8 @@ def _parse_yaml(text: str, where: str) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{where}{line} is not valid YAML: {getattr(error, 'problem', None) or error}.") from None
+        problem = getattr(error, "problem", None) or error
+        raise ConfigError(f"{where}{line} is not valid YAML: {problem}. Mend it there or just above.") from None
 
 
 def _known(key: Any, known: Mapping[str, Any], what: str, prefix: str = "") -> None:
@@ -295,7 +307,7 @@ def _convert_scalar(value: Any, kind: type, where: str) -> Any:
         raise wrong
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise wrong from None
     if number != number or number in (float("inf"), float("-inf")):
         raise wrong

@@ -29,8 +29,7 @@ class LabelSet:
         if len(self.names) < 2:
             found = f"only one label, {self.names[0]!r}" if self.names else "no label"
             raise DataError(
-                f"the training claims carry {found}; a classifier needs at least two. "
-                "Check data.label and data.label_map."
+                f"there is {found}; a classifier needs at least two. Check data.labels, data.label and data.label_map."
             )
         if len(set(self.names)) != len(self.names):
             raise DataError(f"label names repeat in {list(self.names)}; each label is named once.")
@@ -63,11 +62,13 @@ class LabelSet:
         try:
             names = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise AdapterError(f"{folder} has no {FILE_NAME}: is it a run folder that lorahub wrote?") from None
+            raise AdapterError(f"{folder} has no {FILE_NAME}, the label names. Restore it or train again.") from None
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise AdapterError(f"{path} is not valid JSON ({error}). Restore it or train again.") from None
         if not isinstance(names, list) or len(names) < 2 or not all(isinstance(name, str) for name in names):
             raise AdapterError(f'{path} must be a JSON list of at least two label names, as in ["false", "true"].')
+        if len(set(names)) != len(names):
+            raise AdapterError(f"{path} names a label twice: {names}. Restore it or train again.")
         return cls(tuple(names))
 
     @classmethod

@@ -65,8 +65,9 @@ def load(folder: Path) -> RunRecord:
         raise AdapterError(f"{folder} has no {FILE_NAME}: the run did not finish. Train it again.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise AdapterError(f"{path} is not valid JSON ({error}). Restore it or train again.") from None
-    if not isinstance(values, dict) or not isinstance(values.get("schema"), int):
-        raise AdapterError(f"{path} is no run record: it has no schema number.")
+    schema = values.get("schema") if isinstance(values, dict) else None
+    if not isinstance(schema, int) or schema < 1:
+        raise AdapterError(f"{path} is no run record: its schema is {schema!r}. Restore it or train again.")
     if values["schema"] > SCHEMA:
         raise AdapterError(
             f"{path} has schema {values['schema']}, this lorahub reads up to {SCHEMA}. Upgrade hf-lorahub."

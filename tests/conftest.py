@@ -11,8 +11,9 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 LONG = bool(os.environ.get("LORAHUB_LONG"))
-WORDS = """the a vaccine causes cures cancer flu water doctors say never always may might every city tax school bus phone
-study of people found that rises falls cheap clean dirty is was not in and to for more less than ever ! . ? ,""".split()
+WORDS = """the a vaccine causes cures cancer flu water doctors say never always may might every city tax school bus
+phone study of people found that rises falls cheap clean dirty is was not in and to for more less than ever ! . ?
+,""".split()
 _SHAPE = {
     "hidden_size": 32,
     "num_hidden_layers": 2,

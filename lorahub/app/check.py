@@ -58,7 +58,8 @@ def render(found: dict[str, Any]) -> str:
         cards.append(present.card(name, parts))
     count = len(cards)
     note = (
-        f"{count} adapter{'s' if count > 1 else ''} in one pass: {found['seconds'] * 1000:.0f} ms on {found['device']}. "
+        f"{count} adapter{'s' if count > 1 else ''} in one pass: "
+        f"{found['seconds'] * 1000:.0f} ms on {found['device']}. "
         "Bars of adapters are calibrated. Answers judge the wording of a claim; nothing is looked up."
     )
     return present.grid(cards, note)

@@ -34,49 +34,66 @@ def classify(
         raise ConfigError("give either TEXT... or --file FILE.")
     if file is not None and output is None:
         raise ConfigError("--file needs --output, the file to write.")
-    need("torch", extra="train")
-    from lorahub.cli import show
-    from lorahub.data import tables
-    from lorahub.serving.engine import Engine
-    from lorahub.serving.files import classify_file
-
-    if file is not None:
-        tables.check(file)
-    engine = Engine(base, adapter)
-    if file is not None and output is not None:
-        with show.counting("classifying", quiet=as_json) as bar:
-            task = bar.add_task("rows", total=None)
-            rows = classify_file(
-                engine,
-                file,
-                output,
-                claim=claim,
-                evidence=evidence,
-                adjust=adjust,
-                on_rows=lambda count: bar.advance(task, count),
-            )
-        if as_json:
-            show.as_json({"rows": rows, "output": str(output), "adapters": list(engine.adapters)})
-        else:
-            typer.echo(f"{rows:,} rows written to {output}")
-        return
-    assert texts
-    blank = [place for place, text in enumerate(texts, start=1) if not text.strip()]
+    if output is not None and file is None:
+        raise ConfigError("--output needs --file, the file to classify; the verdict on a TEXT is printed.")
+    blank = [place for place, text in enumerate(texts or (), start=1) if not text.strip()]
     if blank:
-        raise ConfigError(f"TEXT number {blank[0]} is empty.")
-    answers = engine.classify(texts, evidence=[evidence] * len(texts) if evidence else None, adjust=adjust)
-    found = [
-        {"text": text, "adapter": name, **asdict(answers[name][place])}
-        for place, text in enumerate(texts)
-        for name in answers
-    ]
+        raise ConfigError(f"TEXT number {blank[0]} is empty. Leave it out.")
+    need("torch", extra="train")
+    if file is not None and output is not None:
+        _file(file, output, adapter, base=base, claim=claim, evidence=evidence, adjust=adjust, as_json=as_json)
+    elif texts:
+        _texts(texts, adapter, base=base, evidence=evidence, adjust=adjust, as_json=as_json)
+
+
+def _file(
+    file: Path,
+    output: Path,
+    adapters: list[str],
+    *,
+    base: str | None,
+    claim: str | None,
+    evidence: str | None,
+    adjust: bool,
+    as_json: bool,
+) -> None:
+    from lorahub.cli import show
+    from lorahub.serving import files
+    from lorahub.serving.engine import Engine
+
+    files.check(file, output, claim=claim, evidence=evidence)
+    engine = Engine(base, adapters)
+    with show.counting("classifying", quiet=as_json) as bar:
+        task = bar.add_task("rows", total=None)
+        rows = files.classify_file(
+            engine,
+            file,
+            output,
+            claim=claim,
+            evidence=evidence,
+            adjust=adjust,
+            on_rows=lambda count: bar.advance(task, count),
+        )
     if as_json:
-        show.as_json(found)
+        show.as_json({"rows": rows, "output": str(output), "adapters": list(engine.adapters)})
+    else:
+        typer.echo(f"{rows:,} rows written to {output}")
+
+
+def _texts(
+    texts: list[str], adapters: list[str], *, base: str | None, evidence: str | None, adjust: bool, as_json: bool
+) -> None:
+    from lorahub.cli import show
+    from lorahub.serving.engine import Engine
+
+    engine = Engine(base, adapters)
+    answers = engine.classify(texts, evidence=[evidence] * len(texts) if evidence else None, adjust=adjust)
+    found = [(text, name, answers[name][place]) for place, text in enumerate(texts) for name in answers]
+    if as_json:
+        show.as_json([{"text": text, "adapter": name, **asdict(verdict)} for text, name, verdict in found])
         return
     rows = []
-    for place, text in enumerate(texts):
-        for name, verdicts in answers.items():
-            verdict = verdicts[place]
-            shares = sorted(verdict.calibrated.items(), key=lambda item: -item[1])
-            rows.append((text, name, verdict.label, "  ".join(f"{label} {share:.2f}" for label, share in shares)))
+    for text, name, verdict in found:
+        shares = sorted(verdict.calibrated.items(), key=lambda item: -item[1])
+        rows.append((text, name, verdict.label, "  ".join(f"{label} {share:.2f}" for label, share in shares)))
     show.table(("claim", "adapter", "verdict", "calibrated"), rows)

@@ -81,10 +81,10 @@ def load(config: DataConfig) -> ClaimData:
     labels = _label_set(config, source, train)
     sets = {name: _encode(rows, labels) for name, rows in raw.items()}
     if whole is not None:
-        sets = split.three_ways(_encode(whole, labels), config)
+        sets = split.three_ways(_encode(whole, labels), config, whole.title)
         warnings.append(f"one file: split by seed {config.split_seed}, stratified, into {_sizes(sets)}.")
     elif len(sets) < len(SPLITS):
-        sets, made = split.complete(sets, config)
+        sets, made = split.complete(sets, config, train.title)
         warnings.append(f"no {' or '.join(made)} file: taken from train by seed {config.split_seed}: {_sizes(sets)}.")
     _every_label_in_train(sets["train"], labels, train.title)
     warnings += leakage.report({name: rows.joined() for name, rows in sets.items()})
@@ -130,7 +130,9 @@ def _read(source: Source, part: Split, config: DataConfig) -> _RawSet:
             second = row.get(evidence)
             raw.evidence.append("" if second is None else _text(second, part, number, evidence, empty_ok=True))
     if not raw.texts:
-        raise DataError(f"{part.title} has no usable row ({raw.dropped} dropped by data.drop_labels).")
+        if raw.dropped:
+            raise DataError(f"{part.title}: data.drop_labels drops all of its {raw.dropped} rows. Drop fewer labels.")
+        raise DataError(f"{part.title} has no row. Add some.")
     return raw
 
 
@@ -158,10 +160,12 @@ def _column(part: Split, wanted: str | None, flag: str, candidates: Sequence[str
         if wanted in part.columns:
             return wanted
         near = difflib.get_close_matches(wanted, part.columns, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = f" Did you mean {near[0]!r}?" if near else " Name one of these."
         raise DataError(f"{part.title} has no column {wanted!r} ({flag}); it has {', '.join(part.columns)}.{hint}")
     found = next((name for name in candidates if name in part.columns), None)
     if found is None:
+        if not part.columns:
+            raise DataError(f"{part.title} has no row. Add some.")
         raise DataError(
             f"{part.title} has none of the columns {', '.join(dict.fromkeys(candidates))}; it has "
             f"{', '.join(part.columns)}. Name the right one with --set {flag}=COLUMN."
@@ -187,11 +191,14 @@ def _label_text(value: Any, part: Split, number: int, column: str) -> str:
     if isinstance(value, bool) or value is None or not isinstance(value, str | int | float):
         raise DataError(
             f"{part.title}, row {number}: the label in column {column!r} is {value!r}. Labels are text or class "
-            "indexes; to leave such rows out, remove them."
+            "indexes: mend or remove the row."
         )
     if isinstance(value, float):
         if not value.is_integer():
-            raise DataError(f"{part.title}, row {number}: the label {value!r} is no class. Is {column!r} a score?")
+            raise DataError(
+                f"{part.title}, row {number}: the label {value!r} is no class. Is {column!r} a score? "
+                "Mend the row or choose another data.label."
+            )
         value = int(value)
     text = str(value).strip()
     if not text:

@@ -16,35 +16,35 @@ if TYPE_CHECKING:
     from lorahub.data.claims import ClaimSet
 
 
-def three_ways(claims: "ClaimSet", config: DataConfig) -> dict[str, "ClaimSet"]:
-    """Split one set into train, validation and test by the fractions of `config`."""
-    rest, test = _cut(claims, config.test_fraction, config.split_seed, "data.test_fraction")
+def three_ways(claims: "ClaimSet", config: DataConfig, title: str) -> dict[str, "ClaimSet"]:
+    """Split one set into train, validation and test by the fractions of `config`; errors call it `title`."""
+    rest, test = _cut(claims, config.test_fraction, config.split_seed, "data.test_fraction", title)
     share = config.validation_fraction / (1 - config.test_fraction)
-    train, validation = _cut(rest, share, config.split_seed, "data.validation_fraction")
+    train, validation = _cut(rest, share, config.split_seed, "data.validation_fraction", title)
     return {"train": train, "validation": validation, "test": test}
 
 
-def complete(sets: dict[str, "ClaimSet"], config: DataConfig) -> tuple[dict[str, "ClaimSet"], list[str]]:
+def complete(sets: dict[str, "ClaimSet"], config: DataConfig, title: str) -> tuple[dict[str, "ClaimSet"], list[str]]:
     """Cut the missing splits from train; returns the three sets and the names of those that were made."""
     fractions = {"test": config.test_fraction, "validation": config.validation_fraction}
     whole, made = len(sets["train"]), []
     for name, fraction in fractions.items():
         if name not in sets:
             share = fraction * whole / len(sets["train"])
-            train, part = _cut(sets["train"], share, config.split_seed, f"data.{name}_fraction")
+            train, part = _cut(sets["train"], share, config.split_seed, f"data.{name}_fraction", title)
             sets = {**sets, "train": train, name: part}
             made.append(name)
     return sets, made
 
 
-def _cut(claims: "ClaimSet", share: float, seed: int, flag: str) -> tuple["ClaimSet", "ClaimSet"]:
+def _cut(claims: "ClaimSet", share: float, seed: int, flag: str, title: str) -> tuple["ClaimSet", "ClaimSet"]:
     counts = np.bincount(claims.gold)
     smallest = int(counts[counts > 0].min())
     part = round(len(claims) * share)
     if smallest < 2 or part < len(counts) or len(claims) - part < len(counts):
         raise DataError(
-            f"{len(claims)} claims with {smallest} of the rarest label are too few to split by label. "
-            f"Add claims, give separate train, validation and test files, or raise {flag}."
+            f"{title}: {len(claims)} claims with {smallest} of the rarest label are too few to split by label. "
+            f"Add claims, give separate train, validation and test files, or change {flag}."
         )
     rows = np.arange(len(claims))
     kept, cut = train_test_split(rows, test_size=part, stratify=claims.gold, random_state=seed)

@@ -28,7 +28,9 @@ def check(path: Path) -> Path:
     if path.is_dir():
         raise DataError(f"{path} is a folder; this needs one file ({', '.join(SUFFIXES)}).")
     if path.suffix.lower() not in SUFFIXES:
-        raise DataError(f"{path} ends in {path.suffix or 'nothing'!r}; lorahub reads {', '.join(SUFFIXES)}.")
+        raise DataError(
+            f"{path} has the ending {path.suffix!r}; lorahub reads {', '.join(SUFFIXES)}. Save it as one of them."
+        )
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty. It needs a header and at least one row.")
     return path
@@ -45,6 +47,15 @@ def columns(path: Path) -> list[str]:
         return _header(path, csv.reader(file, delimiter=_DELIMITERS[suffix]))
 
 
+def check_writable(path: Path) -> Path:
+    """Return `path` if a table can be written there; else raise DataError with the fix."""
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; the output is one file ({', '.join(SUFFIXES)}).")
+    if path.suffix.lower() not in SUFFIXES:
+        raise DataError(f"{path} has the ending {path.suffix!r}; lorahub writes {', '.join(SUFFIXES)}.")
+    return path
+
+
 def read(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of a table in order."""
     suffix = check(path).suffix.lower()
@@ -55,11 +66,13 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
     return _read_delimited(path, _DELIMITERS[suffix])
 
 
-def _header(path: Path, reader: "csv._reader") -> list[str]:
+def _header(path: Path, reader: Iterator[list[str]]) -> list[str]:
     try:
-        header = next(reader, [])
-    except UnicodeDecodeError as error:
-        raise _wrong_encoding(path, 0, error) from None
+        header: list[str] = next(reader, [])
+    except UnicodeDecodeError:
+        raise _wrong_encoding(path) from None
+    except csv.Error as error:
+        raise DataError(f"{path}: the header cannot be read ({error}). Is a quote left open? Close it.") from None
     if len(set(header)) != len(header):
         repeated = sorted({name for name in header if header.count(name) > 1})
         raise DataError(f"{path}: the header names {', '.join(repeated)} more than once. Rename one of the columns.")
@@ -68,27 +81,42 @@ def _header(path: Path, reader: "csv._reader") -> list[str]:
 
 def _read_delimited(path: Path, delimiter: str) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter=delimiter)
+        lines = _Lines(file)
+        reader = csv.reader(lines, delimiter=delimiter)
         header = _header(path, reader)
         row = 0
         while True:
             try:
                 cells = next(reader, None)
-            except UnicodeDecodeError as error:
-                raise _wrong_encoding(path, row + 1, error) from None
+            except UnicodeDecodeError:
+                raise _wrong_encoding(path) from None
             except csv.Error as error:
-                raise DataError(f"{path}, row {row + 1}: {error}. Is a quote left open or the file binary?") from None
+                raise DataError(f"{path}, row {row + 1}: {error}. Is a quote left open? Close it.") from None
             if cells is None:
                 return
             if not cells:
                 continue
             row += 1
+            if lines.ended:
+                # A row that asks for a line after the last one is still inside quotes.
+                raise DataError(f"{path}, row {row} opens a quote that nothing closes. Close or remove it.")
             if len(cells) != len(header):
                 raise DataError(
                     f"{path}, row {row} has {len(cells)} cells, the header has {len(header)}. "
                     f"Put quotes around text that contains {'a comma' if delimiter == ',' else 'a tab'}."
                 )
             yield dict(zip(header, cells, strict=True))
+
+
+class _Lines:
+    """The lines of a file; `ended` once one was asked for after the last."""
+
+    def __init__(self, file: Iterator[str]) -> None:
+        self._file, self.ended = file, False
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._file
+        self.ended = True
 
 
 def _read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
@@ -98,8 +126,8 @@ def _read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
         while True:
             try:
                 number, line = next(lines, (number, None))
-            except UnicodeDecodeError as error:
-                raise _wrong_encoding(path, number + 1, error) from None
+            except UnicodeDecodeError:
+                raise _wrong_encoding(path) from None
             if line is None:
                 return
             if not line.strip():
@@ -110,27 +138,56 @@ def _read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                 raise DataError(f"{path}, row {number} is not JSON ({error.msg}). A jsonl row is one line.") from None
             if not isinstance(row, dict):
                 raise DataError(f'{path}, row {number} is no object. Write it as {{"claim": …, "label": …}}.')
+            if "\\u" in line and not _is_text(row):
+                raise DataError(f"{path}, row {number} holds half a character (a lone surrogate). Remove or mend it.")
             yield row
+
+
+def _is_text(row: dict[str, Any]) -> bool:
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _open_parquet(path: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path} is not a readable parquet file ({one_line(error)}). Write it again.") from None
+    except (pa.ArrowException, OSError) as error:
+        raise _bad_parquet(path, error) from None
 
 
 def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
     with _open_parquet(path) as file:
-        for batch in file.iter_batches(batch_size=_PARQUET_BATCH):
-            yield from batch.to_pylist()
+        batches = file.iter_batches(batch_size=_PARQUET_BATCH)
+        while True:
+            try:
+                batch = next(batches, None)
+                rows = [] if batch is None else batch.to_pylist()
+            except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+                raise _bad_parquet(path, error) from None
+            if batch is None:
+                return
+            yield from rows
 
 
-def _wrong_encoding(path: Path, row: int, error: UnicodeDecodeError) -> DataError:
-    where = f", near row {row}" if row else ""
+def _bad_parquet(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path} is not a readable parquet file ({one_line(error)}). Write it again.")
+
+
+def _wrong_encoding(path: Path) -> DataError:
+    """Name the line: the reader decodes in blocks and cannot tell."""
+    where, byte = f"{path}", ""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                where, byte = f"{path}, line {number}", f" (byte 0x{line[error.start]:02x})"
+                break
     return DataError(
-        f"{path}{where} is not UTF-8 (byte 0x{error.object[error.start]:02x}). "
-        "Save it as UTF-8, for example: iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW."
+        f"{where} is not UTF-8{byte}. Save it as UTF-8, for example: iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW."
     )
 
 
@@ -142,7 +199,7 @@ class Writer:
 
     def __init__(self, path: Path, *, kind: str) -> None:
         if kind not in SUFFIXES:
-            raise DataError(f"cannot write {kind or 'a file without an ending'!r}; use {', '.join(SUFFIXES)}.")
+            raise DataError(f"cannot write {path} as {kind or 'a file without an ending'}; use {', '.join(SUFFIXES)}.")
         self._kind = kind
         self._path = path
         self._parquet: pq.ParquetWriter | None = None

@@ -38,7 +38,10 @@ def base(identifier: str, *, revision: str | None = None) -> Resolved:
         _check_folder(folder)
         return Resolved(id=folder.resolve().name, revision=None, folder=folder, origin="folder")
     if identifier.count("/") != 1 or identifier.startswith((".", "/")):
-        raise BaseModelError(f"there is no base model {identifier!r}: it is no folder and no Hub id (user/name).")
+        raise BaseModelError(
+            f"there is no base model {identifier!r}: it is no folder and no Hub id (user/name). "
+            "Give one of these, or minilm, with --base."
+        )
     return _snapshot(identifier, revision)
 
 
@@ -53,7 +56,10 @@ def _check_folder(folder: Path) -> None:
     if (folder / "adapter_config.json").exists():
         raise BaseModelError(f"{folder} is an adapter, not a base model. Give its base with --base.")
     if not (folder / "config.json").exists():
-        raise BaseModelError(f"{folder} has no config.json, so it is no base model.")
+        raise BaseModelError(
+            f"{folder} has no config.json, so it is no base model. "
+            "Give a folder that transformers wrote with save_pretrained."
+        )
     if not list(folder.glob("*.safetensors")):
         raise BaseModelError(
             f"{folder} has no .safetensors weights; pickled weights can run code and are not loaded. "

@@ -84,8 +84,8 @@ def load(folder: Path, *, name: str | None = None) -> Adapter:
     if extra:
         # peft would load such a tensor over the base's weight of that name, and spoil the base for every adapter.
         raise AdapterError(
-            f"{folder / WEIGHTS_FILE} holds {len(extra)} tensors that its config does not explain "
-            f"(first: {extra[0]}). Such a file can overwrite the base; it is not loaded."
+            f"{folder / WEIGHTS_FILE} holds tensors that its config does not explain: {len(extra)}, "
+            f"first {extra[0]}. Such a file can overwrite the base; it is not loaded. Train again."
         )
     states = {module: state for module, (state, _) in heads.items()}
     _check_label_count(folder, labels, states)
@@ -126,9 +126,12 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise AdapterError(f"{path} uses {', '.join(unsupported) or 'bias'}, which lorahub does not serve yet.")
     for key in ("target_modules", "modules_to_save"):
         if not isinstance(config.get(key), list) or not all(isinstance(item, str) for item in config[key]):
-            raise AdapterError(f"{path}: {key} must be a list of layer names, found {config.get(key)!r}.")
-    if not isinstance(config.get("r"), int) or not isinstance(config.get("lora_alpha"), int | float):
-        raise AdapterError(f"{path} lacks r or lora_alpha. Restore it or train again.")
+            raise AdapterError(
+                f"{path}: {key} must be a list of layer names, found {config.get(key)!r}. Write them out."
+            )
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
+        raise AdapterError(f"{path}: r is {rank!r} and lora_alpha {alpha!r}. Restore it or train again.")
     return config
 
 
@@ -137,7 +140,7 @@ def _read_tensors(folder: Path) -> dict[str, torch.Tensor]:
     if not path.exists():
         pickled = [item.name for item in folder.iterdir() if item.suffix in (".bin", ".pt", ".pth", ".ckpt")]
         found = f" It holds {pickled[0]}: pickled weights can run code and are not loaded." if pickled else ""
-        raise AdapterError(f"{folder} has no {WEIGHTS_FILE}.{found}")
+        raise AdapterError(f"{folder} has no {WEIGHTS_FILE}.{found} Restore it or train again.")
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
@@ -173,8 +176,11 @@ def _lora_layers(
         other = key.replace(".lora_A.", ".lora_B.")
         layer = key.removeprefix(_PREFIX).removesuffix(".lora_A.weight")
         down, up = tensors[key].float(), tensors.get(other)
-        if up is None or down.shape[0] != rank or up.shape[1] != rank:
-            raise AdapterError(f"{folder / WEIGHTS_FILE}: {layer} has no A and B of rank {rank}, as its config says.")
+        if up is None or not down.ndim == up.ndim == 2 or down.shape[0] != rank or up.shape[1] != rank:
+            raise AdapterError(
+                f"{folder / WEIGHTS_FILE}: {layer} has no A and B of rank {rank}, as its config says. "
+                "Restore both files or train again."
+            )
         if not any(layer == target or layer.endswith(f".{target}") for target in config["target_modules"]):
             raise AdapterError(f"{folder / WEIGHTS_FILE}: {layer} is adapted but not among target_modules.")
         layers[layer] = (down, up.float() * scale, (key, other))
@@ -204,7 +210,7 @@ def _check_label_count(folder: Path, labels: LabelSet, heads: dict[str, dict[str
     if len(labels) not in widths:
         raise AdapterError(
             f"{folder}: labels.json names {len(labels)} labels, but no head has that many outputs "
-            f"(found {sorted(widths)}). labels.json and the weights are from different runs."
+            f"(found {sorted(widths)}). They are from different runs: restore both or train again."
         )
 
 
@@ -217,9 +223,3 @@ def locate(identifier: str | Path) -> Path:
     if len(folder.parts) == 1 and under_runs.is_dir():
         return under_runs
     raise AdapterError(f"there is no adapter folder {str(identifier)!r}. `lorahub runs` lists the runs that exist.")
-
-
-def base_of(folder: Path) -> str | None:
-    """The id of the base that an adapter was trained on, from its config."""
-    found = _read_config(folder).get("base_model_name_or_path")
-    return str(found) if found else None

@@ -76,7 +76,12 @@ def load(config: BaseConfig, labels: LabelSet | None = None) -> Base:
         model_config = AutoConfig.from_pretrained(resolved.folder, **settings)
         tokenizer = AutoTokenizer.from_pretrained(resolved.folder, **settings)
     except Exception as error:  # transformers raises OSError, ValueError, KeyError and more for what it cannot read
-        raise BaseModelError(f"the base {resolved.id} cannot be loaded ({one_line(error)}).") from error
+        raise BaseModelError(
+            f"the base {resolved.id} cannot be loaded ({one_line(error)}). Is its folder complete?"
+        ) from error
+    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
+        # transformers makes up an empty tokenizer where there is none, for which every word is unknown.
+        raise BaseModelError(f"the base {resolved.id} has no tokenizer. Save its tokenizer into the same folder.")
     reasons: dict[str, str] = {}
     pad_token(tokenizer, resolved.id, reasons)
     model_config.num_labels = len(names)
@@ -121,7 +126,7 @@ def _load_model(
     except Exception as error:  # as above: no common base
         raise BaseModelError(
             f"the base {resolved.id} ({model_config.model_type}) cannot be loaded for classification "
-            f"({one_line(error)})."
+            f"({one_line(error)}). Is its folder complete?"
         ) from error
     finally:
         transformers_logging.set_verbosity(before)

@@ -9,6 +9,6 @@ from transformers import PreTrainedModel
 
 def features(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Return one vector a claim, (B, H), for `input_ids` and `attention_mask` (B, T)."""
-    hidden = model.base_model(**batch).last_hidden_state  # (B, T, H)
+    hidden: torch.Tensor = model.base_model(**batch).last_hidden_state  # (B, T, H)
     weights = batch["attention_mask"].unsqueeze(-1).to(hidden.dtype)
     return (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)

@@ -43,16 +43,25 @@ def attach(base: Base, config: AdapterConfig) -> PeftModel:
     return model
 
 
+def check(base: Base, config: AdapterConfig) -> None:
+    """Raise ConfigError where the architecture has no such layers, and change nothing."""
+    _targets(base, config)
+
+
 def count_parameters(model: torch.nn.Module) -> tuple[int, int]:
     """Return (trainable, all) parameters."""
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)
 
 
-def _lora(base: Base, config: AdapterConfig) -> PeftModel:
+def _targets(base: Base, config: AdapterConfig) -> list[str]:
     targets = architectures.target_names(base.model, config.targets, base.heads)
     if not targets:
-        raise ConfigError(f"{base.resolved.id} has no linear layer to adapt.")
+        raise ConfigError(f"{base.resolved.id} has no linear layer to adapt. Choose another base.")
+    return targets
+
+
+def _lora(base: Base, config: AdapterConfig) -> PeftModel:
     return get_peft_model(
         base.model,
         LoraConfig(
@@ -60,7 +69,7 @@ def _lora(base: Base, config: AdapterConfig) -> PeftModel:
             r=config.rank,
             lora_alpha=config.alpha,
             lora_dropout=config.dropout,
-            target_modules=targets,
+            target_modules=_targets(base, config),
             # Named outright: peft's guess misses DeBERTa's pooler and DistilBERT's pre_classifier.
             modules_to_save=list(base.heads),
         ),

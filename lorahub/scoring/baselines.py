@@ -6,7 +6,7 @@ through the same verdicts and metrics as an adapter. Every choice (C, class bala
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -47,7 +47,7 @@ def majority(gold: Ids, labels: int, rows: dict[str, int]) -> Chosen:
     return Chosen(logits={name: np.tile(shares, (count, 1)) for name, count in rows.items()}, options={})
 
 
-def tfidf(texts: dict[str, Sequence[str]], gold: dict[str, Ids], labels: int, *, metric: str) -> Chosen:
+def tfidf(texts: Mapping[str, Sequence[str]], gold: dict[str, Ids], labels: int, *, metric: str) -> Chosen:
     """TF-IDF of words and word pairs with logistic regression, fitted on `train`, chosen on `validation`."""
     options = {"ngram_range": (1, 2), "sublinear_tf": True, "min_df": 2}
     try:
@@ -86,10 +86,11 @@ class LinearProbe:
         if not path.exists():
             return None
         safetensors = need("safetensors.numpy", extra="train")
+        damaged = need("safetensors", extra="train").SafetensorError
         try:
             arrays = safetensors.load_file(path)
             return cls(weight=arrays["weight"], bias=arrays["bias"])
-        except (KeyError, ValueError, OSError) as error:
+        except (KeyError, ValueError, OSError, damaged) as error:
             raise AdapterError(f"{path} is damaged ({error}). Restore it or train again.") from None
 
 

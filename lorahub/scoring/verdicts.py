@@ -49,7 +49,9 @@ class Calibration:
         except (ValueError, KeyError, TypeError) as error:
             raise AdapterError(f"{path} is damaged ({error}). Restore it or train again.") from None
         if len(found.bias) not in (0, labels) or not np.isfinite([found.temperature, *found.bias]).all():
-            raise AdapterError(f"{path} does not fit {labels} labels: it has {len(found.bias)} biases.")
+            raise AdapterError(
+                f"{path} does not fit {labels} labels: it has {len(found.bias)} biases. Restore it or train again."
+            )
         if found.temperature <= 0:
             raise AdapterError(f"{path}: the temperature is {found.temperature}; it must be above 0.")
         return found

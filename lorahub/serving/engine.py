@@ -63,8 +63,9 @@ class Engine:
         *,
         config: BaseConfig | None = None,
     ) -> None:
-        folders = [adapter_files.locate(adapter) for adapter in adapters]
-        wanted = base or (adapter_files.base_of(folders[0]) if folders else None) or BaseConfig().id
+        # Before the base, which takes longer.
+        loaded = [adapter_files.load(adapter_files.locate(adapter)) for adapter in adapters]
+        wanted = base or (loaded[0].base_id if loaded else None) or BaseConfig().id
         settings = config or BaseConfig()
         self._base = bases.load(BaseConfig(**{**vars(settings), "id": wanted}))
         self._linears = {
@@ -73,9 +74,14 @@ class Engine:
             if isinstance(module, torch.nn.Linear)
         }
         stacked.wrap(self._base.model, self._base.heads)
+        self._heads = {
+            module.head: set(module.original.state_dict())
+            for module in self._base.model.modules()
+            if isinstance(module, stacked.RoutedHead)
+        }
         self._lock = threading.Lock()
         self._served = self._serve([])
-        self.add(*folders)
+        self._add(loaded)
 
     @property
     def base_id(self) -> str:
@@ -94,7 +100,9 @@ class Engine:
 
     def add(self, *adapters: str | Path) -> list[str]:
         """Load adapters and return the names under which they answer; a folder's name, numbered where it is taken."""
-        loaded = [adapter_files.load(adapter_files.locate(adapter)) for adapter in adapters]
+        return self._add([adapter_files.load(adapter_files.locate(adapter)) for adapter in adapters])
+
+    def _add(self, loaded: Sequence[Adapter]) -> list[str]:
         for adapter in loaded:
             self._check_fits(adapter)
         with self._lock:
@@ -243,9 +251,14 @@ class Engine:
             if self._linears.get(layer) != found:
                 has = self._linears.get(layer, "no such layer")
                 raise AdapterError(f"{adapter.name} adapts {layer} as {found}, {self.base_id} has {has}: another base?")
-        missing = [name for name in self._base.heads if not any(head.endswith(name) for head in adapter.heads)]
-        if missing:
-            raise AdapterError(f"{adapter.name} has no tensors for the head {', '.join(missing)}; it cannot answer.")
+        found_heads = {f"{head}.{key}" for head, state in adapter.heads.items() for key in state}
+        wrong = sorted(found_heads ^ {f"{head}.{key}" for head, keys in self._heads.items() for key in keys})
+        if wrong:
+            # A tensor that is not there would be random, one that has no place would be lost.
+            raise AdapterError(
+                f"{adapter.name}: its head and that of {self.base_id} differ in {', '.join(wrong[:3])}. "
+                "Restore its weights or train again."
+            )
 
 
 def verdicts(logits: Floats, names: Sequence[str], calibration: Calibration) -> list[Verdict]:

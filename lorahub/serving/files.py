@@ -30,14 +30,9 @@ def classify_file(
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> int:
     """Classify every row of `source` into `output` and return how many there were; raises DataError."""
-    if output.resolve() == source.resolve():
-        raise ConfigError(f"--output is the input file {source}. Give another name.")
-    columns = tables.columns(source)
-    claim = choose_column(source, columns, claim, CLAIM_COLUMNS, "--claim")
-    if evidence is not None:
-        evidence = choose_column(source, columns, evidence, (), "--evidence")
+    claim, evidence = check(source, output, claim=claim, evidence=evidence)
     names = list(engine.adapters) if adapters is None else list(adapters)
-    clash = [column for column in columns if any(column.startswith(f"{name}.") for name in names)]
+    clash = [column for column in tables.columns(source) if any(column.startswith(f"{name}.") for name in names)]
     if clash:
         raise DataError(f"{source} already has the column {clash[0]!r}, which this would write. Rename or remove it.")
     done = 0
@@ -55,8 +50,20 @@ def classify_file(
             done += len(rows)
             on_rows(len(rows))
         if not done:
-            raise DataError(f"{source} has a header but no row.")
+            raise DataError(f"{source} has a header but no row. Add some.")
     return done
+
+
+def check(source: Path, output: Path, *, claim: str | None, evidence: str | None) -> tuple[str, str | None]:
+    """Return the claim and evidence columns to read; raises DataError. Quick: it needs no engine."""
+    if output.resolve() == source.resolve():
+        raise ConfigError(f"--output is the input file {source}. Give another name.")
+    tables.check_writable(output)
+    columns = tables.columns(source)
+    claim = choose_column(source, columns, claim, CLAIM_COLUMNS, "--claim")
+    if evidence is not None:
+        evidence = choose_column(source, columns, evidence, (), "--evidence")
+    return claim, evidence
 
 
 def verdict_columns(answers: Mapping[str, Verdict]) -> dict[str, Any]:

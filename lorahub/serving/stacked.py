@@ -94,7 +94,7 @@ class RoutedHead(nn.Module):
             found = only(x.to(_dtype(only, x)), *args, **kwargs)
             return found
         parts: list[tuple[torch.Tensor, torch.Tensor]] = []
-        for slot in route.slots.unique().tolist():
+        for slot in sorted(set(route.slots.tolist())):
             rows = (route.slots == slot).nonzero().squeeze(1)
             module = route.table.heads.get(slot, {}).get(self.head, self.original)
             parts.append((rows, module(x[rows].to(_dtype(module, x)), *args, **kwargs)))

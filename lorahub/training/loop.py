@@ -101,8 +101,8 @@ def fit(  # noqa: C901 - one story, read from top to bottom
 
     happened = Fit(planned_steps=total)
     best: list[torch.Tensor] | None = None
-    since_best, seen, recent, started = 0, 0, [], time.perf_counter()
-    epoch = 0
+    recent: list[float] = []
+    since_best, seen, epoch, started = 0, 0, 0, time.perf_counter()
     wrapped.train()
     try:
         while happened.steps < total and not _patience_is_over(since_best, config.patience):

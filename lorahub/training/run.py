@@ -104,6 +104,7 @@ def run(config: Config, folder: Path, watcher: Watcher) -> Run:
     set_seed(config.train.seed)
     watcher.on_stage("loading the base")
     base = bases.load(config.base, data.labels)
+    methods.check(base, config.adapter)
     encoded = {
         name: EncodedClaims(part, base.tokenizer, max_length=base.max_length) for name, part in data.splits.items()
     }
@@ -179,8 +180,9 @@ def _choose_folder(config: Config, out: str | Path | None, *, force: bool) -> Pa
         folder = Path("runs") / f"{name}-s{config.train.seed}"
     else:
         folder = Path(out)
-    if folder.is_file():
-        raise ConfigError(f"--out {folder} is a file; a run needs a folder.")
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ConfigError(f"--out {folder}: {there} is a file; a run needs a folder. Choose another --out.")
     if (folder / RECORD_FILE).exists() and not force:
         raise AdapterError(f"{folder} holds a finished run. Choose another --out, or replace it with --force.")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / RECORD_FILE).exists():
@@ -193,6 +195,8 @@ def _accelerator(config: Config) -> Accelerator:
     precision = config.train.mixed_precision
     if precision == "auto":
         precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "no"
+    if precision == "fp16" and device.type == "cpu":
+        raise ConfigError("train.mixed_precision is fp16, which needs a GPU. Use --set train.mixed_precision=auto.")
     return Accelerator(
         cpu=device.type == "cpu",
         mixed_precision=precision,
@@ -235,7 +239,7 @@ def _calibrate(logits: Floats, data: ClaimData, config: Config) -> Calibration:
 def _results(
     logits: dict[str, dict[str, Floats]], data: ClaimData, adjusted: Calibration, config: Config
 ) -> dict[str, dict[str, Any]]:
-    options = {"resamples": config.eval.bootstrap, "confidence": config.eval.confidence}
+    options: dict[str, Any] = {"resamples": config.eval.bootstrap, "confidence": config.eval.confidence}
     results: dict[str, dict[str, Any]] = {}
     for split in _JUDGED:
         gold, answers, blocks = data.splits[split].gold, {}, {}

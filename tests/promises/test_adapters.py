@@ -77,7 +77,8 @@ def test_an_adapter_changes_the_answer_and_a_dropped_one_is_gone(tiny_base, make
     assert np.abs(found["a"] - found["b"]).max() > 1e-2
     engine.drop("a")
     assert list(engine.adapters) == ["b"]
-    np.testing.assert_array_equal(engine.logits(text)["b"], found["b"])
+    # Alone in its batch the same row is multiplied by another kernel, so the last bit may differ.
+    np.testing.assert_allclose(engine.logits(text)["b"], found["b"], atol=TOLERANCE)
 
 
 def test_two_adapters_of_one_name_get_two_names(tiny_base, make_adapter):

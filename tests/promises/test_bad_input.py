@@ -1,0 +1,526 @@
+"""Bad input: one line that names the file, the place and the fix, exit code 2, and nothing left behind.
+
+A row of a table is what went wrong, the words that the line must hold, and how to bring it about. Rows on data, configs
+and adapters ask for a base that does not exist, so they also show that what is cheap to check is checked first.
+"""
+
+import json
+import shutil
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from lorahub.data.tables import Writer
+
+NO_BASE = "no-such-base"
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+QUERY = "base_model.model.bert.encoder.layer.0.attention.self.query"
+
+
+@pytest.fixture(scope="module")
+def sound(make_adapter, tiny_base):
+    """An adapter folder with nothing wrong; rows damage copies of it."""
+    tiny_base("roberta")  # made here, so that its progress bars are not in a row's output
+    return make_adapter("bert", name="sound")
+
+
+class Desk:
+    """Prepares files under a folder and returns arguments for the command line."""
+
+    def __init__(self, folder, sound, tiny_base):
+        self.folder, self.sound, self.tiny_base, self.out = folder, sound, tiny_base, folder / "out"
+
+    def file(self, name, content=""):
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    def table(self, name, rows):
+        path = self.file(name)
+        with Writer(path, kind=path.suffix) as writer:
+            writer.write(rows)
+        return path
+
+    def good(self, name="good.csv", **extra):
+        rows = [{"claim": f"the vaccine causes {place}", "label": ("yes", "no")[place % 2]} for place in range(60)]
+        return self.table(name, [{**row, **extra} for row in rows])
+
+    def train(self, data, *settings, base=NO_BASE, out=None):
+        flags = [flag for setting in settings for flag in ("--set", setting)]
+        return ["train", "--data", data, "--base", base, "--out", out or self.out, *flags]
+
+    def reads(self, name, content, *settings):
+        """Train on a file with this content."""
+        return self.train(self.file(name, content), *settings)
+
+    def recipe(self, content, *more):
+        return ["train", self.file("my.yaml", content), "--data", self.good(), "--out", self.out, *more]
+
+    def adapter(self, name="mine"):
+        return shutil.copytree(self.sound, self.folder / name)
+
+    def classify(self, adapter, *more, base=NO_BASE):
+        return ["classify", "--adapter", adapter, "--base", base, *(more or ["the vaccine causes flu"])]
+
+    def without(self, *names, **files):
+        """Classify with an adapter from which files were removed, and to which others were added."""
+        folder = self.adapter()
+        for name in names:
+            (folder / name).unlink()
+        for name, content in files.items():
+            (folder / name.replace("__", ".")).write_text(content)
+        return self.classify(folder)
+
+    def config(self, **changes):
+        """Classify with an adapter whose config says something else."""
+        folder = self.adapter()
+        found = json.loads((folder / CONFIG).read_text())
+        (folder / CONFIG).write_text(json.dumps({**found, **changes}))
+        return self.classify(folder)
+
+    def tensors(self, change, base=NO_BASE):
+        """Classify with an adapter whose tensors were changed in place by `change`."""
+        folder = self.adapter()
+        found = load_file(folder / WEIGHTS)
+        change(found)
+        save_file(found, folder / WEIGHTS)
+        return self.classify(folder, base=base)
+
+    def cut(self, name):
+        """Classify with an adapter of which one file was cut in half."""
+        folder = self.adapter()
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: len(content) // 2])
+        return self.classify(folder)
+
+    def classify_file(self, content, *more, output="verdicts.csv"):
+        where = ["--file", self.file("claims.csv", content), "--output", self.folder / output]
+        return self.classify(self.adapter(), *where, *more)
+
+    def base(self, change):
+        """Train on a base that was damaged by `change(folder)`."""
+        folder = shutil.copytree(self.tiny_base("bert"), self.folder / "mybase")
+        change(folder)
+        return self.train(self.good(), base=folder)
+
+    def record(self, **values):
+        """List a run whose record is this one."""
+        folder = self.adapter()
+        (folder / "record.json").write_text(json.dumps(values))
+        return ["runs", folder]
+
+
+def _corrupt_parquet(desk):
+    """A file with a sound footer whose first page is noise."""
+    path = desk.good("claims.parquet")
+    content = bytearray(path.read_bytes())
+    content[4:60] = bytes(range(200, 256))
+    path.write_bytes(content)
+    return desk.train(path)
+
+
+def _folder(desk, *names):
+    for name in names:
+        desk.good(f"mydata/{name}")
+    return desk.folder / "mydata"
+
+
+def _unknown_test_label(desk):
+    folder = _folder(desk, "train.csv")
+    desk.file("mydata/test.csv", "claim,label\na,no\nb,ye\n")
+    return desk.train(folder)
+
+
+def _half_a_head(desk):
+    return desk.tensors(lambda found: found.pop("base_model.model.classifier.bias"), base=desk.tiny_base("bert"))
+
+
+def _without_weights(desk, **others):
+    def change(folder):
+        (folder / "model.safetensors").unlink()
+        for name in others:
+            (folder / name.replace("__", ".")).write_bytes(b"pickle")
+
+    return desk.base(change)
+
+
+def _no_head(found):
+    for name in [name for name in found if "classifier" in name]:
+        del found[name]
+
+
+TEN = "".join(f"claim {place},{'no' if place % 2 else 'yes'}\n" for place in range(10))
+LINES = "".join(json.dumps({"claim": f"claim {place}", "label": "ab"[place % 2]}) + "\n" for place in range(10))
+DEVICE = "cuda" if sys.platform == "darwin" else "mps"
+
+DATA = {
+    "a missing file": (["no file", "gone.csv", "Check the path"], lambda d: d.train(d.folder / "gone.csv")),
+    "a folder without train": (["mydata", "no train file", "holds train"], lambda d: d.train(_folder(d, "test.csv"))),
+    "an ending that is not read": (["a.xlsx", ".xlsx", ".parquet", "Save"], lambda d: d.reads("a.xlsx", "x")),
+    "an empty file": (["a.csv", "empty", "header"], lambda d: d.reads("a.csv", "")),
+    "an empty jsonl": (["a.jsonl", "no row", "Add"], lambda d: d.reads("a.jsonl", "\n\n")),
+    "a header and no row": (["a.csv", "no row", "Add"], lambda d: d.reads("a.csv", "claim,label\n")),
+    "no row after dropping": (
+        ["a.csv", "20 rows", "data.drop_labels", "fewer"],
+        lambda d: d.reads("a.csv", "claim,label\n" + TEN + TEN, 'data.drop_labels=["no", "yes"]'),
+    ),
+    "no claim column": (
+        ["a.csv", "claim", "words, label", "data.claim"],
+        lambda d: d.reads("a.csv", "words,label\na,b\n"),
+    ),
+    "no label column": (
+        ["a.csv", "label", "claim, mark", "data.label"],
+        lambda d: d.reads("a.csv", "claim,mark\na,b\n"),
+    ),
+    "a misspelt column": (
+        ["good.csv", "'cliam'", "data.claim", "Did you mean 'claim'?"],
+        lambda d: d.train(d.good(), "data.claim=cliam"),
+    ),
+    "no evidence column": (
+        ["good.csv", "'proof'", "data.evidence", "claim, label", "Name one"],
+        lambda d: d.train(d.good(), "data.evidence=proof"),
+    ),
+    "a header that repeats a name": (
+        ["a.csv", "label", "Rename"],
+        lambda d: d.reads("a.csv", "claim,label,label\na,b,c\n"),
+    ),
+    "a ragged csv row": (
+        ["a.csv, row 2", "3 cells", "comma"],
+        lambda d: d.reads("a.csv", "claim,label\na,no\nb, or c,yes\n"),
+    ),
+    "a ragged tsv row": (["a.tsv, row 1", "3 cells", "tab"], lambda d: d.reads("a.tsv", "claim\tlabel\na\tb\tc\n")),
+    "a quote left open": (
+        ["a.csv, row 2", "quote", "Close"],
+        lambda d: d.reads("a.csv", 'label,claim\nno,"a"\nyes,"b\nno,c\n'),
+    ),
+    "a quote left open in a long file": (
+        ["a.csv, row 1", "quote", "Close"],
+        lambda d: d.reads("a.csv", 'claim,label\n"' + TEN * 2000),
+    ),
+    "a quote left open in the header": (
+        ["a.csv", "header", "quote"],
+        lambda d: d.reads("a.csv", '"claim,label\n' + TEN * 2000),
+    ),
+    "latin-1": (
+        ["a.csv, line 12", "0xe9", "UTF-8", "iconv"],
+        lambda d: d.reads("a.csv", b"claim,label\n" + TEN.encode() + "café,no\n".encode("latin-1")),
+    ),
+    "latin-1 in jsonl": (
+        ["a.jsonl, line 11", "UTF-8", "iconv"],
+        lambda d: d.reads("a.jsonl", LINES.encode() + '{"claim": "café", "label": "a"}\n'.encode("latin-1")),
+    ),
+    "a broken jsonl line": (
+        ["a.jsonl, row 11", "JSON", "one line"],
+        lambda d: d.reads("a.jsonl", LINES + '{"claim": \n'),
+    ),
+    "a jsonl row that is a list": (
+        ["a.jsonl, row 11", "object", '"claim"'],
+        lambda d: d.reads("a.jsonl", LINES + '["b", "no"]\n'),
+    ),
+    "half an emoji": (
+        ["a.jsonl, row 11", "surrogate", "mend"],
+        lambda d: d.reads("a.jsonl", LINES + '{"claim": "b \\ud83d", "label": "a"}\n'),
+    ),
+    "an empty claim": (
+        ["a.csv, row 2", "'claim' is empty", "Remove"],
+        lambda d: d.reads("a.csv", "claim,label\na,no\n  ,yes\n"),
+    ),
+    "a claim that is a number": (
+        ["a.jsonl, row 11", "'claim'", "7", "not text"],
+        lambda d: d.reads("a.jsonl", LINES + '{"claim": 7, "label": "a"}\n'),
+    ),
+    "a claim that is null": (
+        ["a.jsonl, row 11", "'claim'", "None", "not text"],
+        lambda d: d.reads("a.jsonl", LINES + '{"claim": null, "label": "a"}\n'),
+    ),
+    "a label that is null": (
+        ["a.jsonl, row 11", "'label'", "None", "remove the row"],
+        lambda d: d.reads("a.jsonl", LINES + '{"claim": "b", "label": null}\n'),
+    ),
+    "an empty label": (["a.csv, row 1", "'label' is empty", "Remove"], lambda d: d.reads("a.csv", "claim,label\na,\n")),
+    "a label that is a fraction": (
+        ["a.jsonl, row 11", "0.5", "'label'", "score", "data.label"],
+        lambda d: d.reads("a.jsonl", LINES + '{"claim": "b", "label": 0.5}\n'),
+    ),
+    "a label that is a bool": (
+        ["a.jsonl, row 11", "True", "'label'", "text"],
+        lambda d: d.reads("a.jsonl", LINES + '{"claim": "b", "label": true}\n'),
+    ),
+    "one class only": (
+        ["a.csv", "'no'", "at least two", "data.label"],
+        lambda d: d.reads("a.csv", "claim,label\na,no\nb,no\n"),
+    ),
+    "a test label that training lacks": (["test.csv, row 2", "'ye'", "Did you mean 'yes'?"], _unknown_test_label),
+    "a label in data.labels without claims": (
+        ["good.csv", "maybe", "data.labels"],
+        lambda d: d.train(d.good(), "data.labels=['no', 'yes', maybe]"),
+    ),
+    "one name in data.labels": (["data.labels", "'no'", "two"], lambda d: d.train(d.good(), "data.labels=['no']")),
+    "too few rows to split": (
+        ["a.csv", "2 claims", "Add claims"],
+        lambda d: d.reads("a.csv", "claim,label\na,no\nb,yes\n"),
+    ),
+    "splits that leave nothing to train on": (
+        ["good.csv", "data.validation_fraction"],
+        lambda d: d.train(d.good(), "data.test_fraction=0.5", "data.validation_fraction=0.5"),
+    ),
+    "a parquet file that is none": (["a.parquet", "parquet", "Write it again"], lambda d: d.reads("a.parquet", "PAR1")),
+    "a corrupt parquet page": (["claims.parquet", "parquet", "Write it again"], _corrupt_parquet),
+    "an explanation as claim": (
+        ["good.csv", "'explanation'", "gives the label away", "allow_leaking"],
+        lambda d: d.train(d.good(explanation="so"), "data.claim=explanation"),
+    ),
+    "LIAR's counts as evidence": (
+        ["good.csv", "'half_true_counts'", "gives the label away", "allow_leaking"],
+        lambda d: d.train(d.good(half_true_counts="3"), "data.evidence=half_true_counts"),
+    ),
+    "an unknown data set": (["'nosuchset'", "pubhealth", "starter-wording"], lambda d: d.train("nosuchset")),
+    "a Hub id with the Hub out of reach": (["'some/set'", "Hub", "network", "--data"], lambda d: d.train("some/set")),
+    "two files for one split": (
+        ["mydata", "train.csv", "train.jsonl", "Keep one"],
+        lambda d: d.train(_folder(d, "train.csv", "train.jsonl")),
+    ),
+}
+
+SETTINGS = {
+    "an unknown section": (["section", "trian", "train"], "trian.epochs=3"),
+    "an unknown field": (["train.epoch", "Did you mean train.epochs?"], "train.epoch=3"),
+    "a word for a number": (["train.epochs", "a number", "many"], "train.epochs=many"),
+    "a fraction for a whole number": (["train.batch_size", "whole number", "2.5"], "train.batch_size=2.5"),
+    "a value below its range": (["train.batch_size", "at least 1"], "train.batch_size=0"),
+    "a value above its range": (["adapter.dropout", "at most 0.95"], "adapter.dropout=0.99"),
+    "a seed that numpy does not take": (["train.seed", "at most"], "train.seed=4294967296"),
+    "a choice that there is not": (["train.schedule", "Did you mean cosine?"], "train.schedule=cosin"),
+    "a setting without =": (["--set", "section.field=value", "train.epochs"], "train.epochs"),
+    "a setting without section": (["--set", "section.field=value"], "epochs=3"),
+    "a setting that is no YAML": (["--set data.labels", "YAML"], "data.labels=[a"),
+    "NaN": (["train.learning_rate", "a number", "nan"], "train.learning_rate=.nan"),
+    "a label no that YAML reads as False": (["data.labels", "quotes", "False"], "data.labels=[no, yes]"),
+}
+
+RECIPE = {
+    "no such recipe": (["'gone.yaml'", "YAML file", "pubhealth"], lambda d: ["train", "gone.yaml", "--out", d.out]),
+    "broken YAML": (["my.yaml, line 3", "YAML"], lambda d: d.recipe("train:\n  epochs: [1\n")),
+    "a list": (["my.yaml", "sections", "train"], lambda d: d.recipe("- train\n")),
+    "not UTF-8": (["my.yaml", "UTF-8", "Save"], lambda d: d.recipe("# café\n".encode("latin-1"))),
+    "an unknown field in it": (["my.yaml", "Did you mean train.epochs?"], lambda d: d.recipe("train: {epoch: 3}\n")),
+    "a section that holds a word": (
+        ["my.yaml", "'train'", "field: value", "'fast'"],
+        lambda d: d.recipe("train: fast\n", "--seed", 1),
+    ),
+}
+
+ADAPTER = {
+    "no folder": (["'gone'", "lorahub runs"], lambda d: d.classify("gone")),
+    "no config": (["mine", CONFIG, "did not finish"], lambda d: d.without(CONFIG)),
+    "a config that is no JSON": ([CONFIG, "JSON", "train again"], lambda d: d.without(adapter_config__json="{")),
+    "a config that is a list": ([CONFIG, "LORA"], lambda d: d.without(adapter_config__json="[]")),
+    "another kind of adapter": ([CONFIG, "PREFIX_TUNING", "LORA"], lambda d: d.config(peft_type="PREFIX_TUNING")),
+    "another task": ([CONFIG, "CAUSAL_LM", "SEQ_CLS"], lambda d: d.config(task_type="CAUSAL_LM")),
+    "rank 0": ([CONFIG, "r "], lambda d: d.config(r=0)),
+    "another rank": ([WEIGHTS, "rank 9", "config", "train again"], lambda d: d.config(r=9)),
+    "a pattern as target_modules": (
+        [CONFIG, "target_modules", "list of layer names", "'.*query'", "Write them out"],
+        lambda d: d.config(target_modules=".*query"),
+    ),
+    "no weights": (["mine", WEIGHTS, "train again"], lambda d: d.without(WEIGHTS)),
+    "pickled weights only": (
+        ["mine", "adapter_model.bin", "can run code", "not loaded"],
+        lambda d: d.without(WEIGHTS, adapter_model__bin="x"),
+    ),
+    "weights cut short": ([WEIGHTS, "damaged", "train again"], lambda d: d.cut(WEIGHTS)),
+    "no head": ([WEIGHTS, "'classifier'", "random", "Train"], lambda d: d.tensors(_no_head)),
+    "half a head": (["mine", "classifier", "bias"], _half_a_head),
+    "NaN": (
+        [WEIGHTS, "query.lora_A", "not numbers", "Train again"],
+        lambda d: d.tensors(lambda found: found[f"{QUERY}.lora_A.weight"].fill_(torch.nan)),
+    ),
+    "a tensor named like a base weight": (
+        [WEIGHTS, "query.base_layer.weight", "overwrite the base", "Train again"],
+        lambda d: d.tensors(lambda found: found.update({f"{QUERY}.base_layer.weight": torch.zeros(32, 32)})),
+    ),
+    "no labels.json": (["mine", "labels.json"], lambda d: d.without("labels.json")),
+    "a labels.json of another length": (
+        ["mine", "labels.json", "2 labels", "[3]", "train again"],
+        lambda d: d.without(labels__json='["a", "b"]'),
+    ),
+    "a labels.json that is no list": (["labels.json", "list"], lambda d: d.without(labels__json='{"a": 0}')),
+    "a labels.json that repeats a name": (
+        ["labels.json", "'a'"],
+        lambda d: d.without(labels__json='["a", "a", "b"]'),
+    ),
+    "a calibration of another length": (
+        ["calibration.json", "3 labels", "train again"],
+        lambda d: d.without(calibration__json='{"temperature": 1, "bias": [0, 0]}'),
+    ),
+    "a damaged linear probe": (
+        ["linear_probe.safetensors", "damaged", "train again"],
+        lambda d: d.without(linear_probe__safetensors="x"),
+    ),
+    "an adapter of another base": (
+        ["mine", "tiny-bert", "tiny-roberta", "--base"],
+        lambda d: d.classify(d.adapter(), base=d.tiny_base("roberta")),
+    ),
+    "an adapter whose base is not given": (
+        ["tiny-bert", "--base"],
+        lambda d: ["classify", "--adapter", d.adapter(), "the vaccine causes flu"],
+    ),
+    "an unfinished run": (["mine", "record.json", "did not finish"], lambda d: ["runs", d.adapter()]),
+    "no run": (["gone", "lorahub runs"], lambda d: ["runs", "gone"]),
+    "a record of a newer schema": (["record.json", "schema 99", "Upgrade"], lambda d: d.record(schema=99)),
+    "a record of a schema that never was": (["record.json", "schema"], lambda d: d.record(schema=0)),
+    "a record without results": (["record.json", "results", "train again"], lambda d: d.record(schema=1)),
+}
+
+CLASSIFY = {
+    "no adapter": (["--adapter", "lorahub runs"], lambda d: ["classify", "a claim"]),
+    "neither text nor file": (["TEXT", "--file"], lambda d: ["classify", "--adapter", d.adapter()]),
+    "both text and file": (["TEXT", "--file"], lambda d: d.classify_file("claim\na\n", "the flu")),
+    "a file and no output": (["--file", "--output"], lambda d: d.classify(d.adapter(), "--file", d.good())),
+    "an output and no file": (["--file", "--output"], lambda d: d.classify(d.adapter(), "a", "--output", d.out)),
+    "an output that is the input": (
+        ["--output", "claims.csv", "another name"],
+        lambda d: d.classify_file("claim\na\n", output="claims.csv"),
+    ),
+    "an ending that is not written": (
+        ["new/verdicts.xlsx", ".xlsx", ".parquet"],
+        lambda d: d.classify_file("claim\na\n", output="new/verdicts.xlsx"),
+    ),
+    "an output that is a folder": (
+        ["mine.csv is a folder", "one file"],
+        lambda d: d.classify(d.adapter("mine.csv"), "--file", d.good(), "--output", d.folder / "mine.csv"),
+    ),
+    "a missing file": (
+        ["no file", "gone.csv"],
+        lambda d: d.classify(d.adapter(), "--file", d.folder / "gone.csv", "--output", "new.csv"),
+    ),
+    "no claim column": (["claims.csv", "words", "--claim"], lambda d: d.classify_file("words\na\n")),
+    "no evidence column": (
+        ["claims.csv", "proof", "--evidence"],
+        lambda d: d.classify_file("claim\na\n", "--evidence", "proof"),
+    ),
+    "a verdict column already there": (
+        ["claims.csv", "'mine.label'", "Rename"],
+        lambda d: [*d.classify_file("claim,mine.label\na,b\n"), "--base", d.tiny_base("bert")],
+    ),
+    "an empty text": (["TEXT number 2", "empty"], lambda d: d.classify(d.adapter(), "the flu", " ")),
+    "an empty claim in the file": (
+        ["claims.csv, row 2", "'claim'", "Remove"],
+        lambda d: [*d.classify_file("claim\nthe flu\n  \n"), "--base", d.tiny_base("bert")],
+    ),
+    "a file without rows": (
+        ["claims.csv", "no row"],
+        lambda d: [*d.classify_file("claim\n"), "--base", d.tiny_base("bert")],
+    ),
+    "labels that the adapter does not know": (
+        ["good.csv", "sound", "label_map"],
+        lambda d: ["evaluate", d.sound, "--data", d.good(), "--base", d.tiny_base("bert")],
+    ),
+    "a split that there is not": (
+        ["--split", "validation", "'tset'"],
+        lambda d: ["evaluate", d.sound, "--data", d.good(), "--split", "tset"],
+    ),
+}
+
+BASE = {
+    "an unknown base": (["'no-such-base'", "folder", "Hub id", "minilm"], lambda d: d.train(d.good())),
+    "a Hub id with the Hub out of reach": (
+        ["'some/base'", "Hub", "network", "minilm"],
+        lambda d: d.train(d.good(), base="some/base"),
+    ),
+    "a folder without config.json": (
+        ["mybase", "config.json", "save_pretrained"],
+        lambda d: d.base(lambda folder: (folder / "config.json").unlink()),
+    ),
+    "a broken config.json": (
+        ["mybase", "config.json"],
+        lambda d: d.base(lambda folder: (folder / "config.json").write_text("{")),
+    ),
+    "an unknown architecture": (
+        ["mybase", "nosuch"],
+        lambda d: d.base(lambda folder: (folder / "config.json").write_text('{"model_type": "nosuch"}')),
+    ),
+    "no tokenizer": (
+        ["mybase", "tokenizer"],
+        lambda d: d.base(lambda folder: [path.unlink() for path in folder.glob("tokenizer*")]),
+    ),
+    "no weights": (["mybase", ".safetensors", "save_pretrained"], _without_weights),
+    "pickled weights only": (
+        ["mybase", ".safetensors", "run code"],
+        lambda d: _without_weights(d, pytorch_model__bin=1),
+    ),
+    "weights cut short": (
+        ["mybase", "cannot be loaded"],
+        lambda d: d.base(lambda folder: (folder / "model.safetensors").write_bytes(b"\x08" + bytes(20))),
+    ),
+    "an adapter as base": (["mine", "adapter", "--base"], lambda d: d.train(d.good(), base=d.adapter())),
+    "a layer that the base lacks": (
+        ["adapter.targets", "'q_prjo'", "query", "all-linear"],
+        lambda d: d.train(d.good(), "adapter.targets=q_prjo", base=d.tiny_base("bert")),
+    ),
+    "a device that is not there": (
+        ["base.device", DEVICE, "base.device=auto"],
+        lambda d: d.train(d.good(), f"base.device={DEVICE}"),
+    ),
+    "half precision without a GPU": (
+        ["train.mixed_precision", "fp16", "auto"],
+        lambda d: d.train(d.good(), "base.device=cpu", "train.mixed_precision=fp16"),
+    ),
+}
+
+OUT = {
+    "a file": (["--out", "taken is a file"], lambda d: d.train(d.good(), out=d.file("taken", "x"))),
+    "inside a file": (["--out", "taken is a file"], lambda d: d.train(d.good(), out=d.file("taken", "x") / "run")),
+    "a finished run": (
+        ["mine", "finished run", "--force"],
+        lambda d: d.train(d.good(), out=d.file("mine/record.json", "{}").parent),
+    ),
+    "a folder with other files": (
+        ["mine", "not empty", "another --out"],
+        lambda d: d.train(d.good(), out=d.file("mine/thesis.txt", "x").parent),
+    ),
+}
+
+SET_ROWS = {
+    name: (words, lambda d, setting=setting: d.train(d.good(), setting)) for name, (words, setting) in SETTINGS.items()
+}
+GROUPS = {
+    "data": DATA,
+    "config": SET_ROWS,
+    "recipe": RECIPE,
+    "adapter": ADAPTER,
+    "classify": CLASSIFY,
+    "base": BASE,
+    "out": OUT,
+}
+ROWS = [
+    pytest.param(words, build, id=f"{group}: {name}")
+    for group, rows in GROUPS.items()
+    for name, (words, build) in rows.items()
+]
+
+
+def everything(folder):
+    """Every path under `folder`, with the content of the files."""
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize(("words", "build"), ROWS)
+def test_bad_input_is_one_line_with_the_fix_and_leaves_nothing(
+    words, build, cli, tmp_path, sound, tiny_base, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    arguments = build(Desk(tmp_path, sound, tiny_base))
+    before = everything(tmp_path)
+    code, out, err = cli(*arguments)
+    assert code == 2, err
+    assert err.count("\n") == 1, err
+    assert err.startswith("lorahub: ")
+    assert "Traceback" not in err
+    missing = [word for word in words if word not in err]
+    assert not missing, err
+    assert out == ""
+    assert everything(tmp_path) == before

@@ -1,0 +1,69 @@
+"""Classifying files: same rows plus verdict columns, streamed, whole or not at all."""
+
+import pytest
+from conftest import LONG, sentences
+
+from lorahub.config import BaseConfig
+from lorahub.data import tables
+from lorahub.errors import DataError
+from lorahub.serving.engine import Engine
+from lorahub.serving.files import classify_file
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_base, make_adapter):
+    folders = [make_adapter("bert", labels=count, seed=count, name=f"a{count}") for count in (2, 3)]
+    return Engine(str(tiny_base("bert")), folders, config=BaseConfig(max_length=32))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_rows_come_back_in_order_with_the_engines_verdicts(suffix, engine, claims_file, tmp_path):
+    rows = [{"id": index, "text": text} for index, text in enumerate(sentences(1100, seed=3))]
+    source, output = claims_file(rows, f"in{suffix}"), tmp_path / f"out{suffix}"
+    counted = []
+    assert classify_file(engine, source, output, on_rows=counted.append) == 1100
+    assert sum(counted) == 1100
+    found = list(tables.read(output))
+    expected = engine.classify([row["text"] for row in rows])
+    assert [int(row["id"]) for row in found] == list(range(1100))
+    for place in (0, 511, 512, 1099):
+        row = found[place]
+        for name in ("a2", "a3"):
+            verdict = expected[name][place]
+            assert row[f"{name}.label"] == verdict.label
+            assert float(row[f"{name}.confidence"]) == pytest.approx(verdict.confidence, abs=1e-4)
+            shares = [float(row[f"{name}.p.{label}"]) for label in verdict.probabilities]
+            assert sum(shares) == pytest.approx(1, abs=1e-4)
+            assert f"{name}.calibrated.{verdict.label}" in row
+
+
+def test_a_bad_row_leaves_no_output(engine, claims_file, tmp_path):
+    rows = [{"text": text} for text in sentences(700)] + [{"text": " "}]
+    output = tmp_path / "out.csv"
+    with pytest.raises(DataError, match="row 701"):
+        classify_file(engine, claims_file(rows), output)
+    assert [path.name for path in tmp_path.iterdir()] == ["claims.csv"]
+
+
+def test_an_older_output_survives_a_failure(engine, claims_file, tmp_path):
+    output = tmp_path / "out.csv"
+    output.write_text("precious", encoding="utf-8")
+    with pytest.raises(DataError):
+        classify_file(engine, claims_file([{"text": "fine"}, {"text": ""}]), output)
+    assert output.read_text(encoding="utf-8") == "precious"
+
+
+@pytest.mark.slow
+def test_many_rows_need_the_memory_of_a_chunk(engine, claims_file, tmp_path):
+    import resource
+
+    count = 1_000_000 if LONG else 4000
+    source = tmp_path / "many.csv"
+    texts = sentences(2000, seed=1, low=3, high=4)
+    with tables.Writer(source, kind=".csv") as writer:
+        for start in range(0, count, 1000):
+            writer.write([{"text": texts[(start + index) % 2000]} for index in range(1000)])
+    classify_file(engine, claims_file([{"text": "warm up"}] * 600), tmp_path / "warm.csv")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert classify_file(engine, source, tmp_path / "many.out.csv") == count
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes

@@ -1,0 +1,67 @@
+"""The loop's parts: batches, weights, alarms."""
+
+import numpy as np
+import pytest
+
+from lorahub.data.batches import LengthGroupedBatches, encode
+from lorahub.errors import TrainingError
+from lorahub.labels import LabelSet
+from lorahub.training import alarms
+from lorahub.training.loop import class_weights
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_every_claim_once_an_epoch_in_an_order_that_follows_from_the_seed(grouped):
+    lengths = np.random.default_rng(0).integers(3, 90, 517).tolist()
+    sampler = LengthGroupedBatches(lengths, 16, seed=5, grouped=grouped)
+    first = list(sampler)
+    assert sorted(row for batch in first for row in batch) == list(range(517))
+    assert len(first) == len(sampler) == 33
+    assert list(LengthGroupedBatches(lengths, 16, seed=5, grouped=grouped)) == first
+    sampler.set_epoch(1)
+    assert list(sampler) != first
+    assert list(LengthGroupedBatches(lengths, 16, seed=6, grouped=grouped)) != first
+
+
+def test_length_groups_save_padding():
+    lengths = np.random.default_rng(1).integers(5, 120, 2000).tolist()
+
+    def padded(grouped):
+        batches = LengthGroupedBatches(lengths, 32, seed=0, grouped=grouped)
+        return sum(len(batch) * max(lengths[row] for row in batch) for batch in batches)
+
+    assert padded(True) < 0.65 * padded(False)
+    assert padded(True) < 1.1 * sum(lengths)
+
+
+def test_class_weights_average_to_one_over_the_claims():
+    gold = np.repeat([0, 1, 2], [900, 90, 10])
+    assert class_weights(gold, 3, "none") == [1.0, 1.0, 1.0]
+    for kind, ratio in (("sqrt", 10**0.5), ("balanced", 10.0)):
+        weights = np.array(class_weights(gold, 3, kind))
+        assert weights[gold].mean() == pytest.approx(1)
+        assert weights[1] / weights[0] == pytest.approx(ratio)
+
+
+def test_alarms_name_the_cause_and_the_fix():
+    labels = LabelSet(("a", "b", "c"))
+    gold = np.array([0, 1, 2])
+    assert "every validation claim" in alarms.one_class(np.zeros(3, int), gold, labels)
+    assert alarms.one_class(gold, gold, labels) is None
+    assert "never predicted on validation: c" in alarms.never_predicted(np.array([0, 1, 1]), gold, labels)
+    with pytest.raises(TrainingError, match="step 7"):
+        alarms.check_loss(float("nan"), 7, 1e-3)
+
+
+def test_only_the_evidence_of_a_pair_is_truncated(tiny_base):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base("bert"))
+    claim, evidence = "the vaccine causes flu .", " ".join(["study"] * 60)
+    found = encode(tokenizer, [claim, claim], [evidence, ""], max_length=20)
+    assert len(found[0]["input_ids"]) == 20
+    text = tokenizer.decode(found[0]["input_ids"])
+    assert all(word in text for word in claim.split())
+    assert "study" in text
+    long = " ".join(["vaccine"] * 60)
+    assert len(encode(tokenizer, [long], [evidence], max_length=20)[0]["input_ids"]) <= 20
