@@ -39,7 +39,11 @@ def run_cell(title, data, recipe, seed):
 
     with tempfile.TemporaryDirectory() as scratch:
         done = train(recipe, data=data, seed=seed, out=Path(scratch) / title)
-    record = done.record.to_dict()
+    write_cell(title, seed, done.record.to_dict())
+
+
+def write_cell(title, seed, record):
+    """Keep what the table and its reader need of a run's record."""
     kept = ("steps", "epochs", "seconds", "samples_per_second", "peak_bytes", "trainable_parameters", "best_step")
     test = {
         system: {
