@@ -43,7 +43,7 @@ def _root(
     if not verbose:
         # Libraries announce their own future changes and missing extras to whoever imports them.
         warnings.simplefilter("ignore", FutureWarning)
-        for library in ("bitsandbytes", "transformers", "httpx", "datasets"):
+        for library in ("bitsandbytes", "transformers", "httpx", "huggingface_hub", "datasets"):
             logging.getLogger(library).setLevel(logging.ERROR)
 
 

@@ -1,0 +1,80 @@
+"""Where a run ran: package versions, device, commit and memory.
+
+In: what the run loaded. Out: the `environment` block of its record. Nothing in it is a path.
+"""
+
+import platform
+import resource
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from lorahub.data.claims import ClaimData
+from lorahub.models.base import Base
+
+_PACKAGES = ("accelerate", "datasets", "hf-lorahub", "huggingface-hub", "numpy", "peft", "scikit-learn", "tokenizers",
+             "torch", "transformers")  # fmt: skip
+
+
+def describe(base: Base, data: ClaimData, accelerator: Accelerator, *, seed: int) -> dict[str, Any]:
+    """Return the `environment` block."""
+    packages = {}
+    for name in _PACKAGES:
+        try:
+            packages[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "packages": packages,
+        "python": platform.python_version(),
+        "device": _device_name(base.device),
+        "processes": accelerator.num_processes,
+        "threads": torch.get_num_threads(),
+        "mixed_precision": accelerator.mixed_precision,
+        "base_id": base.resolved.id,
+        "base_revision": base.resolved.revision,
+        "base_origin": base.resolved.origin,
+        "reasons": base.reasons,
+        "labels": list(data.labels.names),
+        "data": data.source,
+        "seed": seed,
+        "git": _git_commit(),
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} ({platform.machine()})"
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout that this package is used from, with `+` where it has changes; None elsewhere."""
+    here = Path(__file__).parent
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--match="],
+            cwd=here, capture_output=True, text=True, timeout=5, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def reset_peak() -> None:
+    """Start counting `peak_bytes` anew on the GPU; a process's own peak cannot be reset."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_bytes() -> int:
+    """Peak memory: allocated on the GPU where there is one, else the process's peak resident size."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

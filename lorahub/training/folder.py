@@ -1,0 +1,105 @@
+"""The run folder: everything that a finished run leaves on disk, under its name only when all of it is written.
+
+In: the trained model and the record. Out: a folder that is a plain PEFT adapter with its evidence beside it.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from lorahub import atomic
+from lorahub.config import BaseConfig
+from lorahub.data.batches import encode
+from lorahub.data.claims import ClaimData, ClaimSet
+from lorahub.errors import AdapterError
+from lorahub.models import adapters
+from lorahub.models import base as bases
+from lorahub.models.base import Base
+from lorahub.records import SYSTEMS, RunRecord
+from lorahub.reports import cards, plots
+from lorahub.scoring.baselines import LinearProbe
+from lorahub.scoring.verdicts import Calibration, Floats
+
+PROBE_FILE = "probe.json"
+# Splits whose logits are kept.
+JUDGED = ("validation", "test")
+_PROBE_CLAIMS = 8
+
+
+def write(
+    folder: Path,
+    model: Any,
+    base: Base,
+    data: ClaimData,
+    record: RunRecord,
+    *,
+    logits: dict[str, dict[str, Floats]],
+    adjusted: Calibration,
+    probe: LinearProbe,
+    config: BaseConfig,
+) -> None:
+    """Write `folder` whole; raises AdapterError where a fresh load of it would answer differently."""
+    with atomic.replacing_folder(folder) as part:
+        adapters.save(model, part, base)
+        base.tokenizer.save_pretrained(part)
+        data.labels.save(part)
+        adjusted.save(part)
+        probe.save(part)
+        _write_probe(part, data, base, config)
+        _write_predictions(part, logits, data)
+        plots.draw(record, part / "plots")
+        (part / "README.md").write_text(cards.render(record), encoding="utf-8")
+        record.save(part)
+
+
+def _write_probe(folder: Path, data: ClaimData, base: Base, config: BaseConfig) -> None:
+    """Store a few claims with the logits that a fresh load of the folder gives.
+
+    The load is the one that any peft user would make, so a head or layer that was not saved shows here.
+    """
+    some = data.splits["validation"].take(np.arange(min(_PROBE_CLAIMS, len(data.splits["validation"]))))
+    fresh = bases.load(config, data.labels)
+    loaded = adapters.load_with_peft(folder, fresh)
+    again = probe_logits(loaded, fresh, some)
+    here = probe_logits(base.model, base, some)
+    worst = float(np.abs(again - here).max())
+    if worst > 1e-3:
+        raise AdapterError(f"the saved adapter gives other logits than the trained one (by {worst:.2g}): not written.")
+    rows = [{"claim": text, "logits": values.tolist()} for text, values in zip(some.texts, again, strict=True)]
+    if some.evidence is not None:
+        for row, second in zip(rows, some.evidence, strict=True):
+            row["evidence"] = second
+    atomic.write_text(folder / PROBE_FILE, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+
+
+def probe_logits(model: Any, base: Base, some: ClaimSet) -> Floats:
+    """Logits (N, C) of a few claims, one at a time, so that no padding is involved."""
+    found = []
+    with torch.inference_mode():
+        for row in range(len(some)):
+            second = None if some.evidence is None else [some.evidence[row]]
+            item = encode(base.tokenizer, [some.texts[row]], second, max_length=base.max_length)[0]
+            batch = base.tokenizer.pad([item], return_tensors="pt").to(base.device)
+            found.append(model(**batch).logits[0].float().cpu().numpy())
+    return np.stack(found)
+
+
+def _write_predictions(folder: Path, logits: dict[str, dict[str, Floats]], data: ClaimData) -> None:
+    target = folder / "predictions"
+    target.mkdir()
+    for split in JUDGED:
+        part = data.splits[split]
+        columns = {
+            "row": pa.array(range(len(part)), pa.int32()),
+            "sha256": pa.array([hashlib.sha256(text.encode()).hexdigest() for text in part.joined()]),
+            "gold": pa.array(part.gold, pa.int32()),
+        }
+        for system in SYSTEMS:
+            values = pa.array(list(logits[system][split]), pa.list_(pa.float32()))
+            pq.write_table(pa.table({**columns, "logits": values}), target / f"{split}.{system}.parquet")
