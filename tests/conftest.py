@@ -105,11 +105,11 @@ def make_adapter(tiny_base, tmp_path_factory):
     from lorahub.labels import LabelSet
     from lorahub.models import adapters, base, methods
 
-    def make(model_type, *, labels=3, rank=4, seed=0, name=None, targets=("all-linear",)):
+    def make(model_type, *, labels=3, rank=4, seed=0, name=None, targets=("all-linear",), max_length=32):
         folder = tmp_path_factory.mktemp("adapters") / (name or f"{model_type}-{labels}-{rank}-{seed}")
         names = LabelSet(tuple(f"label{index}" for index in range(labels)))
         torch.manual_seed(seed)
-        loaded = base.load(BaseConfig(id=str(tiny_base(model_type)), max_length=32), names)
+        loaded = base.load(BaseConfig(id=str(tiny_base(model_type)), max_length=max_length), names)
         model = methods.attach(loaded, AdapterConfig(rank=rank, alpha=2.0 * rank, targets=targets))
         with torch.no_grad():
             for parameter in model.parameters():

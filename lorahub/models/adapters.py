@@ -24,6 +24,7 @@ from lorahub.scoring.verdicts import Calibration
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 _PREFIX = "base_model.model."
 
 
@@ -32,7 +33,8 @@ class Adapter:
     """A LoRA adapter in memory.
 
     `lora` maps a layer's name in the base to (A (r, in), B (out, r)) with the scale folded into B; `heads` maps a head
-    module's name to its state dict. Both are float32 and on the CPU.
+    module's name to its state dict. Both are float32 and on the CPU. `max_length` is where its tokenizer cuts an input,
+    in tokens; None where the folder has no tokenizer.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Adapter:
     heads: dict[str, dict[str, torch.Tensor]]
     calibration: Calibration
     probe: LinearProbe | None
+    max_length: int | None
 
 
 def save(model: PeftModel, folder: Path, base: Base) -> None:
@@ -98,12 +101,25 @@ def load(folder: Path, *, name: str | None = None) -> Adapter:
         heads=states,
         calibration=Calibration.load(folder, len(labels)),
         probe=LinearProbe.load(folder),
+        max_length=_max_length(folder),
     )
 
 
 def load_with_peft(folder: Path, base: Base) -> PeftModel:
     """Load the folder onto a fresh base the way any peft user would; `base` must have the adapter's label count."""
     return PeftModel.from_pretrained(base.model, folder).eval()
+
+
+def _max_length(folder: Path) -> int | None:
+    path = folder / TOKENIZER_CONFIG
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")).get("model_max_length")
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
+        raise AdapterError(f"{path} is damaged ({one_line(error)}). Restore it or train again.") from None
+    # transformers writes 1e30 for "no limit".
+    return int(found) if isinstance(found, int | float) and found >= 1 else None
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -34,13 +34,17 @@ _ANY_LABELS = LabelSet(("LABEL_0", "LABEL_1"))
 
 @dataclass(kw_only=True)
 class Base:
-    """A loaded base. `heads` are the modules that an adapter trains and saves in full."""
+    """A loaded base. `heads` are the modules that an adapter trains and saves in full.
+
+    Inputs are cut after `max_length` tokens, and the tokenizer says so too; the base would take up to `limit`.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     resolved: fetch.Resolved
     heads: list[str]
     max_length: int
+    limit: int
     device: torch.device
     dtype: torch.dtype
     reasons: dict[str, str] = field(default_factory=dict)
@@ -91,7 +95,12 @@ def load(config: BaseConfig, labels: LabelSet | None = None) -> Base:
     device, reasons["device"] = choose_device(config.device)
     dtype, reasons["dtype"] = choose_dtype(config.dtype, device, _parameters(model_config))
     model, missing = _load_model(resolved, model_config, dtype, settings)
-    max_length = _max_length(config.max_length, model_config, tokenizer, reasons)
+    limit = _limit(model_config, tokenizer)
+    max_length = min(config.max_length, limit)
+    why = "base.max_length" if max_length == config.max_length else "the base takes no more"
+    reasons["max_length"] = f"{max_length} tokens: {why}"
+    # Saved with an adapter, the tokenizer then truncates for everyone as it did in training.
+    tokenizer.model_max_length = max_length
     for name, reason in reasons.items():
         log.info("%s: %s", name, reason)
     return Base(
@@ -100,6 +109,7 @@ def load(config: BaseConfig, labels: LabelSet | None = None) -> Base:
         resolved=resolved,
         heads=architectures.head_names(model, missing),
         max_length=max_length,
+        limit=limit,
         device=device,
         dtype=dtype,
         reasons=reasons,
@@ -161,14 +171,14 @@ def _pad_token_id(model_config: Any, pad: int) -> None:
     model_config.get_text_config().pad_token_id = pad
 
 
-def _max_length(wanted: int, model_config: Any, tokenizer: Any, reasons: dict[str, str]) -> int:
-    positions = getattr(model_config.get_text_config(), "max_position_embeddings", None) or wanted
+def _limit(model_config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
+    """The longest input in tokens that the base takes."""
+    positions = getattr(model_config.get_text_config(), "max_position_embeddings", None)
+    if positions is None:
+        return int(tokenizer.model_max_length)
     if architectures.of(model_config.model_type).positions_offset:
         positions -= model_config.pad_token_id + 1
-    length = int(min(wanted, positions, tokenizer.model_max_length))
-    limit = "base.max_length" if length == wanted else "the base takes no more"
-    reasons["max_length"] = f"{length} tokens: {limit}"
-    return length
+    return int(min(positions, tokenizer.model_max_length))
 
 
 def _parameters(model_config: Any) -> int:

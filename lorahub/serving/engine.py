@@ -4,9 +4,10 @@ In: texts and adapter names. Out: verdicts, per adapter, in the texts' order. Th
 one consistent set of adapters from start to end, and the engine may be called from many threads.
 """
 
+import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ from lorahub.models.adapters import Adapter
 from lorahub.models.features import features
 from lorahub.scoring.verdicts import Calibration, Floats, calibrated, decide, softmax
 from lorahub.serving import stacked
+
+log = logging.getLogger(__name__)
 
 # Rows times tokens of one forward pass: enough to keep the arithmetic units busy, little enough to stay in memory.
 _TOKENS_PER_PASS = 8192
@@ -65,9 +68,12 @@ class Engine:
     ) -> None:
         # Before the base, which takes longer.
         loaded = [adapter_files.load(adapter_files.locate(adapter)) for adapter in adapters]
-        wanted = base or (loaded[0].base_id if loaded else None) or BaseConfig().id
         settings = config or BaseConfig()
-        self._base = bases.load(BaseConfig(**{**vars(settings), "id": wanted}))
+        if base is not None:
+            settings = replace(settings, id=base)
+        elif loaded and loaded[0].base_id:
+            settings = replace(settings, id=loaded[0].base_id, revision=loaded[0].base_revision)
+        self._base = bases.load(settings)
         self._linears = {
             name: (module.out_features, module.in_features)
             for name, module in self._base.model.named_modules()
@@ -80,6 +86,8 @@ class Engine:
             if isinstance(module, stacked.RoutedHead)
         }
         self._lock = threading.Lock()
+        # A fast tokenizer keeps where it truncates as state.
+        self._tokenizing = threading.Lock()
         self._served = self._serve([])
         self._add(loaded)
 
@@ -163,12 +171,25 @@ class Engine:
         }
         if not probes:
             return {}
-        parts = [
-            (rows, features(self._base.model, batch).float().cpu().numpy())
-            for rows, batch in self._batches(texts, evidence)
-        ]
-        found = _in_order(parts, len(texts))
-        return {name: verdicts(probe.logits(found), names, Calibration()) for name, (probe, names) in probes.items()}
+        found: dict[str, list[Verdict]] = {}
+        for length, group in self._by_length(self._served, list(probes)).items():
+            parts = [
+                (rows, features(self._base.model, batch).float().cpu().numpy())
+                for rows, batch in self._batches(texts, evidence, max_length=length)
+            ]
+            known = _in_order(parts, len(texts))
+            for name in group:
+                probe, labels = probes[name]
+                found[name] = verdicts(probe.logits(known), labels, Calibration())
+        return found
+
+    def _by_length(self, served: _Served, names: Sequence[str]) -> dict[int, list[str]]:
+        """The adapters that see the same tokens: grouped by where their input is cut."""
+        groups: dict[int, list[str]] = {}
+        for name in names:
+            length = min(served.adapters[name].max_length or self._base.max_length, self._base.limit)
+            groups.setdefault(length, []).append(name)
+        return groups
 
     def _pick(self, served: _Served, names: Sequence[str] | None) -> dict[str, Adapter]:
         if names is None:
@@ -182,25 +203,29 @@ class Engine:
     def _logits(
         self, served: _Served, texts: Sequence[str], names: list[str], evidence: Sequence[str] | None
     ) -> dict[str, Floats]:
-        """Raw logits by adapter: all in one pass, or a pass each where the architecture cannot mix rows."""
+        """Raw logits by adapter: one pass for all of one length, or one each where the architecture cannot mix rows."""
         if not texts:
             return {name: np.zeros((0, len(served.adapters[name].labels)), np.float32) for name in names}
         mixes = architectures.of(self._base.model.config.model_type).mixes_adapters
-        groups = [names] if mixes else [[name] for name in names]
         found: dict[str, Floats] = {}
-        for group in groups:
-            found |= self._pass(served, texts, group, evidence)
+        for length, group in self._by_length(served, names).items():
+            for together in [group] if mixes else [[name] for name in group]:
+                found |= self._pass(served, texts, together, evidence, max_length=length)
         return found
 
     def _pass(
-        self, served: _Served, texts: Sequence[str], names: list[str], evidence: Sequence[str] | None
+        self,
+        served: _Served,
+        texts: Sequence[str],
+        names: list[str],
+        evidence: Sequence[str] | None,
+        *,
+        max_length: int,
     ) -> dict[str, Floats]:
         """One row per (text, adapter), the adapters of a text side by side."""
-        if not names:
-            return {}
         slots = torch.tensor([served.table.slots[name] for name in names], device=self._base.device)
         parts = []
-        for rows, batch in self._batches(texts, evidence, copies=len(names)):
+        for rows, batch in self._batches(texts, evidence, max_length=max_length, copies=len(names)):
             repeated = {key: value.repeat_interleave(len(names), dim=0) for key, value in batch.items()}
             routes = slots if len(names) == 1 else slots.repeat(len(rows))
             with stacked.routed(served.table, routes), torch.inference_mode():
@@ -213,15 +238,15 @@ class Engine:
         }
 
     def _batches(
-        self, texts: Sequence[str], evidence: Sequence[str] | None, *, copies: int = 1
+        self, texts: Sequence[str], evidence: Sequence[str] | None, *, max_length: int, copies: int = 1
     ) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
         """Padded batches of similar lengths, each with the places of its texts; `copies` rows will share a text."""
         if evidence is not None and len(evidence) != len(texts):
             raise ConfigError(f"{len(texts)} texts came with {len(evidence)} pieces of evidence; give one each.")
         base = self._base
-        items = encode(
-            base.tokenizer, list(texts), None if evidence is None else list(evidence), max_length=base.max_length
-        )
+        second = None if evidence is None else list(evidence)
+        with self._tokenizing:
+            items = encode(base.tokenizer, list(texts), second, max_length=max_length)
         order = sorted(range(len(items)), key=lambda row: -len(items[row]["input_ids"]))
         start = 0
         while start < len(order):
@@ -246,6 +271,11 @@ class Engine:
                 f"{adapter.name} was trained on {adapter.base_id}, but the loaded base is {self.base_id}. "
                 f"Give --base {adapter.base_id}, or load it by itself."
             )
+        if adapter.base_revision != self._base.resolved.revision:
+            log.warning(
+                "%s was trained on revision %s of %s; revision %s is loaded: its answers may differ",
+                adapter.name, adapter.base_revision, self.base_id, self._base.resolved.revision,
+            )  # fmt: skip
         for layer, (down, up) in adapter.lora.items():
             found = (up.shape[0], down.shape[1])
             if self._linears.get(layer) != found:

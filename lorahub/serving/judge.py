@@ -25,7 +25,7 @@ def judge(
     config = configs.load(None, [f"data.id={json.dumps(data)}", *settings])
     found = claims.load(config.data)
     part = found.splits[split]
-    engine = Engine(base, adapters, config=config.base if base is None else None)
+    engine = Engine(base, adapters, config=config.base)
     results = {}
     for name, adapter in engine.adapters.items():
         unknown = sorted(set(found.labels.names) - set(adapter.labels.names))

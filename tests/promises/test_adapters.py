@@ -19,7 +19,7 @@ TOLERANCE = 1e-4
 
 
 def engine_for(base, folders):
-    return Engine(str(base), folders, config=BaseConfig(max_length=32))
+    return Engine(str(base), folders)
 
 
 def vanilla_logits(base, folder, texts):
@@ -34,7 +34,7 @@ def vanilla_logits(base, folder, texts):
     found = []
     with torch.inference_mode():
         for text in texts:
-            encoded = tokenizer([text], truncation=True, max_length=32, return_tensors="pt")
+            encoded = tokenizer([text], truncation=True, return_tensors="pt")
             found.append(model(**encoded).logits[0].float().numpy())
     return np.stack(found)
 
@@ -57,6 +57,19 @@ def test_mixed_batch_equals_one_by_one_in_plain_peft(model_type, tiny_base, make
         assert (mixed[folder.name].argmax(1) == alone.argmax(1)).all()
     spread = np.ptp(mixed["six"], axis=0).max()
     assert spread > 100 * TOLERANCE, "the claims must differ by more than what is tolerated"
+
+
+def test_every_adapter_reads_as_much_of_a_text_as_it_was_trained_on(tiny_base, make_adapter):
+    folders = [make_adapter("bert", seed=size, name=f"cut{size}", max_length=size) for size in (10, 32)]
+    texts = sentences(6, seed=11, low=4, high=29)
+    base = tiny_base("bert")
+    found = engine_for(base, folders).logits(texts)
+    for folder in folders:
+        np.testing.assert_allclose(found[folder.name], vanilla_logits(base, folder, texts), atol=TOLERANCE)
+    short = [" ".join(text.split()[:8]) for text in texts]
+    again = engine_for(base, folders).logits(short)
+    np.testing.assert_allclose(found["cut10"], again["cut10"], atol=TOLERANCE)
+    assert np.abs(found["cut32"] - again["cut32"]).max() > 100 * TOLERANCE
 
 
 @pytest.mark.parametrize("model_type", ["bert", "llama"])

@@ -3,7 +3,6 @@
 import pytest
 from conftest import LONG, sentences
 
-from lorahub.config import BaseConfig
 from lorahub.data import tables
 from lorahub.errors import DataError
 from lorahub.serving.engine import Engine
@@ -13,7 +12,7 @@ from lorahub.serving.files import classify_file
 @pytest.fixture(scope="module")
 def engine(tiny_base, make_adapter):
     folders = [make_adapter("bert", labels=count, seed=count, name=f"a{count}") for count in (2, 3)]
-    return Engine(str(tiny_base("bert")), folders, config=BaseConfig(max_length=32))
+    return Engine(str(tiny_base("bert")), folders)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
