@@ -1,0 +1,183 @@
+"""Writes the parts of README.md and docs/ that the code already knows, between their markers.
+
+A block starts with `<!-- generated: NAME -->` and ends with `<!-- end: NAME -->`; everything outside is written by
+hand.
+
+    python docs/generate.py            # bring every block up to date
+    python docs/generate.py --check    # change nothing; exit 1 and name the files that are stale
+    python docs/generate.py --example runs/example    # also put that run's record, shortened, into docs/record.md
+"""
+
+import argparse
+import dataclasses
+import io
+import json
+import os
+import re
+import runpy
+import sys
+import types
+import typing
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+# The documentation describes this checkout, whatever is installed.
+sys.path.insert(0, str(ROOT))
+# Help texts are wrapped at the width of the terminal.
+os.environ["COLUMNS"] = "80"
+
+from typer.main import get_command  # noqa: E402
+
+from lorahub import config, records  # noqa: E402
+from lorahub.cli import main as command_line  # noqa: E402
+from lorahub.data import named  # noqa: E402
+from lorahub.reports import tables  # noqa: E402
+
+_NOT_ON_HUB = {True: "shipped with lorahub", False: "a folder of yours"}
+_TYPES = {int: "whole number", float: "number", bool: "true or false", str: "text"}
+
+
+def config_fields() -> str:
+    """A table per section of the configuration."""
+    parts = []
+    for name, kind in config.SECTIONS.items():
+        hints = typing.get_type_hints(kind)
+        rows = [
+            (f"`{name}.{item.name}`", _accepted(item, hints[item.name]), _default(item), item.metadata["help"])
+            for item in dataclasses.fields(kind)
+        ]
+        parts.append(f"## {name}\n\n{kind.__doc__}\n\n" + _left_aligned(("field", "takes", "default", "meaning"), rows))
+    return "\n\n".join(parts)
+
+
+def _accepted(item: "dataclasses.Field", hint: object) -> str:
+    if item.metadata["choices"]:
+        return ", ".join(f"`{choice}`" for choice in item.metadata["choices"])
+    optional = isinstance(hint, types.UnionType)
+    kind = next(option for option in typing.get_args(hint) if option is not type(None)) if optional else hint
+    text = {tuple: "list of texts", dict: "mapping of texts"}.get(typing.get_origin(kind)) or _TYPES[kind]
+    low, high, above = (item.metadata[key] for key in ("low", "high", "above"))
+    bounds = (
+        [f"≥ {low}"] * (low is not None) + [f"> {above}"] * (above is not None) + [f"≤ {high}"] * (high is not None)
+    )
+    return ", ".join([text, *bounds])
+
+
+def _default(item: "dataclasses.Field") -> str:
+    if item.default is dataclasses.MISSING or item.default in (None, ()):
+        return "not set"
+    value = list(item.default) if isinstance(item.default, tuple) else item.default
+    return f"`{value if isinstance(value, str) else json.dumps(value)}`"
+
+
+def _left_aligned(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    return tables.markdown(header, rows).replace("---:", "---")
+
+
+def command_help() -> str:
+    """Every command's `--help`, as a terminal of 80 columns shows it."""
+    pages = [_page([])]
+    # The first page has registered the commands.
+    pages += [_page([name]) for name in get_command(command_line.app).commands]
+    return "\n\n".join(pages)
+
+
+def _page(command: list[str]) -> str:
+    shown, before = io.StringIO(), sys.argv
+    sys.argv = ["lorahub", *command, "--help"]
+    try:
+        with redirect_stdout(shown):
+            command_line.main()
+    except SystemExit:
+        pass
+    finally:
+        sys.argv = before
+    lines = "\n".join(line.rstrip() for line in shown.getvalue().strip().splitlines())
+    return f"## {' '.join(['lorahub', *command])}\n\n```text\n{lines}\n```"
+
+
+def named_sets() -> str:
+    """The data sets that `--data` knows by name."""
+    rows = [
+        (
+            f"`{item.name}`",
+            f"`{item.hub_id}`" if item.hub_id else _NOT_ON_HUB[bool(item.folder)],
+            ", ".join(item.labels),
+        )
+        for item in named.NAMED.values()
+    ]
+    return _left_aligned(("name", "comes from", "labels"), rows)
+
+
+def results() -> str:
+    """The results table, from the cells of benchmarks/results/ alone."""
+    benchmark = runpy.run_path(str(ROOT / "benchmarks" / "defaults.py"))
+    if not benchmark["load_cells"]():
+        return "No result yet: benchmarks/results/ is empty."
+    return benchmark["table_text"]()
+
+
+def example(folder: Path) -> str:
+    """A run's record, with one element of every long list and one system of every comparison."""
+    text = json.dumps(_shortened(records.load(folder).to_dict()), indent=1, ensure_ascii=False)
+    # Lists of plain values on one line.
+    text = re.sub(r"\[\n\s*([^][{}]*?)\n\s*\]", lambda found: "[" + re.sub(r"\n\s*", " ", found[1]) + "]", text)
+    return f"```json\n{text}\n```"
+
+
+def _shortened(record: dict) -> dict:
+    adapter = record["results"]["test"]["adapter"]
+    adapter["paired"] = {"majority": adapter["paired"]["majority"]}
+    adapter["reliability"] = adapter["reliability"][:1]
+    record["results"] = {"test": {"adapter": adapter}}
+    record["happened"]["curve"] = record["happened"]["curve"][:1]
+    return record
+
+
+Blocks = dict[str, dict[str, Callable[[], str]]]
+BLOCKS: Blocks = {
+    "README.md": {"data sets": named_sets, "results": results},
+    "docs/configuration.md": {"fields": config_fields},
+    "docs/commands.md": {"commands": command_help},
+}
+
+
+def fill(text: str, name: str, content: str) -> str:
+    """Return `text` with the block `name` holding `content`; a block that is not there is an error."""
+    start, end = f"<!-- generated: {name} -->", f"<!-- end: {name} -->"
+    before, found, rest = text.partition(start)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise SystemExit(f"docs/generate.py: no block between {start} and {end}. Put the two markers back.")
+    return f"{before}{start}\n{content}\n{end}{after}"
+
+
+def main() -> None:
+    """Bring the blocks up to date, or say which files are stale."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 when a file is stale")
+    parser.add_argument("--example", type=Path, metavar="RUN", help="run folder for the example in docs/record.md")
+    options = parser.parse_args()
+    blocks: Blocks = dict(BLOCKS)
+    if options.example:
+        blocks["docs/record.md"] = {"example": lambda: example(options.example)}
+    stale = []
+    for name, parts in blocks.items():
+        path = ROOT / name
+        before = after = path.read_text(encoding="utf-8")
+        for block, content in parts.items():
+            after = fill(after, block, content())
+        if after != before:
+            stale.append(name)
+            if not options.check:
+                path.write_text(after, encoding="utf-8")
+    if stale:
+        print(f"{'stale' if options.check else 'written'}: {', '.join(stale)}")
+    if stale and options.check:
+        sys.exit("Run: make docs")
+
+
+if __name__ == "__main__":
+    main()

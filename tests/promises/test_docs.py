@@ -1,0 +1,71 @@
+"""The documentation follows the code: generated blocks are fresh, every field has help, every recipe loads."""
+
+import dataclasses
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lorahub import config
+
+ROOT = Path(__file__).parents[2]
+GENERATE = [sys.executable, str(ROOT / "docs" / "generate.py")]
+FIELDS = [
+    pytest.param(item, id=f"{section}.{item.name}")
+    for section, kind in config.SECTIONS.items()
+    for item in dataclasses.fields(kind)
+]
+RECIPES = sorted((ROOT / "lorahub" / "recipes").glob("*.yaml"))
+
+
+def test_generated_blocks_are_fresh():
+    done = subprocess.run([*GENERATE, "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
+
+
+def test_a_stale_block_is_named(tmp_path):
+    """On a copy of what the generator reads, with one default changed by hand."""
+    for name in ("docs", "benchmarks", "lorahub"):
+        (tmp_path / name).symlink_to(ROOT / name) if name != "docs" else (tmp_path / name).mkdir()
+    for name in ("README.md", "docs/generate.py", "docs/configuration.md", "docs/commands.md"):
+        (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
+    page = tmp_path / "docs" / "configuration.md"
+    page.write_text(page.read_text(encoding="utf-8").replace("| `cosine` |", "| `linear` |"), encoding="utf-8")
+    command = [sys.executable, str(tmp_path / "docs" / "generate.py")]
+    done = subprocess.run([*command, "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "stale: docs/configuration.md\n" in done.stdout
+    assert "| `linear` |" in page.read_text(encoding="utf-8"), "--check changes nothing"
+    subprocess.run(command, capture_output=True, check=True)
+    assert page.read_text(encoding="utf-8") == (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("item", FIELDS)
+def test_every_field_has_help(item):
+    assert len(item.metadata["help"].split()) >= 3
+    assert item.metadata["help"].rstrip().endswith(".")
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_shipped_recipe_loads_and_says_what_it_is(path):
+    assert path.read_text(encoding="utf-8").startswith("# ")
+    assert config.load(path) == config.load(path.stem)
+    assert config.differences(config.load(path)), "a recipe that changes nothing is no recipe"
+
+
+def test_the_recipe_in_the_documentation_loads(tmp_path):
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(re.search(r"```yaml\n(.*?)```", page, re.S).group(1), encoding="utf-8")
+    assert config.differences(config.load(recipe))["data.drop_labels"] == ["unclear"]
+
+
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_pictures_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
