@@ -15,7 +15,7 @@ def register(app: typer.Typer) -> None:
 
 
 def classify(
-    texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT...]", help="Claims to judge.")] = None,
+    texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT", help="Claims to judge.")] = None,
     adapter: Annotated[list[str] | None, typer.Option(help="Run folder or name under runs/; repeatable.")] = None,
     base: Annotated[str | None, typer.Option(help="Base model; default: the first adapter's own.")] = None,
     file: Annotated[Path | None, typer.Option(help="csv, tsv, jsonl or parquet file to classify.")] = None,

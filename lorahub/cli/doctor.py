@@ -52,11 +52,9 @@ def _findings() -> dict[str, Any]:
 
     packages = {name: (_version(name), extra) for name, extra in _PACKAGES.items()}
     absent = {extra for name, (version, extra) in packages.items() if version is None and extra != "base"}
-    abilities = {
-        "train": "train, evaluate and classify",
-        "app": "open the app",
-        "qlora": "load a base in 4 bits",
-    }
+    if "train" in absent:
+        absent.add("app")  # the extra includes it
+    abilities = {"train": "train, evaluate and classify", "app": "open the app"}
     return {
         "lorahub": __version__,
         "python": platform.python_version(),

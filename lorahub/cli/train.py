@@ -68,7 +68,7 @@ def train(
 
 
 def evaluate(
-    adapters: Annotated[list[str], typer.Argument(metavar="ADAPTER...", help="Run folders, or names under runs/.")],
+    adapters: Annotated[list[str], typer.Argument(metavar="ADAPTER", help="Run folders, or names under runs/.")],
     data: Annotated[str, typer.Option(help="Named set, Hub id, folder or file.")],
     split: Annotated[str, typer.Option(help="Split to judge on.")] = "test",
     base: Annotated[str | None, typer.Option(help="Base model; default: the adapter's own.")] = None,

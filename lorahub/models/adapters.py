@@ -15,7 +15,7 @@ from peft import PeftModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from lorahub import atomic
+from lorahub import atomic, records
 from lorahub.errors import AdapterError, one_line
 from lorahub.labels import LabelSet
 from lorahub.models.base import Base
@@ -34,7 +34,8 @@ class Adapter:
 
     `lora` maps a layer's name in the base to (A (r, in), B (out, r)) with the scale folded into B; `heads` maps a head
     module's name to its state dict. Both are float32 and on the CPU. `max_length` is where its tokenizer cuts an input,
-    in tokens; None where the folder has no tokenizer.
+    in tokens; None where the folder has no tokenizer. `reads_evidence` tells whether it was trained on pairs of claim
+    and evidence; None where the folder has no record.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Adapter:
     calibration: Calibration
     probe: LinearProbe | None
     max_length: int | None
+    reads_evidence: bool | None
 
 
 def save(model: PeftModel, folder: Path, base: Base) -> None:
@@ -102,6 +104,7 @@ def load(folder: Path, *, name: str | None = None) -> Adapter:
         calibration=Calibration.load(folder, len(labels)),
         probe=LinearProbe.load(folder),
         max_length=_max_length(folder),
+        reads_evidence=_reads_evidence(folder),
     )
 
 
@@ -120,6 +123,12 @@ def _max_length(folder: Path) -> int | None:
         raise AdapterError(f"{path} is damaged ({one_line(error)}). Restore it or train again.") from None
     # transformers writes 1e30 for "no limit".
     return int(found) if isinstance(found, int | float) and found >= 1 else None
+
+
+def _reads_evidence(folder: Path) -> bool | None:
+    if not (folder / records.FILE_NAME).exists():
+        return None
+    return records.load(folder).asked.get("data", {}).get("evidence") is not None
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -172,10 +172,11 @@ class Engine:
         if not probes:
             return {}
         found: dict[str, list[Verdict]] = {}
-        for length, group in self._by_length(self._served, list(probes)).items():
+        groups = self._by_input(self._served, list(probes), texts, evidence)
+        for (length, paired), group in groups.items():
             parts = [
                 (rows, features(self._base.model, batch).float().cpu().numpy())
-                for rows, batch in self._batches(texts, evidence, max_length=length)
+                for rows, batch in self._batches(texts, evidence if paired else None, max_length=length)
             ]
             known = _in_order(parts, len(texts))
             for name in group:
@@ -183,12 +184,22 @@ class Engine:
                 found[name] = verdicts(probe.logits(known), labels, Calibration())
         return found
 
-    def _by_length(self, served: _Served, names: Sequence[str]) -> dict[int, list[str]]:
-        """The adapters that see the same tokens: grouped by where their input is cut."""
-        groups: dict[int, list[str]] = {}
+    def _by_input(
+        self, served: _Served, names: Sequence[str], texts: Sequence[str], evidence: Sequence[str] | None
+    ) -> dict[tuple[int, bool], list[str]]:
+        """The adapters that see the same tokens: grouped by where their input is cut and whether evidence is in it.
+
+        Evidence goes to those that were trained with it, and to those of which nobody knows.
+        """
+        if evidence is not None and len(evidence) != len(texts):
+            raise ConfigError(f"{len(texts)} texts came with {len(evidence)} pieces of evidence; give one each.")
+        groups: dict[tuple[int, bool], list[str]] = {}
         for name in names:
-            length = min(served.adapters[name].max_length or self._base.max_length, self._base.limit)
-            groups.setdefault(length, []).append(name)
+            adapter = served.adapters[name]
+            length = min(adapter.max_length or self._base.max_length, self._base.limit)
+            if adapter.reads_evidence and evidence is None:
+                log.warning("%s was trained on claims with evidence; without evidence its answers mean less", name)
+            groups.setdefault((length, evidence is not None and adapter.reads_evidence is not False), []).append(name)
         return groups
 
     def _pick(self, served: _Served, names: Sequence[str] | None) -> dict[str, Adapter]:
@@ -203,14 +214,14 @@ class Engine:
     def _logits(
         self, served: _Served, texts: Sequence[str], names: list[str], evidence: Sequence[str] | None
     ) -> dict[str, Floats]:
-        """Raw logits by adapter: one pass for all of one length, or one each where the architecture cannot mix rows."""
+        """Raw logits by adapter: one pass for all that read the same, or one each where rows cannot be mixed."""
         if not texts:
             return {name: np.zeros((0, len(served.adapters[name].labels)), np.float32) for name in names}
         mixes = architectures.of(self._base.model.config.model_type).mixes_adapters
         found: dict[str, Floats] = {}
-        for length, group in self._by_length(served, names).items():
+        for (length, paired), group in self._by_input(served, names, texts, evidence).items():
             for together in [group] if mixes else [[name] for name in group]:
-                found |= self._pass(served, texts, together, evidence, max_length=length)
+                found |= self._pass(served, texts, together, evidence if paired else None, max_length=length)
         return found
 
     def _pass(
@@ -241,8 +252,6 @@ class Engine:
         self, texts: Sequence[str], evidence: Sequence[str] | None, *, max_length: int, copies: int = 1
     ) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
         """Padded batches of similar lengths, each with the places of its texts; `copies` rows will share a text."""
-        if evidence is not None and len(evidence) != len(texts):
-            raise ConfigError(f"{len(texts)} texts came with {len(evidence)} pieces of evidence; give one each.")
         base = self._base
         second = None if evidence is None else list(evidence)
         with self._tokenizing:

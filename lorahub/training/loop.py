@@ -132,7 +132,8 @@ def fit(  # noqa: C901 - one story, read from top to bottom
                     metrics, warning = _evaluate(
                         wrapped, tokenizer, validation, labels, accelerator, batch_size=scoring_batch_size
                     )
-                    happened.warnings += [warning] if warning and warning not in happened.warnings else []
+                    if warning:
+                        log.warning("step %d: %s", happened.steps, warning)
                     happened.curve.append(
                         {"step": happened.steps, "loss": float(np.mean(recent)), "learning_rate": rate, **metrics}
                     )

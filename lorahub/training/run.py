@@ -124,8 +124,10 @@ def run(config: Config, folder: Path, watcher: Watcher) -> Run:
     logits["adapter"] = _judge(model, base, encoded, scoring)
     adjusted = _calibrate(logits["adapter"]["validation"], data, config)
     results = _results(logits, data, adjusted, config)
-    never = alarms.never_predicted(
-        decide(logits["adapter"]["validation"], adjusted), data.splits["validation"].gold, data.labels
+    gold = data.splits["validation"].gold
+    silent = (
+        alarms.one_class(decide(logits["adapter"]["validation"], Calibration()), gold, data.labels),
+        alarms.never_predicted(decide(logits["adapter"]["validation"], adjusted), gold, data.labels),
     )
     record = RunRecord(
         name=folder.name,
@@ -143,7 +145,7 @@ def run(config: Config, folder: Path, watcher: Watcher) -> Run:
             "best_step": fit.best_step,
             "interrupted": fit.interrupted,
             "curve": fit.curve,
-            "warnings": [*data.warnings, *fit.warnings, *([never] if never else [])],
+            "warnings": [*data.warnings, *fit.warnings, *(text for text in silent if text)],
         },
         environment={
             **environment.describe(base, data, accelerator, seed=config.train.seed),
