@@ -98,11 +98,8 @@ def serve(page: gr.Blocks, host: str, port: int) -> str:
         server_name=host,
         server_port=port,
         css=present.CSS,
-        # The system's own fonts: nothing is fetched, here or elsewhere.
-        theme=gr.themes.Default(
-            primary_hue="teal", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
-        ),
-        footer_links=["api", "settings"],
+        theme=_theme(),
+        footer_links=["api"],
         run_history=False,
         enable_monitoring=False,
         share=False,
@@ -110,6 +107,26 @@ def serve(page: gr.Blocks, host: str, port: int) -> str:
         prevent_thread_lock=True,
     )
     return str(address)
+
+
+def _theme() -> gr.themes.Base:
+    """Gradio's own theme with the system's fonts, so that nothing is fetched, and with darker text and buttons.
+
+    White on the theme's own teal and its grey placeholders are too faint to read.
+    """
+    theme = gr.themes.Default(
+        primary_hue="teal", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+    )
+    return theme.set(
+        color_accent="*primary_700",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_hover_dark="*primary_800",
+        checkbox_background_color_selected_dark="*primary_700",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_400",
+    )
 
 
 def _check_free(host: str, port: int) -> None:

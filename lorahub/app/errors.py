@@ -18,14 +18,13 @@ def shown() -> Iterator[None]:
     try:
         yield
     except LorahubError as error:
-        raise sentence(str(error)) from error
+        raise _sentence(str(error), "This does not work") from error
     except Exception as error:
         log.exception("the app failed")
-        raise sentence(
-            f"This is a bug in lorahub ({type(error).__name__}); the server's log has the details.", title="A bug"
-        ) from error
+        text = f"This is a bug in lorahub ({type(error).__name__}); the server's log has the details."
+        raise _sentence(text, "A bug") from error
 
 
-def sentence(text: str, *, title: str = "This does not work") -> gr.Error:
+def _sentence(text: str, title: str) -> gr.Error:
     """A gr.Error that shows `text` as text: gradio renders messages as HTML, and a label may look like a tag."""
     return gr.Error(escape(text, quote=False), title=title, print_exception=False)

@@ -10,8 +10,14 @@ from html import escape
 CSS = """
 .gradio-container { --lh-adapter: #0f766e; --lh-base: #64748b; --lh-line: var(--border-color-primary);
   --lh-soft: color-mix(in srgb, var(--body-text-color) 74%, transparent); }
-.dark .gradio-container, .gradio-container.dark { --lh-adapter: #2dd4bf; --lh-base: #94a3b8; }
+.dark .gradio-container { --lh-adapter: #2dd4bf; --lh-base: #94a3b8; --color-accent: #2dd4bf; }
+.gradio-container .html-container { padding: 0; }
 .lh { color: var(--body-text-color); line-height: 1.45; }
+.lh + .lh { margin-top: 1rem; }
+.gradio-container footer button { color: var(--lh-soft); }
+.gradio-container footer .divider { display: none; }
+.lh-check { max-width: 22rem; }
+.lh-problem { border-left: 4px solid #dc2626; padding-left: 0.8rem; }
 .lh h1 { font-size: 1.5rem; font-weight: 700; margin: 0; }
 .lh h2 { font-size: 1.05rem; font-weight: 600; margin: 0 0 0.7rem; overflow-wrap: anywhere; display: -webkit-box;
   -webkit-box-orient: vertical; -webkit-line-clamp: 4; overflow: hidden; }
@@ -30,12 +36,13 @@ CSS = """
 .lh-track { grid-column: 1 / -1; background: var(--lh-line); border-radius: 4px; height: 0.5rem; overflow: hidden; }
 .lh-fill { background: var(--lh-adapter); height: 100%; }
 .lh-base .lh-fill { background: var(--lh-base); }
-.lh-scroll { overflow-x: auto; margin: 0.4rem 0 1rem; border: 1px solid var(--lh-line); border-radius: 10px; }
+.lh-scroll { overflow-x: auto; border: 1px solid var(--lh-line); border-radius: 10px; }
 .lh-scroll:focus-visible { outline: 2px solid var(--lh-adapter); }
 .lh table { border-collapse: collapse; width: 100%; font-size: 0.85rem; font-variant-numeric: tabular-nums; margin: 0; }
-.lh th, .lh td { border: 0; border-bottom: 1px solid var(--lh-line); padding: 0.4rem 0.7rem; text-align: right;
+.lh table, .lh tr, .lh th, .lh td { border: 0; }
+.lh th, .lh td { border-bottom: 1px solid var(--lh-line); padding: 0.4rem 0.7rem; text-align: right;
   white-space: nowrap; font-weight: 400; }
-.lh tr:last-child > * { border-bottom: 0; }
+.lh tbody tr:last-child > * { border-bottom: 0; }
 .lh thead th { font-weight: 600; background: var(--background-fill-secondary); }
 .lh tr > :first-child { text-align: left; }
 .lh dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.15rem 1rem; font-size: 0.9rem;
@@ -88,6 +95,11 @@ def message(*sentences: str) -> str:
     return _block(_notes(sentences)) if sentences else ""
 
 
+def problem(sentence: str) -> str:
+    """What went wrong and what to do, in the place of results."""
+    return _block(f'<p class="lh-problem">{escape(sentence)}</p>')
+
+
 def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table with a row header, which scrolls by itself where the page is narrow."""
     titles = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
@@ -115,9 +127,9 @@ def pictures(pngs: Mapping[str, bytes]) -> str:
     return _block(f'<div class="lh-grid">{figures}</div>')
 
 
-def title(text: str) -> str:
-    """A heading inside a tab."""
-    return _block(f"<h2>{escape(text)}</h2>")
+def title(text: str, sentence: str = "") -> str:
+    """A heading inside a tab, and what is to be said first under it."""
+    return _block(f"<h2>{escape(text)}</h2>" + (f"<p>{escape(sentence)}</p>" if sentence else ""))
 
 
 def _block(inside: str) -> str:

@@ -74,8 +74,7 @@ def describe(name: str, folder: Path, record: RunRecord) -> str:
     }
     return "".join(
         (
-            present.title(name),
-            present.message(tables.verdict(record)),
+            present.title(name, tables.verdict(record)),
             present.facts(facts(record)),
             present.message(*(f"Reported while training: {text}" for text in record.happened.get("warnings", []))),
             present.table("Results on test", tables.HEADER, tables.results(record)),
@@ -98,5 +97,5 @@ def facts(record: RunRecord) -> dict[str, str]:
         "took": f"{happened['steps']:,} steps, {happened['epochs']:.1f} epochs, {happened['seconds']:,.0f} s "
         f"on {environment['device']}; kept step {happened['best_step']:,}",
         "seed": str(environment["seed"]),
-        "created": record.created.replace("T", " "),
+        "created": record.created.replace("T", " ").replace("+00:00", " UTC"),
     }
