@@ -51,7 +51,7 @@ def test_the_app_serves_within_15_seconds_calls_nobody_and_ends_on_ctrl_c(start,
     # The start is quiet only if nothing comes through the proxy that any client of the web would take.
     with listening() as (proxy, came):
         environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}
-        environment |= {name: f"http://127.0.0.1:{proxy}" for name in ("http_proxy", "https_proxy", "all_proxy")}
+        environment |= dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), f"http://127.0.0.1:{proxy}")
         environment |= {"no_proxy": "127.0.0.1,localhost", "LORAHUB_ADAPTERS": str(tiny_run.folder)}
         environment |= {"LORAHUB_BASE": str(tiny_base("bert")), "GRADIO_SERVER_PORT": str(port)}
         app = subprocess.Popen(
