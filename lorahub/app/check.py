@@ -65,8 +65,8 @@ def render(found: dict[str, Any]) -> str:
         (
             f"{count} adapter{'s' if count > 1 else ''} answered in {found['seconds'] * 1000:.0f} ms on "
             f"{found['device'].upper()}.",
-            "With the adapter: calibrated, where the adapter came with a calibration. Base alone: a logistic regression "
-            "on what the base gives without the adapter. Both judge wording, not truth.",
+            "With the adapter: calibrated, where the adapter came with a calibration. Base alone: a logistic "
+            "regression on what the base gives without the adapter. Both judge wording, not truth.",
         ),
     )
 
