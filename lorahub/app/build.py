@@ -1,45 +1,144 @@
 """The app: one engine, one page with tabs, served here or on a Space."""
 
-from collections.abc import Sequence
+import logging
+import socket
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import gradio as gr
 
 from lorahub import records
 from lorahub.app import check, present, runs
+from lorahub.errors import AdapterError, ConfigError
+from lorahub.models import adapters as adapter_files
 from lorahub.serving.engine import Engine
 
+log = logging.getLogger(__name__)
 RUNS = Path("runs")
-# A page with more columns than this is no comparison any more; the rest is loaded on request.
+# A page with more adapters than this is no comparison any more.
 _MOST_ADAPTERS = 12
 
 
-def build(engine: Engine, *, root: Path = RUNS, folders: Sequence[Path] = ()) -> gr.Blocks:
+def launch(
+    adapters: Sequence[str] | None = None,
+    *,
+    base: str | None = None,
+    host: str,
+    port: int,
+    tell: Callable[[str], None],
+) -> None:
+    """Load the engine and serve the page until Ctrl-C; without names, the runs under `runs/` that share a base.
+
+    `tell` gets the lines that a person waits for: the address, and the end. Raises a LorahubError where the port
+    cannot be had, no run is there, or a named adapter does not load.
+    """
+    # Before the base, which takes seconds.
+    _check_free(host, port)
+    folders = [adapter_files.locate(adapter) for adapter in adapters or ()]
+    engine, left_out = (Engine(base, folders), []) if folders else load(RUNS, base)
+    for reason in left_out:
+        log.warning("left out: %s", reason)
+    page = build(engine, folders=folders, left_out=left_out)
+    address = serve(page, host, port)
+    tell(f"lorahub: {', '.join(engine.adapters)} on {engine.base_id}: open {address} (Ctrl-C ends it)")
+    try:
+        while page.is_running:
+            time.sleep(0.2)
+    except KeyboardInterrupt:
+        page.close(verbose=False)
+        tell("lorahub: the app has ended.")
+
+
+def load(root: Path, base: str | None = None) -> tuple[Engine, list[str]]:
+    """Return an engine with the newest finished runs under `root`, and a sentence for each run that is left out.
+
+    The base is the given one, else that of the newest run. A run is left out where it does not fit this base or is
+    damaged, as the engine says. Raises AdapterError where nothing is left.
+    """
+    found = records.find(root)
+    if not found:
+        # A page on which nothing can be done would send its reader back to this line.
+        raise AdapterError(
+            f"there is no finished run under {root}/ to show. Train one first: lorahub train --data starter-wording"
+        )
+    engine, left_out = Engine(base or found[0][1].asked["base"]["id"]), []
+    for folder, _ in found:
+        if len(engine.adapters) == _MOST_ADAPTERS:
+            left_out.append(f"{folder.name} is older than the {_MOST_ADAPTERS} runs that are shown; name it to see it.")
+            continue
+        try:
+            engine.add(folder)
+        except AdapterError as error:
+            left_out.append(str(error))
+    if not engine.adapters:
+        raise AdapterError(f"no run under {root}/ can be shown. {left_out[0]}")
+    return engine, left_out
+
+
+def build(
+    engine: Engine, *, root: Path = RUNS, folders: Iterable[Path] = (), left_out: Sequence[str] = ()
+) -> gr.Blocks:
     """Return the page for a loaded engine; nothing is started."""
     with gr.Blocks(title="lorahub", analytics_enabled=False) as page:
-        gr.Markdown(
-            "# lorahub\nSmall adapters that judge claims, side by side on one base: "
-            f"`{engine.base_id}`. They read wording and look nothing up."
-        )
+        gr.HTML(present.header(engine.base_id))
         with gr.Tab("Check a claim"):
-            check.build(engine)
+            check.build(engine, left_out)
         with gr.Tab("Runs"):
-            runs.build(root, list(folders))
+            runs.build(root, folders)
     return page
 
 
-def launch(adapters: Sequence[str] | None = None, *, base: str | None = None, host: str, port: int) -> None:
-    """Load the engine and serve the page until it is stopped; without names, every run under `runs/` is loaded."""
-    folders = [Path(adapter) for adapter in adapters] if adapters else _finished(base)
-    engine = Engine(base, folders)
-    page = build(engine, folders=folders)
-    page.queue(default_concurrency_limit=4).launch(
-        server_name=host, server_port=port, css=present.CSS, theme=gr.themes.Default(primary_hue="teal")
+def serve(page: gr.Blocks, host: str, port: int) -> str:
+    """Start serving in the background and return the address; `page.close()` ends it.
+
+    Nothing of a visitor is kept: no analytics, no history of claims in the browser.
+    """
+    _, address, _ = page.queue(default_concurrency_limit=4).launch(
+        server_name=host,
+        server_port=port,
+        css=present.CSS,
+        theme=_theme(),
+        footer_links=["api"],
+        run_history=False,
+        enable_monitoring=False,
+        share=False,
+        quiet=True,
+        prevent_thread_lock=True,
+    )
+    return str(address)
+
+
+def _theme() -> gr.themes.Base:
+    """Gradio's own theme with the system's fonts, so that nothing is fetched, and with darker text and buttons.
+
+    White on the theme's own teal and its grey placeholders are too faint to read.
+    """
+    theme = gr.themes.Default(
+        primary_hue="teal", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+    )
+    return theme.set(
+        color_accent="*primary_700",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_hover_dark="*primary_800",
+        checkbox_background_color_selected_dark="*primary_700",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_400",
     )
 
 
-def _finished(base: str | None) -> list[Path]:
-    """The newest finished runs that share one base: the wanted one, or that of the newest run."""
-    found = records.find(RUNS)
-    wanted = base or next((record.asked["base"]["id"] for _, record in found), None)
-    return [folder for folder, record in found if record.asked["base"]["id"] == wanted][:_MOST_ADAPTERS]
+def _check_free(host: str, port: int) -> None:
+    """Raise ConfigError where nobody can listen at `host` and `port`."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            # Gradio's own server does the same; a port that was in use a moment ago can be had again.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise ConfigError(
+            f"the app cannot listen on {host}, port {port} ({error.strerror or error}). "
+            "Give another --port, or end what uses this one."
+        ) from None

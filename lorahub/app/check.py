@@ -1,38 +1,41 @@
 """The tab *Check a claim*: base and adapters side by side."""
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 
-from lorahub.app import present
-from lorahub.app.errors import shown
+from lorahub.app import errors, present
+from lorahub.errors import ConfigError, LorahubError
 from lorahub.serving.engine import Engine, Verdict
 
+# At most 60 characters each: gradio cuts the rest from an example's button.
 EXAMPLES = (
-    "Vitamin D supplements cut the risk of respiratory infections by a third.",
-    "Every single hospital in the country lies about its waiting times!",
-    "The new tram line may reduce traffic in the centre, according to the council.",
-    "Unemployment fell to 4.1 percent in March, the statistics office said.",
+    "Vitamin D cuts respiratory infections by a third.",
+    "Every hospital in the country lies about its waiting times!",
+    "The new tram line may reduce traffic, the council says.",
+    "Unemployment fell to 4.1 percent in March.",
     "Teachers deserve so much better than this.",
 )
+# More cards than this do not fit beside one another.
+_CHOSEN_AT_FIRST = 4
 
 
 def answer(engine: Engine, claim: str, adapters: list[str], evidence: str = "") -> dict[str, Any]:
     """What the page shows and the `classify` endpoint returns: per adapter its verdict and the base's.
 
-    Raises gr.Error with the sentence that a person needs.
+    Raises ConfigError where the claim or the adapters are missing, AdapterError where one is not loaded.
     """
     if not claim or not claim.strip():
-        raise gr.Error("Type a claim first.", title="No claim")
+        raise ConfigError("Type a claim first.")
     if not adapters:
-        raise gr.Error("Choose at least one adapter.", title="No adapter")
+        raise ConfigError("Choose at least one adapter.")
     second = [evidence.strip()] if evidence and evidence.strip() else None
     started = time.perf_counter()
-    with shown():
-        verdicts = engine.classify([claim.strip()], adapters, evidence=second)
-        seconds = time.perf_counter() - started
-        base = engine.classify_base([claim.strip()], adapters, evidence=second)
+    verdicts = engine.classify([claim.strip()], adapters, evidence=second)
+    seconds = time.perf_counter() - started
+    base = engine.classify_base([claim.strip()], adapters, evidence=second)
     return {
         "claim": claim.strip(),
         "seconds": round(seconds, 4),
@@ -48,48 +51,64 @@ def render(found: dict[str, Any]) -> str:
     """The answer as the page's HTML."""
     cards = []
     for name, systems in found["adapters"].items():
-        parts = [present.part(name, systems["adapter"]["label"], systems["adapter"]["calibrated"], base=False)]
-        if systems["base"]:
-            parts.append(
-                present.part(
-                    "base, without the adapter", systems["base"]["label"], systems["base"]["probabilities"], base=True
-                )
-            )
+        adapter, base = systems["adapter"], systems["base"]
+        parts = [present.part("with the adapter", adapter["label"], adapter["calibrated"], base=False)]
+        if base:
+            parts.append(present.part("base alone", base["label"], base["probabilities"], base=True))
+        else:
+            parts.append(present.message("The base's own answer did not come with this adapter."))
         cards.append(present.card(name, parts))
     count = len(cards)
-    note = (
-        f"{count} adapter{'s' if count > 1 else ''} in one pass: "
-        f"{found['seconds'] * 1000:.0f} ms on {found['device']}. "
-        "Bars of adapters are calibrated. Answers judge the wording of a claim; nothing is looked up."
+    return present.grid(
+        found["claim"],
+        cards,
+        (
+            f"{count} adapter{'s' if count > 1 else ''} answered in {found['seconds'] * 1000:.0f} ms on "
+            f"{found['device'].upper()}.",
+            "With the adapter: calibrated, where the adapter came with a calibration. Base alone: a logistic "
+            "regression on what the base gives without the adapter. Both judge wording, not truth.",
+        ),
     )
-    return present.grid(cards, note)
 
 
-def build(engine: Engine) -> None:
-    """Lay out the tab inside the current gr.Blocks."""
+def build(engine: Engine, left_out: Sequence[str] = ()) -> None:
+    """Lay out the tab inside the current gr.Blocks; `left_out` says which runs are not offered, and why."""
     names = list(engine.adapters)
-    with gr.Row(equal_height=True):
-        claim = gr.Textbox(
-            label="Claim", placeholder="Type or paste one sentence", lines=2, max_lines=6, scale=4, autofocus=True
+    # With one line, Enter sends and the field still grows; with more, Enter would only break the line.
+    claim = gr.Textbox(label="Claim", placeholder="Type or paste one sentence", lines=1, max_lines=6, autofocus=True)
+    chosen = gr.CheckboxGroup(names, value=names[:_CHOSEN_AT_FIRST], label="Adapters")
+    gr.HTML(present.message(*(f"Left out: {reason}" for reason in left_out)), visible=bool(left_out))
+    with gr.Accordion("Evidence (optional)", open=False):
+        evidence = gr.Textbox(
+            label="Evidence", info="For adapters trained on pairs of claim and evidence.", lines=3, max_lines=8
         )
-        button = gr.Button("Check", variant="primary", scale=1, min_width=120)
-    chosen = gr.CheckboxGroup(names, value=names[:4], label="Adapters")
-    with gr.Accordion("Evidence (for adapters trained on sentence pairs)", open=False):
-        evidence = gr.Textbox(label="Evidence", lines=3, max_lines=8)
-    gr.Examples([[text] for text in EXAMPLES], [claim], label="Examples")
-    empty = "No adapter is loaded: train one with `lorahub train`." if not names else "Answers appear here."
-    result = gr.HTML(present.message(empty), label="Answers")
+    button = gr.Button("Check", variant="primary", elem_classes="lh-check")
+    result = gr.HTML(
+        present.message("Answers appear here." if names else "No adapter is loaded."),
+        label="Answers",
+        # The region stays while its content changes: only so is the change read out.
+        html_template='<div role="status" aria-label="Answers">${value}</div>',
+        min_height=90,
+    )
+    examples = gr.Examples([[text] for text in EXAMPLES], [claim], label="Examples")
 
     def check(claim: str, adapters: list[str], evidence: str) -> str:
-        return render(answer(engine, claim, adapters, evidence))
+        with errors.shown():
+            try:
+                return render(answer(engine, claim, adapters, evidence))
+            except LorahubError as error:
+                # In the place of the answers, where it stays; an older answer under it would look like this one's.
+                return present.problem(str(error))
 
     def classify(claim: str, adapters: list[str], evidence: str = "") -> dict[str, Any]:
         """Judge one claim with the named adapters; returns label, probabilities and calibrated shares per adapter."""
-        return answer(engine, claim, adapters, evidence)
+        with errors.shown():
+            return answer(engine, claim, adapters, evidence)
 
     inputs = [claim, chosen, evidence]
-    button.click(check, inputs, result, api_visibility="private")
-    claim.submit(check, inputs, result, api_visibility="private")
+    # Who asks again before the answer came wants the answer to the last question.
+    gr.on([button.click, claim.submit], check, inputs, result, trigger_mode="always_last", api_visibility="private")
+    examples.load_input_event.then(check, inputs, result, api_visibility="private")
     gr.api(classify, api_name="classify")
 
 

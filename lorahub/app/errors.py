@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import escape
 
 import gradio as gr
 
@@ -13,11 +14,17 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def shown() -> Iterator[None]:
-    """Turn a LorahubError into gr.Error; anything else is logged and raised as it is."""
+    """Turn any exception into gr.Error: a LorahubError into its sentence, anything else, once logged, into a bug."""
     try:
         yield
     except LorahubError as error:
-        raise gr.Error(str(error), title="This does not work") from error
-    except Exception:
+        raise _sentence(str(error), "This does not work") from error
+    except Exception as error:
         log.exception("the app failed")
-        raise
+        text = f"This is a bug in lorahub ({type(error).__name__}); the server's log has the details."
+        raise _sentence(text, "A bug") from error
+
+
+def _sentence(text: str, title: str) -> gr.Error:
+    """A gr.Error that shows `text` as text: gradio renders messages as HTML, and a label may look like a tag."""
+    return gr.Error(escape(text, quote=False), title=title, print_exception=False)

@@ -1,59 +1,140 @@
-"""Verdicts as HTML: pure functions from values to text, with everything a visitor typed escaped.
+"""Verdicts and records as HTML: pure functions from values to text, with every value escaped.
 
-Knows nothing of gradio or of models.
+Knows nothing of gradio or of models. Colours follow the page's theme, light or dark.
 """
 
-from collections.abc import Mapping, Sequence
+import base64
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 CSS = """
+.gradio-container { --lh-adapter: #0f766e; --lh-base: #64748b; --lh-line: var(--border-color-primary);
+  --lh-soft: color-mix(in srgb, var(--body-text-color) 74%, transparent); }
+.dark .gradio-container { --lh-adapter: #2dd4bf; --lh-base: #94a3b8; --color-accent: #2dd4bf; }
+.gradio-container .html-container { padding: 0; }
+.lh { color: var(--body-text-color); line-height: 1.45; }
+.lh + .lh { margin-top: 1rem; }
+.gradio-container footer button { color: var(--lh-soft); }
+.gradio-container footer .divider { display: none; }
+.lh-check { max-width: 22rem; }
+.lh-problem { border-left: 4px solid #dc2626; padding-left: 0.8rem; }
+.lh h1 { font-size: 1.5rem; font-weight: 700; margin: 0; }
+.lh h2 { font-size: 1.05rem; font-weight: 600; margin: 0 0 0.7rem; overflow-wrap: anywhere; display: -webkit-box;
+  -webkit-box-orient: vertical; -webkit-line-clamp: 4; overflow: hidden; }
+.lh h3 { font-size: 0.95rem; font-weight: 650; margin: 0 0 0.6rem; overflow-wrap: anywhere; }
+.lh p { margin: 0.25rem 0; overflow-wrap: anywhere; }
+.lh-note { font-size: 0.85rem; color: var(--lh-soft); }
+.lh code { font-size: 0.9em; overflow-wrap: anywhere; }
 .lh-grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 17rem), 1fr)); gap: 0.9rem; }
-.lh-card { border: 1px solid var(--border-color-primary); border-radius: 10px; padding: 0.9rem 1rem;
+.lh-card { border: 1px solid var(--lh-line); border-radius: 10px; padding: 0.9rem 1rem; min-width: 0;
   background: var(--background-fill-secondary); }
-.lh-card h3 { margin: 0 0 0.2rem; font-size: 0.95rem; overflow-wrap: anywhere; color: var(--body-text-color); }
-.lh-verdict { font-size: 1.25rem; font-weight: 650; margin: 0 0 0.6rem; color: var(--body-text-color);
-  overflow-wrap: anywhere; }
-.lh-row { display: grid; grid-template-columns: minmax(5.5rem, 9rem) 1fr 2.6rem; gap: 0.5rem; align-items: center;
-  font-size: 0.85rem; margin: 0.22rem 0; color: var(--body-text-color); }
-.lh-row span { overflow-wrap: anywhere; }
-.lh-track { background: var(--border-color-primary); border-radius: 4px; height: 0.62rem; overflow: hidden; }
-.lh-fill { background: #0f766e; height: 100%; }
-.lh-base .lh-fill { background: #64748b; }
-.lh-number { text-align: right; font-variant-numeric: tabular-nums; }
-.lh-part + .lh-part { border-top: 1px solid var(--border-color-primary); margin-top: 0.7rem; padding-top: 0.6rem; }
-.lh-note { font-size: 0.82rem; color: var(--body-text-color-subdued); margin: 0.5rem 0 0; }
+.lh-parts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 15rem), 1fr)); gap: 0.9rem 1.6rem; }
+.lh-verdict { font-size: 1.25rem; font-weight: 650; line-height: 1.25; }
+.lh-row { display: grid; grid-template-columns: 1fr auto; column-gap: 0.6rem; font-size: 0.85rem; margin-top: 0.4rem; }
+.lh-row span { overflow-wrap: anywhere; min-width: 0; }
+.lh-row span + span { font-variant-numeric: tabular-nums; align-self: end; }
+.lh-track { grid-column: 1 / -1; background: var(--lh-line); border-radius: 4px; height: 0.5rem; overflow: hidden; }
+.lh-fill { background: var(--lh-adapter); height: 100%; }
+.lh-base .lh-fill { background: var(--lh-base); }
+.lh-scroll { overflow-x: auto; border: 1px solid var(--lh-line); border-radius: 10px; }
+.lh-scroll:focus-visible { outline: 2px solid var(--lh-adapter); }
+.lh table { border-collapse: collapse; width: 100%; font-size: 0.85rem; font-variant-numeric: tabular-nums; margin: 0; }
+.lh table, .lh tr, .lh th, .lh td { border: 0; }
+.lh th, .lh td { border-bottom: 1px solid var(--lh-line); padding: 0.4rem 0.7rem; text-align: right;
+  white-space: nowrap; font-weight: 400; }
+.lh tbody tr:last-child > * { border-bottom: 0; }
+.lh thead th { font-weight: 600; background: var(--background-fill-secondary); }
+.lh tr > :first-child { text-align: left; }
+.lh dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.15rem 1rem; font-size: 0.9rem;
+  margin: 0.6rem 0; }
+.lh dt { color: var(--lh-soft); }
+.lh dd { margin: 0; overflow-wrap: anywhere; min-width: 0; }
+.lh figure { margin: 0; }
+.lh figure img { width: 100%; height: auto; background: white; border: 1px solid var(--lh-line); border-radius: 10px; }
 """
+
+
+def header(base_id: str) -> str:
+    """The top of the page: what this is, and what it cannot do."""
+    return _block(
+        "<h1>lorahub</h1><p>Small adapters that judge claims, side by side on one base model, "
+        f"<code>{escape(base_id)}</code>. They read the wording of a claim and look nothing up.</p>"
+    )
 
 
 def bars(shares: Mapping[str, float]) -> str:
     """One labelled bar per label, the largest share first."""
-    rows = []
-    for label, share in sorted(shares.items(), key=lambda item: -item[1]):
-        rows.append(
-            f'<div class="lh-row"><span>{escape(label)}</span>'
-            f'<div class="lh-track" role="img" aria-label="{escape(label)}: {share:.0%}">'
-            f'<div class="lh-fill" style="width:{share:.1%}"></div></div>'
-            f'<span class="lh-number">{share:.0%}</span></div>'
-        )
-    return "".join(rows)
+    return "".join(
+        f'<div class="lh-row"><span>{escape(label)}</span><span>{share:.0%}</span>'
+        f'<div class="lh-track" aria-hidden="true"><div class="lh-fill" style="width:{share:.1%}"></div></div></div>'
+        for label, share in sorted(shares.items(), key=lambda item: -item[1])
+    )
 
 
 def part(title: str, label: str, shares: Mapping[str, float], *, base: bool) -> str:
-    """One system's answer: its name, its verdict and its bars."""
-    kind = "lh-part lh-base" if base else "lh-part"
-    return f'<div class="{kind}"><h3>{escape(title)}</h3><p class="lh-verdict">{escape(label)}</p>{bars(shares)}</div>'
+    """One system's answer: who answers, its verdict and its bars."""
+    return (
+        f'<div class="{"lh-base" if base else "lh-adapter"}"><p class="lh-note">{escape(title)}</p>'
+        f'<p class="lh-verdict">{escape(label)}</p>{bars(shares)}</div>'
+    )
 
 
 def card(name: str, parts: Sequence[str]) -> str:
-    """One adapter's card: its own answer, and under it the base's."""
-    return f'<section class="lh-card" aria-label="{escape(name)}">{"".join(parts)}</section>'
+    """One adapter's card: its own answer beside the base's, below it where there is no room."""
+    inside = f'<h3>{escape(name)}</h3><div class="lh-parts">{"".join(parts)}</div>'
+    return f'<section class="lh-card" aria-label="{escape(name)}">{inside}</section>'
 
 
-def grid(cards: Sequence[str], note: str) -> str:
-    """All cards side by side, one below the other on a phone."""
-    return f'<div class="lh-grid" aria-live="polite">{"".join(cards)}</div><p class="lh-note">{escape(note)}</p>'
+def grid(claim: str, cards: Sequence[str], notes: Iterable[str]) -> str:
+    """The claim and all cards side by side, one below the other on a phone."""
+    return _block(f'<h2>“{escape(claim)}”</h2><div class="lh-grid">{"".join(cards)}</div>' + _notes(notes))
 
 
-def message(text: str) -> str:
-    """A plain sentence in the place of results."""
-    return f'<p class="lh-note">{escape(text)}</p>'
+def message(*sentences: str) -> str:
+    """Plain sentences, in the place of results or under a field."""
+    return _block(_notes(sentences)) if sentences else ""
+
+
+def problem(sentence: str) -> str:
+    """What went wrong and what to do, in the place of results."""
+    return _block(f'<p class="lh-problem">{escape(sentence)}</p>')
+
+
+def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table with a row header, which scrolls by itself where the page is narrow."""
+    titles = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
+    body = "".join(
+        f'<tr><th scope="row">{escape(first)}</th>' + "".join(f"<td>{escape(cell)}</td>" for cell in rest) + "</tr>"
+        for first, *rest in rows
+    )
+    inside = f"<table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>"
+    # A region that scrolls must be reachable with the keyboard, and then it needs a name.
+    return _block(f'<div class="lh-scroll" role="region" aria-label="{escape(caption)}" tabindex="0">{inside}</div>')
+
+
+def facts(pairs: Mapping[str, str]) -> str:
+    """Names and values, a line each."""
+    lines = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in pairs.items())
+    return _block(f"<dl>{lines}</dl>")
+
+
+def pictures(pngs: Mapping[str, bytes]) -> str:
+    """Pictures by their description, inside the page: a run folder need not be served for them to be seen."""
+    figures = "".join(
+        f'<figure><img alt="{escape(name)}" src="data:image/png;base64,{base64.b64encode(png).decode()}"></figure>'
+        for name, png in pngs.items()
+    )
+    return _block(f'<div class="lh-grid">{figures}</div>')
+
+
+def title(text: str, sentence: str = "") -> str:
+    """A heading inside a tab, and what is to be said first under it."""
+    return _block(f"<h2>{escape(text)}</h2>" + (f"<p>{escape(sentence)}</p>" if sentence else ""))
+
+
+def _block(inside: str) -> str:
+    return f'<div class="lh">{inside}</div>'
+
+
+def _notes(sentences: Iterable[str]) -> str:
+    return "".join(f'<p class="lh-note">{escape(sentence)}</p>' for sentence in sentences)

@@ -1,57 +1,101 @@
-"""The tab *Runs*: finished runs as a table, and one run's card pictures and figures."""
+"""The tab *Runs*: finished runs as a table, and one run's facts, figures and pictures."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import gradio as gr
 
 from lorahub import records
-from lorahub.app.errors import shown
+from lorahub.app import errors, present
 from lorahub.records import RunRecord
 from lorahub.reports import tables
 
+# The pictures of a run folder, in reading order.
+PICTURES = {"confusion": "confusion matrix", "curve": "learning curve", "reliability": "reliability diagram"}
+Runs = dict[str, tuple[Path, RunRecord]]
 
-def build(root: Path, folders: list[Path]) -> None:
-    """Lay out the tab: the runs under `root` and those in `folders`."""
+
+def build(root: Path, folders: Iterable[Path] = ()) -> None:
+    """Lay out the tab: the runs in `folders` and those under `root`, as they are when the page is built."""
     found = gather(root, folders)
     if not found:
-        gr.Markdown(f"No finished run under `{root}`. Train one: `lorahub train`.")
+        gr.HTML(present.message(f"No finished run under {root}. Train one: lorahub train"))
         return
-    gr.Markdown("Macro F1 on each run's test split, with 95 % intervals. *Difference* is paired, on the same claims.")
-    gr.Dataframe(
-        value=[list(tables.run_row(record)) for record in found.values()],
-        headers=list(tables.RUNS_HEADER),
-        interactive=False,
-        wrap=True,
-        label="Finished runs",
+    listed = rows(found)
+    gr.HTML(
+        present.title("Finished runs")
+        + present.table("Finished runs", tables.RUNS_HEADER, listed)
+        + present.message(
+            "Before, best baseline and after: macro F1 on the run's test split. Difference: after less best baseline, "
+            "on the same claims. Square brackets: 95 % bootstrap intervals; with 0 inside, a difference is noise."
+        )
     )
     first = next(iter(found))
     choice = gr.Dropdown(list(found), value=first, label="Run")
-    details = gr.Markdown(describe(found[first]))
+    details = gr.HTML(describe(first, *found[first]))
 
     def show(name: str) -> str:
-        with shown():
-            return describe(found[name])
+        with errors.shown():
+            return describe(name, *found[name])
 
     choice.change(show, choice, details, api_visibility="private")
 
     def runs() -> list[dict[str, str]]:
         """List the finished runs with their headline figures on test."""
-        return [dict(zip(tables.RUNS_HEADER, tables.run_row(record), strict=True)) for record in found.values()]
+        return [dict(zip(tables.RUNS_HEADER, row, strict=True)) for row in listed]
 
     gr.api(runs, api_name="runs")
 
 
-def gather(root: Path, folders: list[Path]) -> dict[str, RunRecord]:
-    """Records by run name, newest first; a folder given outright comes before those under `root`."""
-    there = [records.load(folder) for folder in folders if (folder / records.FILE_NAME).exists()]
-    listed = [record for _, record in records.find(root)]
-    return {record.name: record for record in [*reversed(listed), *there]}
+def gather(root: Path, folders: Iterable[Path]) -> Runs:
+    """Folder and record by the folder's name, the given folders first, then those under `root`, newest first."""
+    given = [folder for folder in folders if (folder / records.FILE_NAME).exists()]
+    listed = [folder for folder, _ in records.find(root)]
+    found: Runs = {}
+    for folder in dict.fromkeys(folder.resolve() for folder in [*given, *listed]):
+        name, number = folder.name, 2
+        while name in found:
+            name, number = f"{folder.name}-{number}", number + 1
+        found[name] = (folder, records.load(folder))
+    return found
 
 
-def describe(record: RunRecord) -> str:
-    """One run in Markdown: verdict, results and per-label rows."""
-    labels = tables.markdown(("label", "precision", "recall", "F1", "claims"), tables.per_label(record))
-    return (
-        f"### {record.name}\n\n{tables.verdict(record)}\n\n"
-        f"{tables.markdown(tables.HEADER, tables.results(record))}\n\n{labels}"
+def rows(found: Runs) -> list[tuple[str, ...]]:
+    """The table of the runs, under the names by which the page knows them."""
+    return [(name, *tables.run_row(record)[1:]) for name, (_, record) in found.items()]
+
+
+def describe(name: str, folder: Path, record: RunRecord) -> str:
+    """One run: its verdict, facts, warnings, figures, pictures and labels."""
+    pngs = {
+        f"{name}: {words}": (folder / "plots" / f"{stem}.png").read_bytes()
+        for stem, words in PICTURES.items()
+        if (folder / "plots" / f"{stem}.png").exists()
+    }
+    return "".join(
+        (
+            present.title(name, tables.verdict(record)),
+            present.facts(facts(record)),
+            present.message(*(f"Reported while training: {text}" for text in record.happened.get("warnings", []))),
+            present.table("Results on test", tables.HEADER, tables.results(record)),
+            present.pictures(pngs) if pngs else present.message("This run has no pictures in its folder plots/."),
+            present.table("Labels", ("label", "precision", "recall", "F1", "claims"), tables.per_label(record)),
+        )
     )
+
+
+def facts(record: RunRecord) -> dict[str, str]:
+    """What was asked and what it took, in words."""
+    happened, environment, adapter = record.happened, record.environment, record.asked["adapter"]
+    claims = environment["data"]["rows"]
+    return {
+        "data": f"{environment['data']['id']}: " + ", ".join(f"{claims[split]:,} {split}" for split in claims),
+        "base": str(environment["base_id"]),
+        "method": f"{adapter['method']}, rank {adapter['rank']}, alpha {adapter['alpha']:g}",
+        "trained": f"{happened['trainable_parameters']:,} of {happened['total_parameters']:,} parameters "
+        f"({happened['trainable_parameters'] / happened['total_parameters']:.1%})",
+        "took": f"{happened['steps']:,} steps, {happened['epochs']:.1f} epochs, {happened['seconds']:,.0f} s "
+        f"on {environment['device']}; kept step {happened['best_step']:,}",
+        "seed": str(environment["seed"]),
+        "created": record.created.replace("T", " ").replace("+00:00", " UTC"),
+    }

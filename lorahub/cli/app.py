@@ -14,15 +14,22 @@ def register(app: typer.Typer) -> None:
 
 def serve(
     adapters: Annotated[
-        list[str] | None, typer.Argument(metavar="[ADAPTER...]", help="Run folders; default: all under runs/.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[ADAPTER...]",
+            envvar="LORAHUB_ADAPTERS",
+            help="Run folders; default: those under runs/ that share a base.",
+        ),
     ] = None,
-    base: Annotated[str | None, typer.Option(help="Base model; default: the first adapter's own.")] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 7860,
+    base: Annotated[
+        str | None, typer.Option(envvar="LORAHUB_BASE", help="Base model; default: the first adapter's own.")
+    ] = None,
+    host: Annotated[str, typer.Option(envvar="GRADIO_SERVER_NAME", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(envvar="GRADIO_SERVER_PORT", help="Port to listen on.", min=1, max=65535)] = 7860,
 ) -> None:
     """Open the app: a claim, and every adapter's answer beside the base's."""
     need("torch", extra="train")
     need("gradio", extra="app")
     from lorahub.app import build
 
-    build.launch(adapters or None, base=base, host=host, port=port)
+    build.launch(adapters, base=base, host=host, port=port, tell=typer.echo)

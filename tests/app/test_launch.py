@@ -1,0 +1,125 @@
+"""Starting and ending the app as a person does, and what is said when it cannot start."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@contextmanager
+def listening():
+    """A port in use, and the number of connections that came."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        came = []
+
+        def accept():
+            try:
+                while True:
+                    connection, _ = server.accept()
+                    came.append(connection.recv(200))
+                    connection.close()
+            except OSError:
+                return  # closed: the test is over
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield server.getsockname()[1], came
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", [["-m", "lorahub", "app"], ["app.py"]], ids=["command", "app.py"])
+def test_the_app_serves_within_15_seconds_calls_nobody_and_ends_on_ctrl_c(start, tiny_run, tiny_base):
+    port = free_port()
+    # The start is quiet only if nothing comes through the proxy that any client of the web would take.
+    with listening() as (proxy, came):
+        environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}
+        environment |= dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), f"http://127.0.0.1:{proxy}")
+        environment |= {"no_proxy": "127.0.0.1,localhost", "LORAHUB_ADAPTERS": str(tiny_run.folder)}
+        environment |= {"LORAHUB_BASE": str(tiny_base("bert")), "GRADIO_SERVER_PORT": str(port)}
+        app = subprocess.Popen(
+            [sys.executable, *start],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # A test runner in the background ignores SIGINT, and its children with it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+        try:
+            line = app.stdout.readline()
+            spent = psutil.Process(app.pid).cpu_times()
+            address = f"http://127.0.0.1:{port}/"
+            assert line == f"lorahub: tiny on tiny-bert: open {address} (Ctrl-C ends it)\n"
+            # Processor time: what else the machine is doing is not the app's doing.
+            assert spent.user + spent.system < 15
+            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(address) as page:
+                text = page.read().decode()
+            assert "fonts.googleapis.com" not in text
+            app.send_signal(signal.SIGINT)
+            out, err = app.communicate(timeout=30)
+        finally:
+            app.kill()
+    assert app.returncode == 0, err
+    assert out == "lorahub: the app has ended.\n"
+    assert "Traceback" not in err
+    assert came == []
+
+
+def test_app_py_is_short():
+    assert len((ROOT / "app.py").read_text(encoding="utf-8").splitlines()) <= 30
+
+
+def test_a_port_in_use_is_one_line(cli, tiny_run, tiny_base):
+    with listening() as (port, _):
+        code, out, err = cli("app", tiny_run.folder, "--base", tiny_base("bert"), "--port", port)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert f"127.0.0.1, port {port} (Address already in use)" in err
+    assert "--port" in err
+
+
+def test_no_run_yet_is_one_line_that_says_how_to_get_one(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = cli("app", "--port", free_port())
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert "lorahub train --data starter-wording" in err
+
+
+def test_runs_that_do_not_fit_are_left_out_with_the_reason(tiny_run, tiny_base, make_adapter, tmp_path):
+    from lorahub.app import build
+    from lorahub.errors import AdapterError
+
+    for name in ("good", "other-base", "damaged"):
+        shutil.copytree(tiny_run.folder, tmp_path / name)
+    config = tmp_path / "other-base" / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": "someone/else"}))
+    (tmp_path / "damaged" / "adapter_model.safetensors").write_bytes(b"no tensors")
+    engine, left_out = build.load(tmp_path, str(tiny_base("bert")))
+    assert list(engine.adapters) == ["good"]
+    assert len(left_out) == 2
+    reasons = "\n".join(left_out)
+    assert "other-base was trained on someone/else, but the loaded base is tiny-bert" in reasons
+    assert "damaged" in reasons
+    shutil.rmtree(tmp_path / "good")
+    with pytest.raises(AdapterError, match="can be shown"):
+        build.load(tmp_path, str(tiny_base("bert")))

@@ -1,0 +1,287 @@
+"""The page in a real browser and through gradio's own client, on a real server with tiny adapters."""
+
+import re
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+from conftest import sentences
+
+from lorahub.labels import LabelSet
+from lorahub.reports import tables
+
+ARTEFACTS = Path(__file__).parents[1] / "artefacts"
+CLAIM = "the vaccine may cause flu in the city"
+LONG = "supported by some people of the city but never by the doctors"
+HOSTILE = "<img src=x onerror=\"document.title='taken'\">${document.title='taken'} {{value}} **bold** &amp;"
+FLAGS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
+--disable-component-update --disable-sync""".split()
+SIZES = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
+
+browser = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_base, tiny_run, make_adapter):
+    """A run with its record and probe, and adapters without: of many labels, of long names, of hostile names."""
+    from lorahub.serving.engine import Engine
+
+    folders = [tiny_run.folder]
+    for name, names in {
+        "topics": ["city", "health", "money", "nature", "school", "traffic"],
+        "long-names-of-labels-and-of-the-adapter": [LONG, "refuted", "not enough evidence either way"],
+        "hostile": [HOSTILE, "plain"],
+    }.items():
+        folder = make_adapter("bert", labels=len(names), seed=len(name), name=name)
+        LabelSet(tuple(names)).save(folder)
+        folders.append(folder)
+    return Engine(str(tiny_base("bert")), folders)
+
+
+@pytest.fixture(scope="module")
+def address(engine, tiny_run):
+    """The real server, in this process."""
+    from lorahub.app import build
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    page = build.build(engine, root=tiny_run.folder.parent, folders=[], left_out=["old was trained on another base."])
+    yield build.serve(page, "127.0.0.1", port)
+    page.close(verbose=False)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A real Chromium; CI installs Debian's."""
+    from playwright.sync_api import sync_playwright
+
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("no Chromium on this machine: the page is not tested in a browser (apt-get install chromium)")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def visit(chromium, address):
+    """visit(size, theme) -> the page, loaded; a request to another host or a script error fails the test."""
+    contexts, problems = [], []
+
+    def go(size="desktop", theme="light"):
+        context = chromium.new_context(viewport=SIZES[size], has_touch=size == "phone")
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on(
+            "request",
+            lambda request: request.url.startswith((address, "data:", "blob:")) or problems.append(request.url),
+        )
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.goto(f"{address}?__theme={theme}")
+        page.get_by_role("textbox", name="Claim").wait_for()
+        return page
+
+    yield go
+    for context in contexts:
+        context.close()
+    assert not problems
+
+
+def shoot(page, name):
+    ARTEFACTS.mkdir(exist_ok=True)
+    page.wait_for_timeout(400)  # fades
+    page.screenshot(path=ARTEFACTS / f"{name}.png", full_page=True)
+
+
+def ask(page, claim):
+    page.get_by_role("textbox", name="Claim").fill(claim)
+    page.get_by_role("button", name="Check", exact=True).click()
+    page.get_by_role("heading", name=f"“{claim}”").wait_for()
+
+
+def verdicts(page):
+    """Adapter name -> the verdict lines of its card."""
+    return {
+        card.locator("h3").inner_text(): card.locator(".lh-verdict").all_inner_texts()
+        for card in page.locator(".lh-card").all()
+    }
+
+
+def expected(engine, claim):
+    found, base = engine.classify([claim]), engine.classify_base([claim])
+    return {name: [rows[0].label, *(row.label for row in base.get(name, []))] for name, rows in found.items()}
+
+
+def tab_to(page, selector, *, key="Tab"):
+    """Press Tab until an element that matches has the focus; a person would give up after 20."""
+    for _ in range(20):
+        page.keyboard.press(key)
+        if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+            return
+    pytest.fail(f"{selector} is not reached with {key}")
+
+
+def fits(page):
+    return page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
+@browser
+@pytest.mark.parametrize("send", ["button", "enter"])
+def test_every_adapters_verdict_stands_beside_the_bases(visit, engine, send):
+    page = visit()
+    if send == "button":
+        ask(page, CLAIM)
+    else:
+        page.get_by_role("textbox", name="Claim").fill(CLAIM)
+        page.keyboard.press("Enter")
+        page.get_by_role("heading", name=f"“{CLAIM}”").wait_for()
+    assert verdicts(page) == expected(engine, CLAIM)
+    assert re.search(r"4 adapters answered in \d+ ms on CPU", page.get_by_role("status", name="Answers").inner_text())
+    page.get_by_role("checkbox", name="hostile").uncheck()
+    ask(page, "doctors never say that")
+    assert set(verdicts(page)) == set(engine.adapters) - {"hostile"}
+
+
+@browser
+def test_what_is_missing_is_said_and_no_empty_result_shown(visit, engine):
+    page = visit()
+    answers = page.get_by_role("status", name="Answers")
+    ask(page, CLAIM)
+    page.get_by_role("textbox", name="Claim").fill("   ")
+    page.get_by_role("button", name="Check", exact=True).click()
+    answers.get_by_text("Type a claim first.").wait_for()
+    assert not page.locator(".lh-card").count()
+    shoot(page, "empty-claim")
+    for name in engine.adapters:
+        page.get_by_role("checkbox", name=name).uncheck()
+    page.get_by_role("textbox", name="Claim").fill(CLAIM)
+    page.keyboard.press("Enter")
+    answers.get_by_text("Choose at least one adapter.").wait_for()
+    assert not page.locator(".lh-card").count()
+
+
+@browser
+def test_what_looks_like_code_is_shown_as_text(visit, engine):
+    page = visit()
+    ask(page, HOSTILE)
+    assert verdicts(page) == expected(engine, HOSTILE)
+    assert HOSTILE in page.locator(".lh-card").last.inner_text()
+    assert page.title() == "lorahub"
+    assert not page.locator("img[src=x]").count()
+
+
+@browser
+def test_an_example_is_answered_with_one_click(visit):
+    page = visit("phone")
+    example = "Teachers deserve so much better than this."
+    page.get_by_text(example).click()
+    page.get_by_role("heading", name=f"“{example}”").wait_for()
+
+
+@browser
+def test_the_page_works_with_the_keyboard_alone(visit, engine):
+    page = visit()
+    page.keyboard.type(CLAIM)  # the field has the focus when the page opens
+    tab_to(page, "input[type=checkbox]")
+    page.keyboard.press("Space")  # the first adapter is left out
+    tab_to(page, "button.lh-check")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name=f"“{CLAIM}”").wait_for()
+    assert list(verdicts(page)) == list(engine.adapters)[1:]
+    tab_to(page, "[role=tab]", key="Shift+Tab")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="Finished runs").wait_for()
+
+
+@browser
+def test_runs_shows_the_table_and_one_runs_figures_and_pictures(visit, tiny_run):
+    page = visit()
+    page.get_by_role("tab", name="Runs").click()
+    table = page.get_by_role("region", name="Finished runs")
+    assert table.get_by_role("rowheader").all_inner_texts() == ["tiny"]
+    for figure in tables.run_row(tiny_run.record):
+        assert figure in table.inner_text()
+    results = page.get_by_role("region", name="Results on test").inner_text()
+    for row in tables.results(tiny_run.record):
+        for figure in row:
+            assert figure in results
+    for words in ("confusion matrix", "learning curve", "reliability diagram"):
+        picture = page.get_by_role("img", name=f"tiny: {words}")
+        assert picture.evaluate("image => image.complete && image.naturalWidth > 100")
+
+
+@browser
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_the_page_fits_the_screen(visit, size, theme):
+    page = visit(size, theme)
+    assert fits(page)
+    shoot(page, f"{size}-{theme}-opened")
+    ask(page, CLAIM)
+    assert fits(page)
+    shoot(page, f"{size}-{theme}-answers")
+    page.get_by_role("tab", name="Runs").click()
+    page.get_by_role("heading", name="Finished runs").wait_for()
+    assert fits(page)
+    shoot(page, f"{size}-{theme}-runs")
+
+
+@pytest.fixture(scope="module")
+def client(address):
+    from gradio_client import Client
+
+    return Client(address, verbose=False)
+
+
+def test_the_endpoint_answers_what_the_engine_answers(client, engine):
+    for claim in sentences(3, seed=5):
+        found = client.predict(claim, ["topics", "tiny"], "", api_name="/classify")
+        verdicts, base = engine.classify([claim], ["topics", "tiny"]), engine.classify_base([claim], ["tiny"])
+        assert list(found["adapters"]) == ["topics", "tiny"]
+        for name, systems in found["adapters"].items():
+            assert systems["adapter"]["label"] == verdicts[name][0].label
+            assert systems["adapter"]["calibrated"] == pytest.approx(verdicts[name][0].calibrated, abs=1e-5)
+            assert systems["adapter"]["probabilities"] == pytest.approx(verdicts[name][0].probabilities, abs=1e-5)
+        assert found["adapters"]["topics"]["base"] is None
+        assert found["adapters"]["tiny"]["base"]["label"] == base["tiny"][0].label
+
+
+def test_the_endpoint_takes_evidence(client, engine):
+    claim, evidence = "the vaccine cures flu", "doctors say that it never was in the study"
+    found = client.predict(claim, ["tiny"], evidence, api_name="/classify")
+    alone = client.predict(claim, ["tiny"], "", api_name="/classify")
+    wanted = engine.classify([claim], ["tiny"], evidence=[evidence])["tiny"][0]
+    assert found["adapters"]["tiny"]["adapter"]["calibrated"] == pytest.approx(wanted.calibrated, abs=1e-5)
+    assert found["adapters"] != alone["adapters"]
+
+
+@pytest.mark.parametrize(
+    ("claim", "adapters", "words"),
+    [
+        (" ", ["tiny"], "Type a claim first."),
+        (CLAIM, [], "Choose at least one adapter."),
+        (CLAIM, ["nobody"], "no adapter 'nobody' is loaded; loaded: tiny, topics"),
+    ],
+)
+def test_the_endpoint_says_what_is_wrong(client, claim, adapters, words):
+    from gradio_client.exceptions import AppError
+
+    with pytest.raises(AppError, match=re.escape(words)):
+        client.predict(claim, adapters, "", api_name="/classify")
+
+
+def test_the_endpoints_are_named_and_described(client, tiny_run):
+    named = client.view_api(return_format="dict")["named_endpoints"]
+    assert set(named) == {"/classify", "/runs"}
+    assert all(endpoint["description"] for endpoint in named.values())
+    assert [parameter["parameter_name"] for parameter in named["/classify"]["parameters"]] == [
+        "claim",
+        "adapters",
+        "evidence",
+    ]
+    found = client.predict(api_name="/runs")
+    assert found == [dict(zip(tables.RUNS_HEADER, tables.run_row(tiny_run.record), strict=True))]
