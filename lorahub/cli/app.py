@@ -16,7 +16,7 @@ def serve(
     adapters: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[ADAPTER...]",
+            metavar="ADAPTER",
             envvar="LORAHUB_ADAPTERS",
             help="Run folders; default: those under runs/ that share a base.",
         ),
