@@ -193,7 +193,8 @@ class Hub:
         if status == "cut":
             return Response(b"", headers={"Content-Length": "100"})
         headers = {"X-Error-Message": f"injected {status}", **headers}
-        return JSONResponse({"error": f"injected {status}"}, status_code=status, headers=headers)
+        body = {"error": f"injected {status}", "url": f"{self.url}/injected/{status}"}
+        return JSONResponse(body, status_code=status, headers=headers)
 
     def fault(self, method, path):
         for fault in self.faults:

@@ -66,11 +66,12 @@ def call(request: Callable[[], Answer], *, doing: str) -> Answer:
     for attempt in range(1, TRIES + 1):
         try:
             return request()
-        except Exception as error:  # huggingface_hub, its HTTP library and its validators share no base class
+        except Exception as raised:  # huggingface_hub, its HTTP library and its validators share no base class
+            error = _cause(raised)
             status = _status(error)
             heals = status in _HEALING or (_is_http(error) and type(error).__name__ in _HEALING_ERRORS)
             if status is None and not _is_http(error) and not _is_hub(error):
-                raise
+                raise raised
             if not heals or attempt == TRIES or time.monotonic() - started > _PATIENCE:
                 raise HubError(_explain(error, status, doing, attempt), status=status) from error
             wait = _wait(error, attempt)
@@ -82,6 +83,12 @@ def call(request: Callable[[], Answer], *, doing: str) -> Answer:
 def redact(text: str) -> str:
     """The text without anything that looks like a token."""
     return _TOKEN.sub("(token)", text)
+
+
+def _cause(error: Exception) -> Exception:
+    """The failure itself: huggingface_hub wraps that of a single file's upload into a RuntimeError."""
+    inner = error.__cause__
+    return inner if isinstance(error, RuntimeError) and isinstance(inner, Exception) else error
 
 
 def _status(error: Exception) -> int | None:

@@ -21,6 +21,10 @@ METRICS: dict[str, tuple[str, str, dict[str, Any] | None]] = {
     "ece": ("ece", "Expected calibration error", None),
 }
 
+# Keys that follow from the record alone; a person's licence, language, tags and other keys are kept.
+WRITTEN = ("library_name", "base_model", "base_model_relation", "pipeline_tag", "datasets", "metrics", "label_names",
+           "model-index")  # fmt: skip
+
 
 def card_data(record: RunRecord, *, licence: str | None = None, language: str | None = None) -> "ModelCardData":
     """Return the front matter; `licence` and `language` stand in where the data is none of the named sets.

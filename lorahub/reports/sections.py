@@ -20,20 +20,25 @@ def merge(old: str, new: str) -> str:
     gets them at the end.
     """
     fresh = {match[1]: match[0] for match in _SECTION.finditer(new)}
-    body = _SECTION.sub(lambda match: fresh.get(match[1], ""), _body(old))
+    text = _SECTION.sub(lambda match: fresh.get(match[1], ""), body(old))
     before = None
     for name, section in fresh.items():
-        if section not in body:
-            place = body.index(fresh[before]) + len(fresh[before]) if before else len(body)
-            gap = "" if place == 0 or body[:place].endswith("\n\n") else "\n"
-            body = f"{body[:place]}{gap}{section}{body[place:]}"
+        if section not in text:
+            place = text.index(fresh[before]) + len(fresh[before]) if before else len(text)
+            gap = "" if place == 0 or text[:place].endswith("\n\n") else "\n"
+            text = f"{text[:place]}{gap}{section}{text[place:]}"
         before = name
-    return f"---\n{_dump(_join(front_matter(old), front_matter(new)))}---\n{body}"
+    return compose(join(front_matter(old), front_matter(new)), text)
+
+
+def compose(matter: dict[str, Any], text: str) -> str:
+    """A card of this metadata and this text."""
+    return f"---\n{yaml.safe_dump(matter, sort_keys=False, allow_unicode=True, width=1000)}---\n{text}"
 
 
 def own(card: str) -> str:
     """What a person wrote: the body without the marked sections."""
-    return re.sub(r"\n{2,}", "\n\n", _SECTION.sub("", _body(card))).strip()
+    return re.sub(r"\n{2,}", "\n\n", _SECTION.sub("", body(card))).strip()
 
 
 def front_matter(card: str) -> dict[str, Any]:
@@ -46,18 +51,15 @@ def front_matter(card: str) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def _body(card: str) -> str:
+def body(card: str) -> str:
+    """A card without its metadata."""
     return _MATTER.sub("", card, count=1)
 
 
-def _join(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """Our keys win, other keys stay, tags come together."""
+def join(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """The metadata of both: where both have a key `new` wins, but tags come together."""
     joined = {**new, **{key: value for key, value in old.items() if key not in new}}
     theirs = old.get("tags")
     if isinstance(theirs, list):
         joined["tags"] = list(dict.fromkeys([*new.get("tags", []), *map(str, theirs)]))
     return joined
-
-
-def _dump(values: dict[str, Any]) -> str:
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=1000)
