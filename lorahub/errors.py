@@ -28,6 +28,18 @@ class AdapterError(LorahubError):
     """An adapter or run folder is incomplete, damaged or does not fit its base."""
 
 
+class HubError(LorahubError):
+    """The Hub cannot be reached or refuses; `status` is the HTTP status where there was an answer."""
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class PublishError(LorahubError):
+    """A run cannot be published as it is, or what it would replace should not be."""
+
+
 class TrainingError(LorahubError):
     """Training cannot go on: the loss is not a number, or nothing is trainable."""
 

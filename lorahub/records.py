@@ -81,6 +81,17 @@ def load(folder: Path) -> RunRecord:
     return RunRecord(**{key: value for key, value in values.items() if key in known})
 
 
+def locate(identifier: str | Path) -> Path:
+    """The folder of a run on this machine: a path, or the name of a run under `runs/`; raises AdapterError."""
+    folder = Path(identifier)
+    if folder.is_dir():
+        return folder
+    under_runs = Path("runs") / folder
+    if len(folder.parts) == 1 and under_runs.is_dir():
+        return under_runs
+    raise AdapterError(f"there is no adapter folder {str(identifier)!r}. `lorahub runs` lists the runs that exist.")
+
+
 def find(root: Path) -> list[tuple[Path, RunRecord]]:
     """The finished runs directly under `root`, newest first; folders without a record are passed over."""
     runs = [(path.parent, load(path.parent)) for path in root.glob(f"*/{FILE_NAME}")]

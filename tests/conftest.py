@@ -5,9 +5,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hub_fixtures import hub, program  # noqa: F401 - fixtures of this name
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 LONG = bool(os.environ.get("LORAHUB_LONG"))

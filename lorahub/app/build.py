@@ -11,7 +11,6 @@ import gradio as gr
 from lorahub import records
 from lorahub.app import check, present, runs
 from lorahub.errors import AdapterError, ConfigError
-from lorahub.models import adapters as adapter_files
 from lorahub.serving.engine import Engine
 
 log = logging.getLogger(__name__)
@@ -35,7 +34,7 @@ def launch(
     """
     # Before the base, which takes seconds.
     _check_free(host, port)
-    folders = [adapter_files.locate(adapter) for adapter in adapters or ()]
+    folders = [records.locate(adapter) for adapter in adapters or ()]
     engine, left_out = (Engine(base, folders), []) if folders else load(RUNS, base)
     for reason in left_out:
         log.warning("left out: %s", reason)

@@ -21,7 +21,7 @@ def runs(
     from lorahub.cli import show
     from lorahub.reports import tables
 
-    found = [(Path(name), records.load(Path(name))) for name in names] if names else records.find(root)
+    found = [(folder, records.load(folder)) for folder in map(records.locate, names)] if names else records.find(root)
     if as_json:
         show.as_json([record.to_dict() for _, record in found])
         return

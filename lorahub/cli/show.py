@@ -90,6 +90,13 @@ def training_progress(*, quiet: bool) -> Iterator["Watcher"]:
         yield Watcher(on_stage=on_stage, on_step=on_step)
 
 
+def hub_progress(*, quiet: bool) -> None:
+    """Let huggingface_hub show its own bars for up- and downloads, or not: never where stderr is no terminal."""
+    from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
+
+    (disable_progress_bars if quiet or not Console(stderr=True).is_terminal else enable_progress_bars)()
+
+
 def counting(description: str, *, quiet: bool) -> Progress:
     """A bar for work whose total may be unknown."""
     console = Console(stderr=True)

@@ -12,7 +12,9 @@ FALLBACK = "starter-wording"
 
 @dataclass(frozen=True, kw_only=True)
 class NamedSet:
-    """One row of the table. `labels` are in id order; `label_map` turns class indexes into names."""
+    """One row of the table. `labels` are in id order; `label_map` turns class indexes into names;
+    `licence` and `language` are the Hub's ids for them.
+    """
 
     name: str
     hub_id: str | None = None
@@ -24,6 +26,7 @@ class NamedSet:
     label_map: Mapping[str, str] = field(default_factory=dict)
     drop_labels: tuple[str, ...] = ()
     licence: str = ""
+    language: str = "en"
 
 
 def _indexes(*names: str) -> Mapping[str, str]:

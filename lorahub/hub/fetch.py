@@ -68,7 +68,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _snapshot(identifier: str, revision: str | None) -> Resolved:
-    from huggingface_hub import snapshot_download  # noqa: PLC0415 - not needed for the embedded base
+    from huggingface_hub import snapshot_download
 
     try:
         folder = Path(snapshot_download(identifier, revision=revision, allow_patterns=_PATTERNS))

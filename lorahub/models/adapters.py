@@ -237,14 +237,3 @@ def _check_label_count(folder: Path, labels: LabelSet, heads: dict[str, dict[str
             f"{folder}: labels.json names {len(labels)} labels, but no head has that many outputs "
             f"(found {sorted(widths)}). They are from different runs: restore both or train again."
         )
-
-
-def locate(identifier: str | Path) -> Path:
-    """The folder of an adapter: a path, or the name of a run under `runs/`."""
-    folder = Path(identifier)
-    if folder.is_dir():
-        return folder
-    under_runs = Path("runs") / folder
-    if len(folder.parts) == 1 and under_runs.is_dir():
-        return under_runs
-    raise AdapterError(f"there is no adapter folder {str(identifier)!r}. `lorahub runs` lists the runs that exist.")

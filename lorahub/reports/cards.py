@@ -1,35 +1,42 @@
 """The card: README.md of a run folder, written from its record and nothing else.
 
-In: a RunRecord. Out: Markdown with front matter. Nobody types a number into a card.
+In: a RunRecord. Out: Markdown with front matter, publishable as it is. Nobody types a number into a card; what a person
+writes around the marked sections is kept by `sections.merge`.
 """
 
 from pathlib import Path
 from string import Template
 from typing import Any
 
-import yaml
-
 from lorahub import config
 from lorahub.records import RunRecord
-from lorahub.reports import tables
+from lorahub.reports import metadata, tables
 
+FILE_NAME = "README.md"
 _TEMPLATE = Path(__file__).parent.parent / "templates" / "card.md"
 # A recall measured on fewer claims than this has an interval wider than about +-15 points.
 _SMALL_CLASS = 50
+_LOW_RECALL = 0.3
+_OFTEN_MIXED_UP = 0.3
 _HIGH_ECE = 0.1
+_METHODS = {"lora": "LoRA", "qlora": "QLoRA", "dora": "DoRA", "rslora": "rsLoRA", "ia3": "IA3"}
 EXAMPLE = "Vitamin D supplements cut the risk of respiratory infections by a third."
+EXAMPLE_EVIDENCE = "A review of 25 trials found fewer infections among people who took vitamin D every day."
 
 
-def render(record: RunRecord) -> str:
-    """Return the whole card."""
-    adapter = record.results["test"]["adapter"]
-    environment = record.environment
+def render(
+    record: RunRecord, *, repo: str | None = None, licence: str | None = None, language: str | None = None
+) -> str:
+    """Return the whole card; its snippets load the adapter from `repo`, or from the card's own folder without one.
+
+    `licence` and `language` are Hub ids such as mit and en; without them those of a named data set stand.
+    """
     asked = config.from_dict(record.asked)
-    revision = environment.get("base_revision")
+    found = metadata.card_data(record, licence=licence, language=language)
     return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
-        front_matter=yaml.safe_dump(_front_matter(record), sort_keys=False, allow_unicode=True),
+        front_matter=f"{found.to_yaml(line_break=chr(10))}\n",
         name=record.name,
-        summary=_summary(record),
+        summary=_summary(record, english=found.language == "en"),
         verdict=tables.verdict(record),
         labels="\n".join(f"{index}. `{name}`" for index, name in enumerate(record.labels)),
         results=tables.markdown(tables.HEADER, tables.results(record)),
@@ -38,37 +45,21 @@ def render(record: RunRecord) -> str:
         per_label=tables.markdown(("label", "precision", "recall", "F1", "claims"), tables.per_label(record)),
         curve="![Learning curve](plots/curve.png)" if record.happened.get("curve") else "",
         training=_training(record, asked),
-        data=_data(environment["data"]),
-        limits="\n".join(f"- {line}" for line in _limits(record, adapter)),
-        example=EXAMPLE,
-        base_id=environment["base_id"],
-        base_revision=repr(revision) if revision else "None",
-        bias_note=_bias_note(environment),
+        data=_data(record),
+        limits="\n".join(f"- {line}" for line in _limits(record, record.results["test"]["adapter"])),
+        **_use(record, asked, repo),
     )
 
 
-def _front_matter(record: RunRecord) -> dict[str, Any]:
-    data = record.environment["data"]
-    matter: dict[str, Any] = {
-        "library_name": "peft",
-        "base_model": record.environment["base_id"],
-        "base_model_relation": "adapter",
-        "pipeline_tag": "text-classification",
-        "language": "en",
-        "metrics": ["accuracy", "f1"],
-        "tags": ["lora", "lorahub", "text-classification"],
-    }
-    if data["kind"] == "hub":
-        matter["datasets"] = [data["id"]]
-    return matter
-
-
-def _summary(record: RunRecord) -> str:
-    environment, names = record.environment, ", ".join(record.labels)
+def _summary(record: RunRecord, *, english: bool) -> str:
+    environment, names = record.environment, ", ".join(f"`{name}`" for name in record.labels)
+    claims = "English claims" if english else "claims"
+    method = record.asked["adapter"]["method"]
     return (
-        f"A {record.asked['adapter']['method']} adapter for `{environment['base_id']}` that sorts English claims into "
-        f"{names}. It was trained with lorahub on `{environment['data']['id']}`; it reads the wording of a claim and "
-        "looks nothing up, so its answer is a reason to check, not a fact."
+        f"A {_METHODS.get(method, method)} adapter for `{environment['base_id']}` that sorts {claims} into "
+        f"{names}. It was trained with lorahub on `{environment['data']['id']}`. It is for people who sort many claims "
+        "before somebody reads them. It reads the wording of a claim and looks nothing up, so its answer is a reason "
+        "to check, not a fact, and no ground for removing or ranking what somebody said."
     )
 
 
@@ -80,27 +71,40 @@ def _training(record: RunRecord, asked: config.Config) -> str:
         f"({happened['trainable_parameters'] / happened['total_parameters']:.1%})",
         f"- {happened['steps']:,} steps, {happened['epochs']:.1f} epochs, {happened['seconds']:.0f} s on "
         f"{record.environment['device']}; kept step {happened['best_step']:,} by validation {asked.train.metric}",
-        f"- base revision `{record.environment.get('base_revision')}`, seed {asked.train.seed}",
+        f"- base `{record.environment['base_id']}`, {_revision(record)}, seed {asked.train.seed}",
         "- settings that differ from lorahub's defaults: "
         + (", ".join(f"`{name}={value}`" for name, value in changed.items()) or "none"),
     ]
     return "\n".join(lines)
 
 
-def _data(data: dict[str, Any]) -> str:
+def _revision(record: RunRecord) -> str:
+    revision = record.environment.get("base_revision")
+    return f"revision `{revision}`" if revision else "a folder without a revision"
+
+
+def _data(record: RunRecord) -> str:
+    data, named = record.environment["data"], metadata.named_set(record)
     rows = [(name, f"{data['rows'][name]:,}", f"`{digest}`") for name, digest in data["sha256"].items()]
     revision = f", revision `{data['revision']}`" if data["revision"] else ""
+    hub_id = named.hub_id if named else None
+    origin = f" The Hub has it as [{hub_id}](https://hf.co/datasets/{hub_id})." if hub_id else ""
     table = tables.markdown(("split", "claims", "sha256"), rows)
-    return f"`{data['id']}` ({data['kind']}{revision}).\n\n{table}"
+    return (
+        f"`{data['id']}` ({data['kind']}{revision}).{origin} A split's sha256 covers its texts and label names in "
+        f"order, whatever the file's format.\n\n{table}"
+    )
 
 
 def _limits(record: RunRecord, adapter: dict[str, Any]) -> list[str]:
+    """Sentences that follow from the figures."""
     lines = []
-    for name, row in adapter["per_label"].items():
+    for place, (name, row) in enumerate(adapter["per_label"].items()):
         if row["support"] < _SMALL_CLASS:
             lines.append(f"`{name}` has {row['support']} test claims: its recall of {row['recall']:.2f} is uncertain.")
-        if row["recall"] < 0.3:
+        if row["recall"] < _LOW_RECALL:
             lines.append(f"It finds {row['recall']:.0%} of the `{name}` claims: absence of that answer means little.")
+        lines += _mixed_up(record.labels, place, adapter["confusion"][place])
     if adapter["ece"] > _HIGH_ECE:
         lines.append(f"Confidence is off by {adapter['ece']:.2f} on average: do not read it as a probability.")
     lines += [f"Reported while training: {text}" for text in record.happened.get("warnings", [])]
@@ -108,7 +112,43 @@ def _limits(record: RunRecord, adapter: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _bias_note(environment: dict[str, Any]) -> str:
-    if not environment.get("calibration", {}).get("bias"):
-        return ""
-    return "\nThe table's labels add the bias in `calibration.json` to these logits before the arg max.\n"
+def _mixed_up(labels: list[str], place: int, answers: list[int]) -> list[str]:
+    """A sentence where one wrong label takes a large share of a label's claims."""
+    wrong = max((other for other in range(len(labels)) if other != place), key=lambda other: answers[other])
+    if not sum(answers) or answers[wrong] / sum(answers) < _OFTEN_MIXED_UP:
+        return []
+    return [f"It calls {answers[wrong]} of {sum(answers)} `{labels[place]}` claims `{labels[wrong]}`."]
+
+
+def _use(record: RunRecord, asked: config.Config, repo: str | None) -> dict[str, str]:
+    """What the snippets are filled with."""
+    environment = record.environment
+    revision, pair = environment.get("base_revision"), asked.data.evidence is not None
+    libraries = ["import json", "", "import torch"]
+    libraries += ["from huggingface_hub import hf_hub_download"] if repo else []
+    libraries += ["from peft import PeftModel"]
+    libraries += ["from transformers import AutoModelForSequenceClassification, AutoTokenizer"]
+    labels_file = f'hf_hub_download("{repo}", "labels.json")' if repo else '"labels.json"'
+    notes = []
+    if environment.get("calibration", {}).get("bias"):
+        notes.append("The table's labels add the bias in `calibration.json` to these logits before the arg max.")
+    if environment.get("base_origin") == "folder" and not revision:
+        notes.append(
+            f"`{environment['base_id']}` was a folder on the machine that trained: give its path in its place."
+        )
+    return {
+        "example": EXAMPLE,
+        "second_flag": f' --evidence "{EXAMPLE_EVIDENCE}"' if pair else "",
+        "second_text": f'["{EXAMPLE_EVIDENCE}"], ' if pair else "",
+        "truncation": 'truncation="only_second"' if pair else "truncation=True",
+        # The resolved length stands first in its reason; the base may take less than was asked for.
+        "max_length": environment.get("reasons", {}).get("max_length", str(asked.base.max_length)).split()[0],
+        "adapter": repo or ".",
+        "where": "" if repo else ", from this folder",
+        "base_flag": f" --base {environment['base_id']}" if repo else "",
+        "imports": "\n".join(libraries),
+        "read_labels": f'with open({labels_file}, encoding="utf-8") as file:\n    labels = json.load(file)',
+        "base_id": environment["base_id"],
+        "base_revision": f'"{revision}"' if revision else "None",
+        "notes": "".join(f"\n{note}\n" for note in notes).rstrip("\n"),
+    }

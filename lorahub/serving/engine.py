@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lorahub import records
 from lorahub.config import BaseConfig
 from lorahub.data.batches import encode
 from lorahub.errors import AdapterError, ConfigError
@@ -67,7 +68,7 @@ class Engine:
         config: BaseConfig | None = None,
     ) -> None:
         # Before the base, which takes longer.
-        loaded = [adapter_files.load(adapter_files.locate(adapter)) for adapter in adapters]
+        loaded = [adapter_files.load(records.locate(adapter)) for adapter in adapters]
         settings = config or BaseConfig()
         if base is not None:
             settings = replace(settings, id=base)
@@ -108,7 +109,7 @@ class Engine:
 
     def add(self, *adapters: str | Path) -> list[str]:
         """Load adapters and return the names under which they answer; a folder's name, numbered where it is taken."""
-        return self._add([adapter_files.load(adapter_files.locate(adapter)) for adapter in adapters])
+        return self._add([adapter_files.load(records.locate(adapter)) for adapter in adapters])
 
     def _add(self, loaded: Sequence[Adapter]) -> list[str]:
         for adapter in loaded:

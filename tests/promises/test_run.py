@@ -70,8 +70,9 @@ def test_stored_predictions_give_the_stored_figures(tiny_run):
 
 def test_the_cards_own_snippet_runs_and_agrees_with_the_probe(tiny_run, tiny_base, capsys, monkeypatch):
     card = (tiny_run.folder / "README.md").read_text(encoding="utf-8")
-    code = re.search(r"```python\n(.*?)```", card, re.S).group(1).replace("FOLDER", str(tiny_run.folder))
+    code = re.search(r"```python\n(.*?)```", card, re.S).group(1)
     code = code.replace('"tiny-bert"', repr(str(tiny_base("bert"))))
+    monkeypatch.chdir(tiny_run.folder)
     rows = json.loads((tiny_run.folder / "probe.json").read_text(encoding="utf-8"))
     example = re.search(r'tokenizer\(\["(.*?)"\]', code).group(1)
     scope: dict = {}

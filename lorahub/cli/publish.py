@@ -1,0 +1,143 @@
+"""`lorahub push` and `lorahub card`: what goes out to the Hub."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from lorahub.publish.push import Plan
+
+Token = Annotated[
+    str | None, typer.Option(help="Access token; default: the login (`hf auth login` or HF_TOKEN).", show_default=False)
+]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="Run folder, or a name under runs/.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    app.command()(push)
+    app.command()(card)
+
+
+def push(
+    run: Run,
+    repo: Annotated[
+        str | None, typer.Argument(metavar="[USER/NAME]", help="Repository; default: your own, named after the run.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead of a commit.")] = False,
+    revision: Annotated[str, typer.Option(help="Branch to push to; made where it does not exist.")] = "main",
+    message: Annotated[str | None, typer.Option(help="Commit message.")] = None,
+    collection: Annotated[str | None, typer.Option(help="Collection to add the repository to, by its slug.")] = None,
+    base_id: Annotated[
+        str | None, typer.Option(help="Where a base that was a local folder is on the Hub: USER/NAME[@REVISION].")
+    ] = None,
+    licence: Annotated[str | None, typer.Option("--license", help="Licence for the card, as in apache-2.0.")] = None,
+    language: Annotated[str | None, typer.Option(help="Language for the card, as in en.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is newer or unknown on the Hub.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show files, sizes and card; send nothing.")] = False,
+    token: Token = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Publish a run on the Hub, with its evidence, in one commit."""
+    from lorahub import records
+    from lorahub.cli import show
+    from lorahub.publish import push as publishing
+
+    options = publishing.Options(
+        repo=repo,
+        private=private,
+        create_pr=create_pr,
+        revision=revision,
+        message=message,
+        collection=collection,
+        base_id=base_id,
+        licence=licence,
+        language=language,
+        force=force,
+        token=token,
+    )
+    show.hub_progress(quiet=as_json)
+    plan = publishing.plan(records.locate(run), options)
+    if dry_run:
+        show.as_json(_as_dict(plan)) if as_json else _show_plan(plan)
+        return
+    for line in (*plan.worse, *plan.notes):
+        typer.echo(f"note: {line}.", err=True)
+    if plan.changed and not as_json:
+        typer.echo(f"sending {len(plan.changed)} files, {_size(plan.bytes_to_send)}, to {plan.remote.repo}", err=True)
+    done = publishing.send(plan)
+    if as_json:
+        show.as_json({**vars(done), "worse": plan.worse, "notes": plan.notes})
+    elif not plan.changed and not plan.deleted:
+        typer.echo(f"{done.url} has all of this already: no new commit.")
+    else:
+        where = done.pull_request or f"{done.url} at {done.commit}"
+        typer.echo(f"published {len(done.sent)} files ({_size(done.bytes_sent)}) as {where}")
+        typer.echo(f"  try it:  lorahub verify {done.repo}")
+
+
+def card(
+    run: Run,
+    write: Annotated[bool, typer.Option("--write", help="Rewrite README.md of the run; your own words stay.")] = False,
+    repo: Annotated[
+        str | None, typer.Option(help="USER/NAME that the snippets load from; default: the folder itself.")
+    ] = None,
+    licence: Annotated[str | None, typer.Option("--license", help="Licence for the card, as in apache-2.0.")] = None,
+    language: Annotated[str | None, typer.Option(help="Language for the card, as in en.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: card and metadata.")] = False,
+) -> None:
+    """Print a run's card, written anew from its record, or rewrite it in place."""
+    from lorahub import atomic, records
+    from lorahub.cli import show
+    from lorahub.reports import cards, sections
+
+    folder = records.locate(run)
+    path = folder / cards.FILE_NAME
+    fresh = cards.render(records.load(folder), repo=repo, licence=licence, language=language)
+    text = sections.merge(path.read_text(encoding="utf-8"), fresh) if path.is_file() else fresh
+    if write:
+        atomic.write_text(path, text)
+    if as_json:
+        show.as_json({"card": text, "metadata": sections.front_matter(text)})
+    else:
+        typer.echo(f"{path} is rewritten." if write else text)
+
+
+def _as_dict(plan: "Plan") -> dict[str, Any]:
+    return {
+        "repo": plan.remote.repo,
+        "revision": plan.options.revision,
+        "exists": plan.remote.head is not None,
+        "files": [
+            {"path": path, "bytes": plan.export.size(path), "state": _state(plan, path)} for path in plan.export.files
+        ],
+        "deleted": plan.deleted,
+        "bytes_to_send": plan.bytes_to_send,
+        "worse": plan.worse,
+        "notes": plan.notes,
+        "card": plan.card,
+    }
+
+
+def _show_plan(plan: "Plan") -> None:
+    from lorahub.cli import show
+
+    rows = [(path, _size(plan.export.size(path)), _state(plan, path)) for path in plan.export.files]
+    rows += [(path, "", "would be deleted") for path in plan.deleted]
+    state = "exists" if plan.remote.head else "would be created"
+    show.table(("file", "size", ""), rows, title=f"{plan.remote.repo} ({state}), branch {plan.options.revision}")
+    typer.echo(f"  {len(plan.changed)} files, {_size(plan.bytes_to_send)}, would be sent; nothing was.")
+    for line in (*plan.worse, *plan.notes):
+        typer.echo(f"  note: {line}.")
+    typer.echo(f"\n{plan.card}")
+
+
+def _state(plan: "Plan", path: str) -> str:
+    if path not in plan.changed:
+        return "unchanged"
+    return "changed" if path in plan.remote.hashes else "new"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"

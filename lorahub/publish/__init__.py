@@ -1,0 +1,1 @@
+"""What goes out to the Hub, with its evidence."""

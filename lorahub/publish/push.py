@@ -1,0 +1,232 @@
+"""`lorahub push`: a run folder becomes one commit on the Hub, or nothing does.
+
+In: a run folder and `Options`. `plan` only reads: it decides what would change and refuses what should not be replaced.
+`send` makes the commit from that plan, on top of the commit that the plan has seen. What is on the Hub already is not
+sent again, and a folder without a change makes no commit.
+"""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lorahub import atomic
+from lorahub.errors import PublishError
+from lorahub.hub import client, safety
+from lorahub.publish import export, guard, remote
+from lorahub.publish.export import CARD_FILE, Export
+from lorahub.publish.published import Published
+from lorahub.publish.remote import Remote
+from lorahub.reports import cards, metadata, sections
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitInfo
+
+MAIN = "main"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the person asked for; `repo` is `user/name`, a name of their own, or None for the run's own name."""
+
+    repo: str | None = None
+    private: bool = False
+    create_pr: bool = False
+    revision: str = MAIN
+    message: str | None = None
+    collection: str | None = None
+    base_id: str | None = None
+    licence: str | None = None
+    language: str | None = None
+    force: bool = False
+    token: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a push would do: `changed` files are sent, `deleted` ones removed, the others are there already."""
+
+    folder: Path
+    options: Options
+    remote: Remote
+    export: Export
+    card: str
+    changed: list[str]
+    deleted: list[str]
+    worse: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def bytes_to_send(self) -> int:
+        """Bytes of the files that are not on the Hub yet."""
+        return sum(self.export.size(path) for path in self.changed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pushed:
+    """Where it is now. `commit` is unchanged from before where there was nothing to send."""
+
+    repo: str
+    commit: str
+    url: str
+    pull_request: str | None
+    sent: list[str]
+    bytes_sent: int
+
+
+def plan(folder: Path, options: Options) -> Plan:
+    """Decide what a push of `folder` would do; nothing is sent.
+
+    Raises AdapterError where the run is unfinished or would not load, PublishError where it must not be published as it
+    is or would replace what this run does not know, HubError where the Hub refuses.
+    """
+    memory = Published.load(folder)
+    found = export.collect(folder, base_id=options.base_id or memory.base_id, token=options.token)
+    safety.refuse(safety.local(folder), str(folder))
+    repo = _repository(options, found.record.name)
+    there = remote.look(repo, options.revision, token=options.token)
+    known = memory.commits.get(f"{repo}@{options.revision}")
+    if not options.force and not options.create_pr:
+        guard.check(there, found, known=known, token=options.token)
+    card = _card(folder, found, there, options, known=known)
+    found.files[CARD_FILE] = card.encode()
+    export.scan(found, folder)
+    changed = [
+        path
+        for path in found.files
+        if path not in there.hashes or there.hashes[path] not in remote.local_hashes(found.read(path))
+    ]
+    published = {path for path in there.hashes if any(Path(path).match(pattern) for pattern in export.PUBLISHED)}
+    return Plan(
+        folder=folder,
+        options=options,
+        remote=there,
+        export=found,
+        card=card,
+        changed=changed,
+        deleted=sorted(published - set(found.files)),
+        worse=guard.worse(found.record, there.record),
+        notes=_notes(card, there, options),
+    )
+
+
+def send(made: Plan) -> Pushed:
+    """Carry out a plan: repository and branch where they are missing, one commit, the collection.
+
+    Raises HubError; its status is 412 where somebody else changed the repository since the plan was made. Nothing but
+    the one commit changes files, so a failure leaves the Hub as it was, and a second push goes on from there.
+    """
+    options, there = made.options, made.remote
+    api, repo = client.api(options.token), there.repo
+    head = _prepare(made)
+    pull_request, commit = None, head
+    if made.changed or made.deleted:
+        done = client.call(lambda: _commit(made, head), doing=f"take a commit for {repo}")
+        commit, pull_request = str(done.oid), done.pr_url
+    if options.collection:
+        slug = options.collection
+        client.call(lambda: api.add_collection_item(slug, repo, "model", exists_ok=True), doing=f"add {repo} to {slug}")
+    if not options.create_pr:
+        _remember(made, commit)
+    return Pushed(
+        repo=repo,
+        commit=commit,
+        url=f"{api.endpoint}/{repo}",
+        pull_request=pull_request,
+        sent=[*made.changed],
+        bytes_sent=made.bytes_to_send,
+    )
+
+
+def _repository(options: Options, name: str) -> str:
+    """The full id; a missing user is the one who is logged in. Raises PublishError for what the Hub allows no id of."""
+    wanted = options.repo or re.sub(r"[^\w.-]+", "-", name).strip("-.")
+    if (
+        wanted.count("/") > 1
+        or not re.fullmatch(r"(?:[\w.-]+/)?[\w.-]{1,96}", wanted)
+        or "--" in wanted
+        or ".." in wanted
+    ):
+        raise PublishError(f"{wanted!r} is no repository id. Give USER/NAME, of letters, digits, '-', '_' and '.'.")
+    if "/" in wanted:
+        return wanted
+    who = client.call(lambda: client.api(options.token).whoami(), doing="tell who you are")
+    return f"{who['name']}/{wanted}"
+
+
+def _card(folder: Path, found: Export, there: Remote, options: Options, *, known: str | None) -> str:
+    """The card to publish: sections from the record, the rest as people wrote it, here or on the Hub."""
+    path = folder / CARD_FILE
+    mine = path.read_text(encoding="utf-8") if path.is_file() else ""
+    plain = cards.render(found.record)
+    chosen = guard.choose_card(mine or plain, there, plain=plain, known=known, force=options.force)
+    matter = sections.join(sections.front_matter(mine), sections.front_matter(there.card or ""))
+    matter = {key: value for key, value in matter.items() if key not in metadata.WRITTEN}
+    fresh = cards.render(
+        found.record,
+        repo=there.repo,
+        licence=options.licence or matter.get("license"),
+        language=options.language or matter.get("language"),
+    )
+    return sections.merge(sections.compose(matter, sections.body(chosen)), fresh)
+
+
+def _notes(card: str, there: Remote, options: Options) -> list[str]:
+    matter, notes = sections.front_matter(card), []
+    if "license" not in matter:
+        notes.append("the card names no licence, so nobody may use the adapter: name one with --license ID")
+    if "language" not in matter:
+        notes.append("the card names no language: name one with --language CODE")
+    if options.private and there.private is False:
+        notes.append(f"{there.repo} exists and is public; --private changes only a new one: use its settings page")
+    return notes
+
+
+def _prepare(made: Plan) -> str:
+    """Make what is missing and return the commit to build on."""
+    options, there, api = made.options, made.remote, client.api(made.options.token)
+    head = there.head
+    if head is None:
+        private = options.private or None
+        client.call(lambda: api.create_repo(there.repo, private=private, exist_ok=True), doing=f"create {there.repo}")
+        head = str(client.call(lambda: api.model_info(there.repo), doing=f"show {there.repo}").sha)
+    if there.branch is None and options.revision != MAIN:
+        client.call(
+            lambda: api.create_branch(there.repo, branch=options.revision, revision=head, exist_ok=True),
+            doing=f"create the branch {options.revision} of {there.repo}",
+        )
+    return head
+
+
+def _commit(made: Plan, head: str) -> "CommitInfo":
+    """One try, with new operations: the client asks the Hub again what it has, so a repeated try sends nothing twice.
+
+    A commit whose answer was lost is found that way too: there is nothing left to change, and no second commit.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    from lorahub import __version__
+
+    content = made.export.files
+    operations: list[CommitOperationAdd | CommitOperationDelete] = [
+        CommitOperationAdd(path, content[path]) for path in made.changed
+    ]
+    operations += [CommitOperationDelete(path) for path in made.deleted]
+    return client.api(made.options.token).create_commit(
+        made.remote.repo,
+        operations,
+        commit_message=made.options.message or f"Publish {made.export.record.name} with lorahub {__version__}",
+        revision=made.options.revision,
+        parent_commit=head,
+        create_pr=made.options.create_pr,
+    )
+
+
+def _remember(made: Plan, commit: str) -> None:
+    """Note what was published, and keep the card in the folder the same as the published one."""
+    memory = Published.load(made.folder)
+    memory.commits[f"{made.remote.repo}@{made.options.revision}"] = commit
+    if made.options.base_id:
+        memory.base_id = f"{made.export.base.id}@{made.export.base.revision}"
+    memory.save(made.folder)
+    atomic.write_text(made.folder / CARD_FILE, made.card)

@@ -1,0 +1,95 @@
+"""What a repository on the Hub holds now, as far as a push must know it.
+
+In: a repository's id and a branch. Out: a `Remote`: the commit, each file's hash, the card and the record that are
+published there. Only small text files are downloaded.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lorahub import records
+from lorahub.errors import AdapterError, HubError
+from lorahub.hub import client
+from lorahub.publish.export import CARD_FILE
+from lorahub.records import RunRecord
+
+if TYPE_CHECKING:
+    from huggingface_hub import GitRefInfo, HfApi
+
+_NOT_FOUND = 404
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remote:
+    """A branch of a repository; `head` is None where there is no repository, `branch` None where there is no branch."""
+
+    repo: str
+    head: str | None = None
+    branch: str | None = None
+    private: bool | None = None
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    card: str | None = None
+    record: RunRecord | None = None
+
+
+def look(repo: str, branch: str, *, token: str | None) -> Remote:
+    """Return what the branch holds; where it does not exist yet, what it would begin from. Raises HubError."""
+    api = client.api(token)
+    try:
+        info = client.call(lambda: api.model_info(repo), doing=f"show {repo}")
+    except HubError as error:
+        if error.status == _NOT_FOUND:
+            return Remote(repo=repo)
+        raise
+    heads = {row.name: row.target_commit for row in _branches(api, repo)}
+    head = heads.get(branch) or str(info.sha)
+    hashes = file_hashes(api, repo, head)
+    return Remote(
+        repo=repo,
+        head=head,
+        branch=branch if branch in heads else None,
+        private=bool(info.private),
+        hashes=hashes,
+        card=_download(api, repo, CARD_FILE, head).read_text(encoding="utf-8") if CARD_FILE in hashes else None,
+        record=_record(api, repo, head) if records.FILE_NAME in hashes else None,
+    )
+
+
+def file_hashes(api: "HfApi", repo: str, revision: str) -> dict[str, str]:
+    """Path -> sha256 (large files) or git's blob hash (small ones), as the Hub gives them at a commit."""
+    from huggingface_hub.hf_api import RepoFolder
+
+    entries = client.call(
+        lambda: list(api.list_repo_tree(repo, recursive=True, revision=revision)), doing=f"list the files of {repo}"
+    )
+    files = [entry for entry in entries if not isinstance(entry, RepoFolder)]
+    return {entry.path: str(entry.lfs.sha256 if entry.lfs else entry.blob_id) for entry in files}
+
+
+def local_hashes(content: bytes) -> tuple[str, str]:
+    """The two hashes under which the Hub may know this content."""
+    from huggingface_hub.utils.sha import git_hash
+
+    return sha256(content).hexdigest(), git_hash(content)
+
+
+def _branches(api: "HfApi", repo: str) -> list["GitRefInfo"]:
+    refs = client.call(
+        lambda: api.list_repo_refs(repo, include_pull_requests=True), doing=f"list the branches of {repo}"
+    )
+    return [*refs.branches, *(refs.pull_requests or [])]
+
+
+def _download(api: "HfApi", repo: str, name: str, revision: str) -> Path:
+    return Path(client.call(lambda: api.hf_hub_download(repo, name, revision=revision), doing=f"send {name} of {repo}"))
+
+
+def _record(api: "HfApi", repo: str, revision: str) -> RunRecord | None:
+    try:
+        return records.load(_download(api, repo, records.FILE_NAME, revision).parent)
+    except AdapterError:
+        # Not a record that this lorahub can read: the push then treats the repository as somebody else's.
+        return None

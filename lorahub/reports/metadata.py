@@ -1,0 +1,83 @@
+"""A card's front matter: what makes an adapter findable, and its figures in the Hub's own form.
+
+In: a RunRecord. Out: `ModelCardData` with one `EvalResult` a metric. Which keys, and what the Hub does with them:
+https://huggingface.co/docs/hub/model-cards and https://huggingface.co/docs/hub/model-cards#evaluation-results.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from lorahub.data.named import NAMED, NamedSet
+from lorahub.records import RunRecord
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult, ModelCardData
+
+_TASK = "text-classification"
+# Key in the record -> the Hub's metric (https://hf.co/metrics), its name, and its arguments.
+METRICS: dict[str, tuple[str, str, dict[str, Any] | None]] = {
+    "accuracy": ("accuracy", "Accuracy", None),
+    "f1_macro": ("f1", "Macro F1", {"average": "macro"}),
+    "f1_weighted": ("f1", "Weighted F1", {"average": "weighted"}),
+    "ece": ("ece", "Expected calibration error", None),
+}
+
+# Keys that follow from the record alone; a person's licence, language, tags and other keys are kept.
+WRITTEN = ("library_name", "base_model", "base_model_relation", "pipeline_tag", "datasets", "metrics", "label_names",
+           "model-index")  # fmt: skip
+
+
+def card_data(record: RunRecord, *, licence: str | None = None, language: str | None = None) -> "ModelCardData":
+    """Return the front matter; `licence` and `language` stand in where the data is none of the named sets.
+
+    A licence or language that nobody named is left out, not guessed.
+    """
+    from huggingface_hub import ModelCardData
+
+    data, named = record.environment["data"], named_set(record)
+    return ModelCardData(
+        model_name=record.name,
+        library_name="peft",
+        base_model=record.environment["base_id"],
+        base_model_relation="adapter",
+        pipeline_tag=_TASK,
+        datasets=[data_id(record)] if data["kind"] == "hub" or (named and named.hub_id) else None,
+        language=language or (named.language if named else None),
+        license=licence or (named.licence if named else None) or None,
+        metrics=["accuracy", "f1"],
+        tags=["lora", "lorahub", _TASK],
+        label_names=record.labels,
+        eval_results=[result for split in record.results for result in _results(record, split)],
+    )
+
+
+def named_set(record: RunRecord) -> NamedSet | None:
+    """The named set that the record's data is, by name or by Hub id."""
+    wanted = record.environment["data"]["id"]
+    return next((row for row in NAMED.values() if wanted in (row.name, row.hub_id)), None)
+
+
+def data_id(record: RunRecord) -> str:
+    """The id by which others know the data: on the Hub where it is there, else the recorded name."""
+    named = named_set(record)
+    return named.hub_id if named and named.hub_id else str(record.environment["data"]["id"])
+
+
+def _results(record: RunRecord, split: str) -> list["EvalResult"]:
+    from huggingface_hub import EvalResult
+
+    data, found = record.environment["data"], record.results[split].get("adapter", {})
+    return [
+        EvalResult(
+            task_type=_TASK,
+            dataset_type=data_id(record),
+            dataset_name=str(data["id"]),
+            dataset_split=split,
+            dataset_revision=data["revision"],
+            metric_type=kind,
+            metric_name=name,
+            metric_args=arguments,
+            metric_value=round(found[key], 6),
+        )
+        for key, (kind, name, arguments) in METRICS.items()
+        if key in found
+    ]

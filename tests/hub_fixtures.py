@@ -1,0 +1,49 @@
+"""A Hub on this machine: the real client, the command line in process, and the command line as a program."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hub_server import Hub
+
+TOKEN = "hf_alice_secret"
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A running Hub with the users alice (logged in) and bob; this process is online, but only to it."""
+    from lorahub.hub import client
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
+    monkeypatch.setattr(client, "FIRST_WAIT", 0.01)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with Hub(tmp_path / "hub").running() as running:
+        monkeypatch.setenv("HF_ENDPOINT", running.url)
+        yield running
+
+
+@pytest.fixture
+def program(hub, tmp_path):
+    """Run `lorahub` as its users do, in a process and an environment of its own, online to the hub."""
+
+    def run(*arguments, cwd=tmp_path, token=TOKEN, home=None, **extra):
+        home = home or tmp_path / "home"
+        home.mkdir(exist_ok=True)
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+        environment |= {
+            "HF_ENDPOINT": hub.url, "HF_HOME": str(home / "hf"), "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HOME": str(home), "PYTHONPATH": str(Path(__file__).parents[2]), **extra,
+        }  # fmt: skip
+        if token:
+            environment["HF_TOKEN"] = token
+        command = [sys.executable, "-m", "lorahub", *map(str, arguments)]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=cwd, env=environment, timeout=300
+        )
+
+    return run

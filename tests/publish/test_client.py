@@ -1,0 +1,105 @@
+"""The door to the Hub: what heals is tried again, what does not fails at once. The real client, a local server."""
+
+import logging
+
+import pytest
+
+from lorahub.errors import HubError
+from lorahub.hub import client
+
+SECRET = "hf_bob_secret"
+
+
+def whoami(token=None):
+    return client.call(lambda: client.api(token).whoami()["name"], doing="tell who you are")
+
+
+def test_the_login_is_used_and_a_flag_wins(hub):
+    assert whoami() == "alice"
+    assert whoami(SECRET) == "bob"
+
+
+def test_the_real_client_makes_a_commit_and_reads_it_back(hub, tmp_path):
+    api = client.api()
+    api.create_repo("alice/one", private=True)
+    (tmp_path / "big.safetensors").write_bytes(b"x" * 1000)
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\nhello")
+    first = api.upload_folder(folder_path=tmp_path, repo_id="alice/one", allow_patterns=["big*", "README.md"])
+    again = api.upload_folder(folder_path=tmp_path, repo_id="alice/one", allow_patterns=["big*", "README.md"])
+    assert again.oid == first.oid
+    assert hub.files("alice/one")["big.safetensors"] == b"x" * 1000
+    assert len(hub.sent("/lfs/[0-9a-f]+$", "PUT")) == 1
+    info = api.model_info("alice/one", files_metadata=True)
+    assert info.sha == first.oid
+    assert {item.rfilename for item in info.siblings} == {".gitattributes", "README.md", "big.safetensors"}
+    snapshot = api.snapshot_download("alice/one", cache_dir=tmp_path / "c")
+    assert (tmp_path / snapshot / "big.safetensors").read_bytes() == b"x" * 1000
+    with pytest.raises(HubError, match="private") as caught:
+        client.call(lambda: client.api(SECRET).model_info("alice/one"), doing="read alice/one")
+    assert caught.value.status == 404
+
+
+def test_what_heals_is_tried_again_four_times_in_all(hub, caplog):
+    hub.fail("/api/whoami-v2", 503, times=3)
+    with caplog.at_level(logging.WARNING, "lorahub"):
+        assert whoami() == "alice"
+    assert len(hub.sent("whoami")) == 4
+    assert "1 of 4" in caplog.text
+    hub.fail("/api/whoami-v2", 500, times=9)
+    with pytest.raises(HubError, match="500, 4 times"):
+        whoami()
+    assert len(hub.sent("whoami")) == 8
+
+
+def test_a_cut_answer_is_tried_again(hub):
+    hub.fail("/api/whoami-v2", "cut")
+    assert whoami() == "alice"
+
+
+def test_a_rate_limit_is_waited_for(hub):
+    hub.fail("/api/whoami-v2", 429, headers={"Retry-After": "0"})
+    assert whoami() == "alice"
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "words"),
+    [
+        (401, {}, "hf auth login"),
+        (403, {}, "write access"),
+        (403, {"X-Error-Code": "GatedRepo"}, "gated"),
+        (404, {"X-Error-Code": "RepoNotFound"}, "private"),
+        (404, {"X-Error-Code": "RevisionNotFound"}, "no such revision"),
+        (409, {}, "409"),
+        (412, {}, "changed meanwhile"),
+    ],
+)
+def test_what_does_not_heal_fails_at_once_with_the_fix(hub, status, headers, words):
+    hub.fail("/api/models/alice/x$", status, headers=headers, times=9)
+    with pytest.raises(HubError, match=words) as caught:
+        client.call(lambda: client.api().model_info("alice/x"), doing="read alice/x")
+    assert caught.value.status == status
+    assert len(hub.sent("/api/models/alice/x$")) == 1
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unreachable_hub_and_offline_mode_say_so_at_once(hub, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(HubError, match=r"127.0.0.1:9 cannot be reached"):
+        whoami()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(HubError, match="HF_HUB_OFFLINE is set"):
+        whoami()
+
+
+def test_a_token_is_in_no_error_and_no_log(hub, caplog):
+    wrong = "hf_wrongtoken1234"
+    with caplog.at_level(logging.DEBUG), pytest.raises(HubError) as caught:
+        whoami(wrong)
+    assert wrong not in str(caught.value)
+    assert wrong not in caplog.text
+    assert client.redact(f"Bearer {wrong} and {wrong}") == "(token) and (token)"
+
+
+def test_a_bug_keeps_its_own_error():
+    with pytest.raises(ZeroDivisionError):
+        client.call(lambda: 1 // 0, doing="divide")

@@ -1,0 +1,373 @@
+"""Publishing: one commit with everything, nothing of this machine, nothing sent twice, nothing replaced unasked."""
+
+import copy
+import json
+import re
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hub_fixtures import TOKEN
+from huggingface_hub import ModelCard
+
+from lorahub import records
+from lorahub.errors import AdapterError, HubError, PublishError
+from lorahub.hub import client
+from lorahub.publish import export, push
+from lorahub.publish.push import Options
+from lorahub.reports import cards, sections
+
+REPO = "alice/tiny"
+CARD, WEIGHTS = "README.md", "adapter_model.safetensors"
+
+
+@pytest.fixture
+def base(hub, tiny_base):
+    """The tiny base on the Hub, and the option that names it."""
+    folder = tiny_base("bert")
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    commit = hub.put("org/tiny-bert", files)
+    hub.requests.clear()
+    return f"org/tiny-bert@{commit}"
+
+
+@pytest.fixture
+def run(tiny_run, tmp_path):
+    """A copy of the tiny run that a test may change."""
+    return shutil.copytree(tiny_run.folder, tmp_path / "runs" / "tiny")
+
+
+def publish(folder, base, **options):
+    return push.send(push.plan(folder, Options(**{"base_id": base, **options})))
+
+
+def outcome(action):
+    """What an action returns, or the HubError that it raises."""
+    try:
+        return action()
+    except HubError as error:
+        return error
+
+
+def change_record(folder, change):
+    values = json.loads((folder / "record.json").read_text())
+    change(values)
+    (folder / "record.json").write_text(json.dumps(values))
+
+
+def everything_sent(hub):
+    return b"\n".join(
+        data for repo in hub.repos.values() for at in repo.commits for data in hub.files(repo.id, at).values()
+    )
+
+
+def test_a_push_is_one_commit_with_all_the_evidence(hub, run, base):
+    done = publish(run, base)
+    assert done.repo == REPO, "the default name is the run's, under whoever is logged in"
+    repo = hub.repo(REPO)
+    assert [commit.title.split(" with")[0] for commit in repo.commits.values()] == ["initial commit", "Publish tiny"]
+    files = hub.files(REPO)
+    assert set(files) >= {
+        CARD, WEIGHTS, "adapter_config.json", "labels.json", "record.json", "probe.json", "calibration.json",
+        "linear_probe.safetensors", "tokenizer.json", "tokenizer_config.json", "plots/confusion.png",
+    }  # fmt: skip
+    assert not [path for path in files if path.startswith(("predictions", "checkpoints")) or path == "config.json"]
+    assert files[WEIGHTS] == (run / WEIGHTS).read_bytes()
+    name, commit = base.split("@")
+    config = json.loads(files["adapter_config.json"])
+    assert (config["base_model_name_or_path"], config["revision"]) == (name, commit)
+    record = json.loads(files["record.json"])
+    assert record["environment"]["base_id"] == name
+    matter = ModelCard(files[CARD].decode()).data.to_dict()
+    assert (matter["base_model"], matter["base_model_relation"]) == (name, "adapter")
+    assert REPO in files[CARD].decode()
+    assert (run / CARD).read_bytes() == files[CARD]
+
+
+def test_nothing_published_names_this_machine_or_the_token(hub, run, base):
+    publish(run, base)
+    sent = everything_sent(hub)
+    for secret in (str(run), str(run.parent), TOKEN, "local_files_only"):
+        assert secret.encode() not in sent
+
+
+def test_a_repeated_push_makes_no_commit_and_sends_no_file(hub, run, base):
+    first = publish(run, base)
+    hub.requests.clear()
+    again = publish(run, None)
+    assert (again.commit, again.sent, again.bytes_sent) == (first.commit, [], 0)
+    assert not hub.sent("/lfs/|/commit/|/preupload/")
+    shutil.rmtree(run.parent.parent / "elsewhere", ignore_errors=True)
+    (run / "published.json").unlink()
+    assert publish(run, base).commit == first.commit, "a copy without memory finds the same"
+
+
+def test_only_what_changed_is_sent(hub, run, base):
+    publish(run, base)
+    hub.requests.clear()
+    (run / "probe.json").write_text((run / "probe.json").read_text() + "\n")
+    assert publish(run, base).sent == ["probe.json"]
+    assert not hub.sent("/lfs/")
+
+
+def test_a_stale_file_of_an_older_run_is_removed_and_a_persons_stays(hub, run, base):
+    publish(run, base)
+    hub.put(REPO, {"notes.txt": b"mine"})
+    (run / "plots" / "curve.png").unlink()
+    publish(run, base, force=True)
+    assert "plots/curve.png" not in hub.files(REPO)
+    assert hub.files(REPO)["notes.txt"] == b"mine"
+
+
+def test_a_local_base_needs_a_hub_id_that_exists(hub, run):
+    with pytest.raises(PublishError, match="--base-id USER/NAME"):
+        push.plan(run, Options())
+    with pytest.raises(HubError, match="show the base org/missing"):
+        push.plan(run, Options(base_id="org/missing"))
+    with pytest.raises(PublishError, match="takes a Hub id"):
+        push.plan(run, Options(base_id=str(run)))
+    assert not hub.repos
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["/home/jane/models/bert", "/Users/jane/x.csv", "C:\\\\Users\\\\jane\\\\x", "/tmp/cache/file", "hf_" + "a" * 30],
+)
+def test_a_path_or_token_in_any_text_stops_the_push(hub, run, base, text):
+    change_record(run, lambda record: record["happened"]["warnings"].append(f"read from {text} today"))
+    with pytest.raises(PublishError, match=r"record\.json holds a (path|token)") as caught:
+        push.plan(run, Options(base_id=base))
+    assert "a" * 20 not in str(caught.value)
+    assert ("model", REPO) not in hub.repos
+
+
+@pytest.mark.parametrize("text", ["https://example.org/home/page", "and/or", "24/7 in /ratio/", "see a/tmp/x"])
+def test_a_url_or_a_slash_is_no_path(run, hub, base, text):
+    change_record(run, lambda record: record["happened"]["warnings"].append(text))
+    assert push.plan(run, Options(base_id=base)).changed
+
+
+def test_this_machines_own_folders_are_found_even_in_a_vocabulary(hub, run, base):
+    (run / "vocab.txt").write_text(f"the\n{run.parent}\n")
+    with pytest.raises(PublishError, match=r"vocab\.txt holds a path of this machine"):
+        push.plan(run, Options(base_id=base))
+
+
+def test_what_would_not_load_is_not_published(hub, run, base):
+    config = json.loads((run / "adapter_config.json").read_text())
+    (run / "adapter_config.json").write_text(json.dumps({**config, "r": 3}))
+    with pytest.raises(AdapterError, match="does not fit rank 3"):
+        push.plan(run, Options(base_id=base))
+    (run / WEIGHTS).unlink()
+    with pytest.raises(AdapterError, match=f"lacks {WEIGHTS}"):
+        push.plan(run, Options(base_id=base))
+
+
+def test_a_newer_run_on_the_hub_is_not_replaced_unasked(hub, run, base, tmp_path):
+    newer = shutil.copytree(run, tmp_path / "newer")
+    change_record(newer, lambda record: record.update(created="2999-01-01T00:00:00+00:00"))
+    publish(newer, base, repo=REPO)
+    before = hub.files(REPO)
+    with pytest.raises(PublishError, match=r"newer than this one.*--force"):
+        push.plan(run, Options(base_id=base))
+    assert hub.files(REPO) == before
+    publish(run, base, force=True)
+    assert json.loads(hub.files(REPO)["record.json"])["created"] < "2999"
+
+
+def test_a_change_made_on_the_hub_since_the_last_push_is_not_replaced_unasked(hub, run, base):
+    publish(run, base)
+    hub.put(REPO, {"labels.json": b'["no", "yes"]'})
+    with pytest.raises(PublishError, match=r"changed since your last push \(labels\.json\)"):
+        push.plan(run, Options(base_id=base))
+    publish(run, base, force=True)
+    assert json.loads(hub.files(REPO)["labels.json"]) == ["hedged", "plain"]
+
+
+def test_a_repository_of_something_else_is_not_replaced_unasked(hub, run, base):
+    hub.put(REPO, {WEIGHTS: b"other"})
+    with pytest.raises(PublishError, match="lorahub did not write"):
+        push.plan(run, Options(base_id=base))
+
+
+def test_words_written_on_the_hub_survive_and_so_do_words_written_here(hub, run, base):
+    publish(run, base)
+    there = (
+        hub.files(REPO)[CARD].decode().replace("<!-- lorahub:begin use -->", "My words.\n\n<!-- lorahub:begin use -->")
+    )
+    hub.put(REPO, {CARD: there.replace("library_name: peft", "library_name: peft\nlicense: cc-by-4.0").encode()})
+    change_record(run, lambda record: record["results"]["test"]["adapter"].update(ece=0.123456))
+    publish(run, base)
+    card = hub.files(REPO)[CARD].decode()
+    assert "My words." in card
+    assert "0.123" in card
+    assert sections.front_matter(card)["license"] == "cc-by-4.0"
+    (run / CARD).write_text((run / CARD).read_text().replace("My words.", "Better words."))
+    publish(run, base)
+    assert "Better words." in hub.files(REPO)[CARD].decode()
+    hub.put(REPO, {CARD: hub.files(REPO)[CARD].replace(b"Better words.", b"Theirs.")})
+    (run / CARD).write_text((run / CARD).read_text().replace("Better words.", "Mine."))
+    with pytest.raises(PublishError, match="edited on the Hub and here"):
+        publish(run, base)
+    publish(run, base, force=True)
+    assert "Mine." in hub.files(REPO)[CARD].decode()
+
+
+def test_a_metric_that_got_worse_is_named_before_anything_is_sent(hub, run, base, tmp_path):
+    publish(run, base)
+    worse = shutil.copytree(run, tmp_path / "worse")
+    change_record(
+        worse, lambda record: record["results"]["test"]["adapter"].update(f1_macro=0.1, ece=0.9, accuracy=1.0)
+    )
+    hub.requests.clear()
+    plan = push.plan(worse, Options(repo=REPO, base_id=base))
+    assert [line.split(" is")[0] for line in plan.worse] == ["Macro F1", "Expected calibration error"]
+    assert not hub.sent("", "POST")
+    change_record(worse, lambda record: record["environment"]["data"]["sha256"].update(test="0" * 64))
+    assert "on other test claims" in push.plan(worse, Options(repo=REPO, base_id=base)).worse[0]
+
+
+def test_two_pushes_at_once_one_wins_and_the_other_is_told(hub, run, base, tmp_path):
+    publish(run, base)
+    plans = []
+    for name in ("a", "b"):
+        folder = shutil.copytree(run, tmp_path / name)
+        (folder / "probe.json").write_text((folder / "probe.json").read_text() + "\n" * (1 + len(plans)))
+        plans.append(push.plan(folder, Options(repo=REPO, base_id=base)))
+    with ThreadPoolExecutor() as pool:
+        outcomes = list(pool.map(lambda plan: outcome(lambda: push.send(plan)), plans))
+    told = [found for found in outcomes if isinstance(found, HubError)]
+    assert len(told) == 1
+    assert told[0].status == 412
+    assert "changed meanwhile" in str(told[0])
+    assert len(hub.repo(REPO).commits) == 3
+
+
+STEPS = ("repos/create", "validate-yaml", "/preupload/", "objects/batch", "/lfs/[0-9a-f]+$", "/verify$", "/commit/")
+FAULTS = [500, *(pytest.param(fault, marks=pytest.mark.slow) for fault in (401, 403, 404, 409, 429, "cut"))]
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_at_any_step_publishes_nothing_or_all(hub, run, base, step, fault, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    plan = push.plan(run, Options(base_id=base))
+    hub.fail(step, fault, times=1, headers={"Retry-After": "0"} if fault == 429 else None)
+    error = outcome(lambda: push.send(plan))
+    if isinstance(error, HubError):
+        assert fault not in (429, 500, "cut"), f"what heals is tried again: {error}"
+        assert "\n" not in str(error)
+        assert ("model", REPO) not in hub.repos or set(hub.files(REPO)) == {".gitattributes"}
+        assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert publish(run, base).repo == REPO
+    assert WEIGHTS in hub.files(REPO)
+    assert len(hub.repo(REPO).commits) == 2
+
+
+def test_a_commit_whose_answer_was_lost_is_not_made_twice(hub, run, base):
+    hub.fail("/commit/", "lost")
+    done = publish(run, base)
+    assert len(hub.repo(REPO).commits) == 2
+    assert done.commit == hub.repo(REPO).branches["main"]
+
+
+def test_a_server_that_stays_down_is_given_up_after_four_tries(hub, run, base):
+    hub.fail("/commit/", 503, times=99)
+    with pytest.raises(HubError, match="503, 4 times"):
+        publish(run, base)
+    assert len(hub.sent("/commit/")) == 4
+
+
+def test_private_branch_pull_request_message_and_collection(hub, run, base):
+    publish(run, base, private=True)
+    with pytest.raises(HubError):
+        client.call(lambda: client.api("hf_bob_secret").model_info(REPO), doing="look")
+    (run / "probe.json").write_text((run / "probe.json").read_text() + "\n")
+    publish(run, base, revision="next", message="Try this")
+    repo = hub.repo(REPO)
+    assert repo.find("next").title == "Try this"
+    assert repo.find("main").title != "Try this"
+    hub.collections["alice/mine-1"] = []
+    (run / "probe.json").write_text((run / "probe.json").read_text() + "\n")
+    done = publish(run, base, create_pr=True, collection="alice/mine-1")
+    assert done.pull_request.endswith("/discussions/1")
+    assert repo.find("main").id != done.commit
+    assert hub.files(REPO, "refs/pr/1")["probe.json"] == (run / "probe.json").read_bytes()
+    assert [item["id"] for item in hub.collections["alice/mine-1"]] == [REPO]
+
+
+def test_a_stranger_can_open_a_pull_request_but_not_push(hub, run, base, tmp_path):
+    publish(run, base)
+    other = shutil.copytree(run, tmp_path / "other")
+    (other / "probe.json").write_text((other / "probe.json").read_text() + "\n")
+    with pytest.raises(HubError, match="write access"):
+        publish(other, base, repo=REPO, token="hf_bob_secret")
+    assert publish(other, base, repo=REPO, token="hf_bob_secret", create_pr=True).pull_request
+
+
+@pytest.mark.parametrize("name", ["a/b/c", "alice/has space", "alice/a--b", "alice/..", ""])
+def test_a_name_that_the_hub_does_not_allow_is_refused_here(hub, run, base, name):
+    with pytest.raises((PublishError, HubError), match="repository id"):
+        push.plan(run, Options(repo=name or "/", base_id=base))
+
+
+def test_bad_metadata_is_refused_by_the_hub_in_one_line(hub, run, base):
+    with pytest.raises(HubError, match="license") as caught:
+        publish(run, base, licence="my-own-words")
+    assert "\n" not in str(caught.value)
+    assert set(hub.files(REPO)) == {".gitattributes"}
+
+
+def test_export_leaves_the_folder_alone(hub, run, base):
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    push.plan(run, Options(base_id=base))
+    export.collect(run, base_id=base)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_the_published_record_is_the_runs_own_but_for_the_base(hub, run, base):
+    publish(run, base)
+    mine, theirs = records.load(run).to_dict(), json.loads(hub.files(REPO)["record.json"])
+    assert theirs["results"] == mine["results"]
+    changed = copy.deepcopy(mine)
+    changed["environment"] |= {"base_id": "org/tiny-bert", "base_revision": base.split("@")[1]}
+    changed["asked"]["base"]["id"] = "org/tiny-bert"
+    assert theirs == changed
+
+
+def test_the_command_says_what_it_would_do_and_what_it_did(hub, run, base, cli):
+    code, out, err = cli("push", run, "--base-id", base, "--dry-run")
+    assert code == 0, err
+    assert "would be created" in out
+    assert "adapter_model.safetensors" in out
+    assert "## Results on the test split" in out
+    assert ("model", REPO) not in hub.repos
+    code, out, err = cli("push", run, "--base-id", base, "--dry-run", "--json")
+    assert {row["state"] for row in json.loads(out)["files"]} == {"new"}
+    code, out, err = cli("push", run, "--base-id", base, "--license", "mit", "--language", "en")
+    assert code == 0, err
+    assert re.search(r"published \d+ files \([\d.]+ [kM]B\)", out)
+    assert "note:" not in err
+    assert "%|" not in err, "no progress bar where stderr is no terminal"
+    code, out, err = cli("push", run, "--json")
+    assert json.loads(out)["sent"] == []
+    assert err == ""
+    code, out, err = cli("push", run, "--token", "hf_wrongtoken123456")
+    assert code == 2
+    assert "token is not valid" in err
+    assert "hf_wrongtoken123456" not in out + err
+
+
+def test_the_card_command_prints_and_rewrites(run, cli):
+    code, out, err = cli("card", run)
+    assert code == 0, err
+    assert out.startswith("---\n")
+    (run / CARD).write_text((run / CARD).read_text() + "\nMine.\n")
+    code, out, err = cli("card", run, "--write", "--license", "mit", "--repo", REPO)
+    text = (run / CARD).read_text()
+    assert text.endswith("Mine.\n")
+    assert REPO in text
+    code, out, err = cli("card", run, "--json")
+    assert json.loads(out)["metadata"]["license"] == "mit"
+    assert cards.FILE_NAME == CARD

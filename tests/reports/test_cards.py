@@ -1,0 +1,116 @@
+"""The card: complete, publishable, and a person's own words in it survive."""
+
+import copy
+
+import pytest
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from lorahub.reports import cards, metadata, sections
+
+OWN = "Ask me at the seminar.\n"
+
+
+@pytest.fixture
+def record(tiny_run):
+    """The tiny run's record as that of a PUBHEALTH run on a base from the Hub."""
+    found = copy.deepcopy(tiny_run.record)
+    found.environment["data"] |= {"id": "pubhealth", "kind": "local copy"}
+    found.environment |= {"base_id": "org/base", "base_revision": "a" * 40, "base_origin": "hub"}
+    return found
+
+
+def test_the_metadata_round_trips_through_the_hubs_own_classes(record):
+    card = ModelCard(cards.render(record))
+    matter = card.data.to_dict()
+    assert matter["library_name"] == "peft"
+    assert matter["base_model"] == "org/base"
+    assert matter["base_model_relation"] == "adapter"
+    assert matter["pipeline_tag"] == "text-classification"
+    assert matter["datasets"] == ["ImperialCollegeLondon/health_fact"]
+    assert (matter["license"], matter["language"]) == ("mit", "en")
+    assert {"lora", "lorahub"} <= set(matter["tags"])
+    assert matter["label_names"] == ["hedged", "plain"]
+    results = card.data.eval_results
+    assert all(isinstance(result, EvalResult) for result in results)
+    assert len(results) == 2 * len(metadata.METRICS)
+    found = {(r.dataset_split, r.metric_name): r.metric_value for r in results}
+    test = record.results["test"]["adapter"]
+    assert found["test", "Macro F1"] == pytest.approx(test["f1_macro"], abs=1e-6)
+    assert found["test", "Accuracy"] == pytest.approx(test["accuracy"], abs=1e-6)
+    again = ModelCardData(**matter).to_dict()
+    assert again == matter
+
+
+def test_a_licence_that_nobody_named_is_left_out_and_an_asked_one_wins(record, tiny_run):
+    assert "license" not in sections.front_matter(cards.render(tiny_run.record))
+    given = sections.front_matter(cards.render(record, licence="apache-2.0", language="de"))
+    assert (given["license"], given["language"]) == ("apache-2.0", "de")
+
+
+def test_a_card_for_the_hub_names_the_repository_and_holds_no_placeholder(record):
+    card = cards.render(record, repo="alice/tiny")
+    assert "--adapter alice/tiny --base org/base" in card
+    assert 'PeftModel.from_pretrained(base, "alice/tiny")' in card
+    assert f'revision="{"a" * 40}"' in card
+    for word in ("FOLDER", "More Information", "TODO", "$", "None", "your-"):
+        assert word not in card
+
+
+def test_every_setting_that_differs_from_the_default_is_named(record):
+    training = cards.render(record).split("## How it was trained")[1].split("<!--")[0]
+    for setting in ("train.min_steps=60", "train.epochs=1.0", "train.batch_size=16", "eval.bootstrap=200"):
+        assert setting in training
+    assert "train.learning_rate" not in training
+
+
+def test_limits_follow_from_the_figures(record):
+    adapter = record.results["test"]["adapter"]
+    adapter["per_label"]["plain"] |= {"recall": 0.1, "support": 12}
+    adapter["confusion"][1] = [11, 1]
+    adapter["ece"] = 0.31
+    limits = cards.render(record).split("## Limits")[1]
+    assert "`plain` has 12 test claims" in limits
+    assert "It finds 10% of the `plain` claims" in limits
+    assert "It calls 11 of 12 `plain` claims `hedged`." in limits
+    assert "off by 0.31" in limits
+
+
+def test_a_persons_words_survive_and_the_sections_are_new(record):
+    card = cards.render(record)
+    edited = card.replace("<!-- lorahub:begin data -->", f"## Thanks\n\n{OWN}\n<!-- lorahub:begin data -->")
+    edited = edited.replace("library_name: peft", "library_name: peft\nthumbnail: x.png").replace(
+        "- lora\n", "- lora\n- mine\n"
+    )
+    record.results["test"]["adapter"]["ece"] = 0.77777
+    fresh = cards.render(record, repo="alice/tiny")
+    merged = sections.merge(edited, fresh)
+    assert OWN in merged
+    assert merged.index(OWN) < merged.index("## Data")
+    assert "0.778" in merged
+    assert "alice/tiny" in merged
+    matter = sections.front_matter(merged)
+    assert matter["thumbnail"] == "x.png"
+    assert "mine" in matter["tags"]
+    assert sections.own(merged) == sections.own(edited) != sections.own(card)
+    assert sections.merge(merged, fresh) == merged
+
+
+def test_an_untouched_card_merges_to_the_fresh_one(record):
+    card, fresh = cards.render(record), cards.render(record, repo="alice/tiny")
+    merged = sections.merge(card, fresh)
+    assert sections.front_matter(merged) == sections.front_matter(fresh)
+    assert merged.split("---\n", 2)[2] == fresh.split("---\n", 2)[2]
+
+
+def test_a_card_of_somebodys_own_keeps_all_its_words(record):
+    merged = sections.merge("# My adapter\n\nBy hand.\n", cards.render(record))
+    assert merged.split("---\n", 2)[2].startswith("# My adapter\n\nBy hand.\n")
+    for name in ("summary", "labels", "results", "training", "data", "limits", "use"):
+        assert merged.count(f"<!-- lorahub:begin {name} -->") == 1
+
+
+def test_a_lost_section_comes_back_in_its_place(record):
+    card = cards.render(record)
+    start, end = card.index("<!-- lorahub:begin data -->"), card.index("<!-- lorahub:end data -->")
+    merged = sections.merge(card[:start] + card[end + len("<!-- lorahub:end data -->\n") :], card)
+    assert merged.index("## How it was trained") < merged.index("## Data") < merged.index("## Limits")
