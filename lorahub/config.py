@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lorahub.errors import ConfigError
+from lorahub.errors import ConfigError, one_line
 
 METHODS = ("lora",)
 _LARGEST_SEED = 2**32 - 1  # of numpy's generator
@@ -257,7 +257,7 @@ def _parse_yaml(text: str, where: str) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or error
+        problem = getattr(error, "problem", None) or one_line(error)
         raise ConfigError(f"{where}{line} is not valid YAML: {problem}. Mend it there or just above.") from None
 
 
