@@ -85,9 +85,7 @@ def load(folder: Path) -> RunRecord:
         blocks |= {f"asked.{section}": fields for section, fields in blocks["asked"].items()}
     for name, block in blocks.items():
         if not isinstance(block, dict):
-            raise AdapterError(
-                f"{path}: {name} must hold names and values, found {block!r}. Restore it or train again."
-            )
+            raise AdapterError(f"{path}: {name} holds no names and values. Restore it or train again.")
     return RunRecord(**{key: value for key, value in values.items() if key in known})
 
 
