@@ -54,7 +54,7 @@ def program(hub, tmp_path):
         environment |= {
             "HF_ENDPOINT": hub.url, "HF_HOME": str(home / "hf"), "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
-            "HOME": str(home), "PYTHONPATH": str(Path(__file__).parents[2]), **extra,
+            "HOME": str(home), "PYTHONPATH": str(Path(__file__).parents[1]), **extra,
         }  # fmt: skip
         if token:
             environment["HF_TOKEN"] = token
