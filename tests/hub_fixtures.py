@@ -1,6 +1,7 @@
 """A Hub on this machine: the real client, the command line in process, and the command line as a program."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,22 @@ def hub(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def hub_base(hub, tiny_base):
+    """The tiny base on the Hub, and the option that names it."""
+    folder = tiny_base("bert")
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    commit = hub.put("org/tiny-bert", files)
+    hub.requests.clear()
+    return f"org/tiny-bert@{commit}"
+
+
+@pytest.fixture
+def run_folder(tiny_run, tmp_path):
+    """A copy of the tiny run that a test may change."""
+    return shutil.copytree(tiny_run.folder, tmp_path / "runs" / "tiny")
+
+
+@pytest.fixture
 def program(hub, tmp_path):
     """Run `lorahub` as its users do, in a process and an environment of its own, online to the hub."""
 
@@ -37,7 +54,7 @@ def program(hub, tmp_path):
         environment |= {
             "HF_ENDPOINT": hub.url, "HF_HOME": str(home / "hf"), "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
-            "HOME": str(home), "PYTHONPATH": str(Path(__file__).parents[2]), **extra,
+            "HOME": str(home), "PYTHONPATH": str(Path(__file__).parents[1]), **extra,
         }  # fmt: skip
         if token:
             environment["HF_TOKEN"] = token
