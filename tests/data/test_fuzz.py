@@ -15,6 +15,7 @@ from lorahub.config import DataConfig
 from lorahub.data import claims
 from lorahub.errors import LorahubError
 
+pytestmark = pytest.mark.slow
 ROWS = [{"claim": f'claim {place}, "quoted" and ünïcode 😷', "label": ("a", "b")[place % 2]} for place in range(40)]
 CSV = "claim,label\n" + "".join(
     '"{}",{}\n'.format(row["claim"].replace('"', '""'), row["label"]) for row in ROWS
