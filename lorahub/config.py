@@ -102,7 +102,7 @@ class TrainConfig:
 
     seed: int = opt(0, "Seed of initialisation, order and dropout.", low=0, high=_LARGEST_SEED)
     epochs: float = opt(4.0, "Passes over the training claims.", above=0)
-    min_steps: int = opt(120, "Fewest optimiser steps: small data gets more epochs to reach them.", low=0)
+    min_steps: int = opt(100, "Fewest optimiser steps: small data gets more epochs to reach them.", low=0)
     batch_size: int = opt(32, "Claims per forward pass and device.", low=1)
     gradient_accumulation: int = opt(1, "Forward passes per optimiser step.", low=1)
     learning_rate: float = opt(1e-3, "Peak learning rate of AdamW.", above=0)
@@ -121,7 +121,7 @@ class TrainConfig:
     )
     length_groups: bool = opt(True, "Batch claims of similar length, so that little is padding.")
     evaluate_every: int = opt(
-        0, "Optimiser steps between evaluations on validation; 0 is twice an epoch, at most 20 in a run.", low=0
+        0, "Optimiser steps between evaluations on validation; 0 is twice an epoch, at most 10 in a run.", low=0
     )
     metric: str = opt(
         "f1_macro", "Validation metric that chooses the checkpoint.", choices=("f1_macro", "f1_weighted", "accuracy")

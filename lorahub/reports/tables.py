@@ -72,7 +72,7 @@ def run_row(record: RunRecord) -> tuple[str, ...]:
         str(record.environment["data"]["id"]),
         str(len(record.labels)),
         f"{test['untrained']['f1_macro']:.3f}",
-        f"{test[rival]['f1_macro']:.3f} ({title(rival)})",
+        f"{test[rival]['f1_macro']:.3f} ({rival.replace('_', ' ')})",
         with_interval(test["adapter"]["f1_macro"], test["adapter"]["interval"]["f1_macro"]),
         f"{test['adapter']['f1_weighted']:.3f}",
         f"{paired['difference']:+.3f} [{low:+.3f}, {high:+.3f}]",

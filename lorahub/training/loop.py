@@ -29,7 +29,7 @@ from lorahub.training import alarms, evaluation
 
 log = logging.getLogger(__name__)
 
-_MOST_EVALUATIONS = 20
+_MOST_EVALUATIONS = 10
 # Losses and rates shown live are means over this many steps: steady enough to read.
 _SHOWN_OVER = 20
 
@@ -132,7 +132,7 @@ def fit(  # noqa: C901 - one story, read from top to bottom
                     metrics, warning = _evaluate(
                         wrapped, tokenizer, validation, labels, accelerator, batch_size=scoring_batch_size
                     )
-                    if warning:
+                    if warning and 2 * happened.steps >= total:  # early on it is the rule
                         log.warning("step %d: %s", happened.steps, warning)
                     happened.curve.append(
                         {"step": happened.steps, "loss": float(np.mean(recent)), "learning_rate": rate, **metrics}
