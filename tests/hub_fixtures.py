@@ -1,6 +1,7 @@
 """A Hub on this machine: the real client, the command line in process, and the command line as a program."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,22 @@ def hub(tmp_path, monkeypatch):
     with Hub(tmp_path / "hub").running() as running:
         monkeypatch.setenv("HF_ENDPOINT", running.url)
         yield running
+
+
+@pytest.fixture
+def hub_base(hub, tiny_base):
+    """The tiny base on the Hub, and the option that names it."""
+    folder = tiny_base("bert")
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    commit = hub.put("org/tiny-bert", files)
+    hub.requests.clear()
+    return f"org/tiny-bert@{commit}"
+
+
+@pytest.fixture
+def run_folder(tiny_run, tmp_path):
+    """A copy of the tiny run that a test may change."""
+    return shutil.copytree(tiny_run.folder, tmp_path / "runs" / "tiny")
 
 
 @pytest.fixture
