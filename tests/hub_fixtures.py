@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hub_compute  # noqa: F401 - adds its routes
 import pytest
 from hub_server import Hub
 

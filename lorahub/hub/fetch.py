@@ -26,7 +26,7 @@ ADAPTER_FILES = [
     *(safety.CONFIG_FILE, safety.WEIGHTS_FILE, safety.LABELS_FILE, records.FILE_NAME),
     *("probe.json", "calibration.json", "linear_probe.safetensors", "README.md", "plots/*.png"),
 ]
-_PATTERNS = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
+BASE_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +162,7 @@ def _check_folder(folder: Path) -> None:
 
 def _snapshot(identifier: str, revision: str | None) -> Resolved:
     try:
-        folder = Path(client.api().snapshot_download(identifier, revision=revision, allow_patterns=_PATTERNS))
+        folder = Path(client.api().snapshot_download(identifier, revision=revision, allow_patterns=BASE_FILES))
     except Exception as error:  # connection, permission and cache errors come from several libraries
         raise BaseModelError(
             f"the base model {identifier!r} cannot be fetched from the Hub ({one_line(error)}). "
