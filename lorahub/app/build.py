@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -50,10 +51,20 @@ def page(adapters: Sequence[str], *, base: str) -> gr.Blocks:
     return build(engine, named=named, left_out=left_out)
 
 
+def say(text: str) -> None:
+    """Print a line at once, also where nobody but a log reads it."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
 def run(
-    page: gr.Blocks, *, host: str | None = None, port: int | None = None, what: str = "the app",
-    tell: Callable[[str], None],
-) -> None:  # fmt: skip
+    page: gr.Blocks,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    what: str = "the app",
+    tell: Callable[[str], None] = say,
+) -> None:
     """Serve a page until Ctrl-C. Host and port left out are gradio's own, which a Space sets in its environment."""
     address = serve(page, host, port)
     tell(f"lorahub: {what}: open {address} (Ctrl-C ends it)")

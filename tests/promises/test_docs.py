@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +30,8 @@ def test_a_stale_block_is_named(tmp_path):
     """On a copy of what the generator reads, with one default changed by hand."""
     for name in ("docs", "benchmarks", "lorahub"):
         (tmp_path / name).symlink_to(ROOT / name) if name != "docs" else (tmp_path / name).mkdir()
-    for name in ("README.md", "docs/generate.py", "docs/configuration.md", "docs/commands.md"):
+    shutil.copytree(ROOT / "spaces", tmp_path / "spaces")
+    for name in ("README.md", "constraints.txt", "docs/generate.py", "docs/configuration.md", "docs/commands.md"):
         (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
     page = tmp_path / "docs" / "configuration.md"
     page.write_text(page.read_text(encoding="utf-8").replace("| `cosine` |", "| `linear` |"), encoding="utf-8")

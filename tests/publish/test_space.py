@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import threading
 from importlib import metadata
 from pathlib import Path
 
@@ -294,7 +295,9 @@ def test_exactly_what_was_pushed_is_the_page(hub, adapter, checkout, chromium, t
     app = subprocess.Popen(
         [python, "app.py"], cwd=folder, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+    late = threading.Timer(240, app.kill)
     try:
+        late.start()
         line = app.stdout.readline()
         assert f"http://127.0.0.1:{port}/" in line, app.communicate(timeout=30)[1]
         page = chromium.new_page()
@@ -309,6 +312,7 @@ def test_exactly_what_was_pushed_is_the_page(hub, adapter, checkout, chromium, t
         page.get_by_role("heading", name="tiny", exact=True).wait_for()
         page.close()
     finally:
+        late.cancel()
         app.kill()
         app.communicate()
 
