@@ -120,7 +120,8 @@ def _cached(repo: str, revision: str | None) -> Path:
 
 def base(identifier: str, *, revision: str | None = None) -> Resolved:
     """Locate a base model; raises BaseModelError with what was tried."""
-    if identifier in ("minilm", MINILM) and revision in (None, MINILM_REVISION):
+    name, _, at = identifier.partition("@")
+    if name in ("minilm", MINILM) and (revision or at) in (None, "", MINILM_REVISION):
         embedded = _embedded_minilm()
         if embedded is not None:
             return Resolved(id=MINILM, revision=MINILM_REVISION, folder=embedded, origin="embedded package")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -42,6 +43,12 @@ def test_a_stale_block_is_named(tmp_path):
     assert "| `linear` |" in page.read_text(encoding="utf-8"), "--check changes nothing"
     subprocess.run(command, capture_output=True, check=True)
     assert page.read_text(encoding="utf-8") == (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+
+
+def test_spaces_is_what_lorahub_space_writes():
+    written = runpy.run_path(str(ROOT / "docs" / "generate.py"))["space"]()
+    assert {path.name: path.read_bytes() for path in (ROOT / "spaces").iterdir()} == written
+    assert len(written["app.py"].splitlines()) <= 30
 
 
 @pytest.mark.parametrize("item", FIELDS)

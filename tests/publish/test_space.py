@@ -267,6 +267,7 @@ def test_the_base_that_lorahub_brings_needs_no_word_of_trust(hub, checkout, monk
     shown = [Pinned(id="bob/x", revision="0" * 40, base_id=fetch.MINILM)]
     assert pins.base(None, shown, owner="alice", token=None).id == fetch.MINILM
     assert pins.base("minilm", shown, owner="alice", token=None).id == fetch.MINILM
+    assert fetch.base(f"{fetch.MINILM}@{fetch.MINILM_REVISION}").origin == "embedded package", "as a Space names it"
 
 
 @pytest.mark.slow
