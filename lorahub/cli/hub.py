@@ -34,7 +34,6 @@ def pull(
         raise ConfigError(f"{repo!r} is no Hub id. Give USER/NAME or USER/NAME@REVISION.")
     if out is not None and out.exists():
         raise ConfigError(f"--out {out} exists. Choose a new folder.")
-    show.hub_progress(quiet=as_json)
     found = fetch.adapter(repo, token=token)
     if out is not None:
         with atomic.replacing_folder(out) as part:

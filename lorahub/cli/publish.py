@@ -57,7 +57,6 @@ def push(
         force=force,
         token=token,
     )
-    show.hub_progress(quiet=as_json)
     plan = publishing.plan(records.locate(run), options)
     if dry_run:
         show.as_json(_as_dict(plan)) if as_json else _show_plan(plan)

@@ -14,7 +14,6 @@ def train(config: "Config", options: "Options", *, dry_run: bool, as_json: bool)
     from lorahub.cli import show
     from lorahub.publish import jobs
 
-    show.hub_progress(quiet=as_json)
     plan = jobs.plan(config, options)
     if dry_run:
         show.as_json(plan.to_dict()) if as_json else _show(plan.to_dict())

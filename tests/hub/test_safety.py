@@ -126,7 +126,8 @@ def test_pickles_and_programs_are_named_and_never_downloaded(hub, sound):
     notes = [finding.text for finding in safety.local(sound).findings]
     assert any("pickled" in note for note in notes)
     assert any("program" in note for note in notes)
-    assert {path.name for path in found.folder.iterdir()} == {CONFIG, WEIGHTS, "labels.json"}
+    expected = {CONFIG, WEIGHTS, "labels.json", "tokenizer_config.json"}
+    assert {path.name for path in found.folder.iterdir()} == expected
 
 
 def test_a_name_that_leads_out_of_the_folder_is_refused(hub, sound):

@@ -112,11 +112,13 @@ def test_local_data_is_uploaded_only_when_asked_and_only_to_a_private_place(hub,
     assert len(hub.jobs) == 1
 
 
-def test_what_a_job_cannot_do_is_refused_before_anything_is_sent(hub, cli, tiny_base, tmp_path):
+def test_what_a_job_cannot_do_is_refused_before_anything_is_sent(hub, cli, tiny_base, tmp_path, capsys):
+    folder = tiny_base("bert")
+    capsys.readouterr()  # transformers tells of the base that is made here
     for arguments, words in {
         ("--out", tmp_path / "x", "--push", REPO): "--out and --force",
         (): "--push USER/NAME",
-        ("--push", REPO, "--base", tiny_base("bert")): "folder of this machine",
+        ("--push", REPO, "--base", folder): "folder of this machine",
         ("--push", REPO, "--remote", "a11g"): "no hardware 'a11g'",
         ("--push", "a/b/c"): "no repository id",
         ("--push", REPO, "--timeout", "soon"): "--timeout takes a number",

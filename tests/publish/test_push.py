@@ -343,7 +343,6 @@ def test_the_command_says_what_it_would_do_and_what_it_did(hub, run, base, cli):
     assert code == 0, err
     assert re.search(r"published \d+ files \([\d.]+ [kM]B\)", out)
     assert "note:" not in err
-    assert "%|" not in err, "no progress bar where stderr is no terminal"
     code, out, err = cli("push", run, "--json")
     assert json.loads(out)["sent"] == []
     assert err == ""
