@@ -1,4 +1,4 @@
-"""Writes the parts of README.md and docs/ that the code already knows, between their markers.
+"""Writes the parts of README.md and docs/ that the code already knows, between their markers, and spaces/.
 
 A block starts with `<!-- generated: NAME -->` and ends with `<!-- end: NAME -->`; everything outside is written by
 hand.
@@ -30,9 +30,13 @@ os.environ["COLUMNS"] = "80"
 
 from typer.main import get_command  # noqa: E402
 
-from lorahub import config, records  # noqa: E402
+from lorahub import __version__, config, records  # noqa: E402
 from lorahub.cli import main as command_line  # noqa: E402
 from lorahub.data import named  # noqa: E402
+from lorahub.hub import fetch  # noqa: E402
+from lorahub.publish import hardware, space_files  # noqa: E402
+from lorahub.publish.package import Package  # noqa: E402
+from lorahub.publish.pins import Pinned  # noqa: E402
 from lorahub.reports import tables  # noqa: E402
 
 _NOT_ON_HUB = {True: "shipped with lorahub", False: "a folder of yours"}
@@ -137,6 +141,27 @@ def _shortened(record: dict) -> dict:
 
 
 Blocks = dict[str, dict[str, Callable[[], str]]]
+
+
+def space() -> dict[str, bytes]:
+    """What `lorahub space` writes for the adapters of `make demo`, by the release of this version.
+
+    Who publishes those has other commits; the base's is its own.
+    """
+    tasks = ("checkable", "topic", "wording")
+    return space_files.render(
+        space_files.Space(
+            repo="USER/claims",
+            base=Pinned(id=fetch.MINILM, revision=fetch.MINILM_REVISION),
+            base_files=("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"),
+            adapters=[Pinned(id=f"USER/starter-{task}", revision="0" * 40) for task in tasks],
+            hardware=hardware.ZERO_GPU,
+            sdk_version=re.search(r"^gradio==(.+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.M)[1],
+            requirement=Package(version=__version__).requirement("app"),
+        )
+    )
+
+
 BLOCKS: Blocks = {
     "README.md": {"data sets": named_sets, "results": results},
     "docs/configuration.md": {"fields": config_fields},
@@ -173,6 +198,13 @@ def main() -> None:
             stale.append(name)
             if not options.check:
                 path.write_text(after, encoding="utf-8")
+    for name, content in space().items():
+        path = ROOT / "spaces" / name
+        if not path.is_file() or path.read_bytes() != content:
+            stale.append(f"spaces/{name}")
+            if not options.check:
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(content)
     if stale:
         print(f"{'stale' if options.check else 'written'}: {', '.join(stale)}")
     if stale and options.check:

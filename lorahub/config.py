@@ -7,6 +7,7 @@ neighbour.
 
 import dataclasses
 import difflib
+import json
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -175,6 +176,12 @@ def load(recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> Con
             raise ConfigError(f"--set takes section.field=value, as in train.epochs=3; found {override!r}.")
         values.setdefault(section, {})[name] = _parse_yaml(text, f"--set {key.strip()}")
     return from_dict(values)
+
+
+def flags(*, data: str | None, base: str | None, method: str | None, seed: int | None) -> list[str]:
+    """The overrides that stand for the command line's short flags; those that are not given are left out."""
+    given = {"data.id": data, "base.id": base, "adapter.method": method, "train.seed": seed}
+    return [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:

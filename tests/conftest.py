@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+from browser import chromium  # noqa: F401 - a fixture
 from hub_fixtures import hub, hub_base, program, run_folder  # noqa: F401 - fixtures
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

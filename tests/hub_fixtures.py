@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import hub_compute  # noqa: F401 - adds its routes
 import pytest
 from hub_server import Hub
 

@@ -106,6 +106,8 @@ class Hub:
         self.users = {"hf_alice_secret": "alice", "hf_bob_secret": "bob"}
         self.read_only = {"hf_alice_readonly": "alice"}
         self.repos, self.collections, self.faults, self.requests = {}, {}, [], []
+        self.hardware, self.jobs = {}, {}
+        self.job_output, self.job_ends, self.job_message = [], "COMPLETED", None
         self.lock = threading.Lock()
 
     def fail(self, pattern, status=500, *, method="", times=1, after=0, headers=None):
@@ -271,6 +273,8 @@ def create(call):
     url = f"{call.hub.url}/{'' if kind == 'model' else kind + 's/'}{identifier}"
     if (kind, identifier) in call.hub.repos:
         return JSONResponse({"error": "You already created this repo", "url": url}, status_code=409)
+    if kind == "space" and wanted.get("sdk") not in ("gradio", "docker", "static"):
+        raise Refused(400, "a Space needs an sdk")
     repo = Repo(identifier, kind, private=wanted.get("visibility") == "private")
     call.hub.repos[kind, identifier] = repo
     repo.add("initial commit", {".gitattributes": call.hub.store(b"*.safetensors filter=lfs\n", ".gitattributes")})
@@ -278,7 +282,7 @@ def create(call):
 
 
 def validate(call):
-    errors = metadata_errors(call.json["content"]) if call.json.get("repoType") == "model" else []
+    errors = metadata_errors(call.json["content"], call.json.get("repoType"))
     found = [{"message": text} for text in errors]
     return JSONResponse({"errors": found, "warnings": []}, status_code=400 if errors else 200)
 
@@ -348,8 +352,8 @@ def commit(call, revision):
             if len(kept) == len(files):
                 raise Refused(404, "A file with this name doesn't exist", "EntryNotFound")
             files = kept
-    if "README.md" in files and repo.kind == "model":
-        errors = metadata_errors((call.hub.root / files["README.md"].sha256).read_text(encoding="utf-8"))
+    if "README.md" in files:
+        errors = metadata_errors((call.hub.root / files["README.md"].sha256).read_text(encoding="utf-8"), repo.kind)
         if errors:
             raise Refused(400, errors[0])
     ref = f"refs/pr/{len(repo.pulls) + 1}" if pull else revision

@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ import gradio as gr
 from lorahub import records
 from lorahub.app import check, present, runs
 from lorahub.errors import AdapterError, ConfigError
+from lorahub.hub import fetch
+from lorahub.hub.fetch import Located
 from lorahub.serving.engine import Engine
 
 log = logging.getLogger(__name__)
@@ -34,19 +37,52 @@ def launch(
     """
     # Before the base, which takes seconds.
     _check_free(host, port)
-    folders = [records.locate(adapter) for adapter in adapters or ()]
-    engine, left_out = (Engine(base, folders), []) if folders else load(RUNS, base)
-    for reason in left_out:
-        log.warning("left out: %s", reason)
-    page = build(engine, folders=folders, left_out=left_out)
+    engine, named, left_out = _choose(adapters, base)
+    what = f"{', '.join(engine.adapters)} on {engine.base_id}"
+    run(build(engine, named=named, left_out=left_out), host=host, port=port, what=what, tell=tell)
+
+
+def page(adapters: Sequence[str], *, base: str) -> gr.Blocks:
+    """Load adapters onto one base and return their page, which nobody serves yet; raises a LorahubError.
+
+    A Space calls this at the root of its module: what its GPU computes with has to be loaded before anything is served.
+    """
+    engine, named, left_out = _choose(adapters, base)
+    return build(engine, named=named, left_out=left_out)
+
+
+def say(text: str) -> None:
+    """Print a line at once, also where nobody but a log reads it."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def run(
+    page: gr.Blocks,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    what: str = "the app",
+    tell: Callable[[str], None] = say,
+) -> None:
+    """Serve a page until Ctrl-C. Host and port left out are gradio's own, which a Space sets in its environment."""
     address = serve(page, host, port)
-    tell(f"lorahub: {', '.join(engine.adapters)} on {engine.base_id}: open {address} (Ctrl-C ends it)")
+    tell(f"lorahub: {what}: open {address} (Ctrl-C ends it)")
     try:
         while page.is_running:
             time.sleep(0.2)
     except KeyboardInterrupt:
         page.close(verbose=False)
         tell("lorahub: the app has ended.")
+
+
+def _choose(adapters: Sequence[str] | None, base: str | None) -> tuple[Engine, list[Located], list[str]]:
+    """The engine, where the named adapters are, and why a run was left out."""
+    engine, left_out = (Engine(base, adapters), []) if adapters else load(RUNS, base)
+    named = [fetch.adapter(adapter) for adapter in adapters or ()]
+    for reason in left_out:
+        log.warning("left out: %s", reason)
+    return engine, named, left_out
 
 
 def load(root: Path, base: str | None = None) -> tuple[Engine, list[str]]:
@@ -76,7 +112,7 @@ def load(root: Path, base: str | None = None) -> tuple[Engine, list[str]]:
 
 
 def build(
-    engine: Engine, *, root: Path = RUNS, folders: Iterable[Path] = (), left_out: Sequence[str] = ()
+    engine: Engine, *, root: Path = RUNS, named: Iterable[Located] = (), left_out: Sequence[str] = ()
 ) -> gr.Blocks:
     """Return the page for a loaded engine; nothing is started."""
     with gr.Blocks(title="lorahub", analytics_enabled=False) as page:
@@ -84,11 +120,11 @@ def build(
         with gr.Tab("Check a claim"):
             check.build(engine, left_out)
         with gr.Tab("Runs"):
-            runs.build(root, folders)
+            runs.build(root, named)
     return page
 
 
-def serve(page: gr.Blocks, host: str, port: int) -> str:
+def serve(page: gr.Blocks, host: str | None, port: int | None) -> str:
     """Start serving in the background and return the address; `page.close()` ends it.
 
     Nothing of a visitor is kept: no analytics, no history of claims in the browser.

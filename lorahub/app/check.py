@@ -1,12 +1,13 @@
 """The tab *Check a claim*: base and adapters side by side."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
-from lorahub.app import errors, present
+from lorahub.app import errors, gpu, present
 from lorahub.errors import ConfigError, LorahubError
 from lorahub.serving.engine import Engine, Verdict
 
@@ -22,7 +23,37 @@ EXAMPLES = (
 _CHOSEN_AT_FIRST = 4
 
 
-def answer(engine: Engine, claim: str, adapters: list[str], evidence: str = "") -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What one question gave, as plain values: adapter name -> a verdict per text, with it and by the base alone."""
+
+    verdicts: dict[str, list[Verdict]]
+    base: dict[str, list[Verdict]]
+    seconds: float
+    device: str
+
+
+Judge = Callable[[list[str], list[str], list[str] | None], Judged]
+
+
+def judge(engine: Engine) -> Judge:
+    """The function that puts texts, adapter names and evidence to the engine, on a borrowed GPU where one is lent.
+
+    It raises AdapterError where an adapter is not loaded.
+    """
+
+    def ask(texts: list[str], adapters: list[str], evidence: list[str] | None) -> Judged:
+        started = time.perf_counter()
+        verdicts = engine.classify(texts, adapters, evidence=evidence)
+        seconds = time.perf_counter() - started
+        base = engine.classify_base(texts, adapters, evidence=evidence)
+        return Judged(verdicts=verdicts, base=base, seconds=seconds, device=engine.device)
+
+    # The engine is not among the arguments: it stays in the process that was forked with it.
+    return gpu.borrowed(ask, lambda texts, adapters, evidence: gpu.seconds(len(texts), len(adapters)))
+
+
+def answer(ask: Judge, claim: str, adapters: list[str], evidence: str = "") -> dict[str, Any]:
     """What the page shows and the `classify` endpoint returns: per adapter its verdict and the base's.
 
     Raises ConfigError where the claim or the adapters are missing, AdapterError where one is not loaded.
@@ -31,18 +62,14 @@ def answer(engine: Engine, claim: str, adapters: list[str], evidence: str = "") 
         raise ConfigError("Type a claim first.")
     if not adapters:
         raise ConfigError("Choose at least one adapter.")
-    second = [evidence.strip()] if evidence and evidence.strip() else None
-    started = time.perf_counter()
-    verdicts = engine.classify([claim.strip()], adapters, evidence=second)
-    seconds = time.perf_counter() - started
-    base = engine.classify_base([claim.strip()], adapters, evidence=second)
+    judged = ask([claim.strip()], adapters, [evidence.strip()] if evidence and evidence.strip() else None)
     return {
         "claim": claim.strip(),
-        "seconds": round(seconds, 4),
-        "device": engine.device,
+        "seconds": round(judged.seconds, 4),
+        "device": judged.device,
         "adapters": {
-            name: {"adapter": _plain(found[0]), "base": _plain(base[name][0]) if name in base else None}
-            for name, found in verdicts.items()
+            name: {"adapter": _plain(found[0]), "base": _plain(judged.base[name][0]) if name in judged.base else None}
+            for name, found in judged.verdicts.items()
         },
     }
 
@@ -73,7 +100,7 @@ def render(found: dict[str, Any]) -> str:
 
 def build(engine: Engine, left_out: Sequence[str] = ()) -> None:
     """Lay out the tab inside the current gr.Blocks; `left_out` says which runs are not offered, and why."""
-    names = list(engine.adapters)
+    names, ask = list(engine.adapters), judge(engine)
     # With one line, Enter sends and the field still grows; with more, Enter would only break the line.
     claim = gr.Textbox(label="Claim", placeholder="Type or paste one sentence", lines=1, max_lines=6, autofocus=True)
     chosen = gr.CheckboxGroup(names, value=names[:_CHOSEN_AT_FIRST], label="Adapters")
@@ -95,7 +122,7 @@ def build(engine: Engine, left_out: Sequence[str] = ()) -> None:
     def check(claim: str, adapters: list[str], evidence: str) -> str:
         with errors.shown():
             try:
-                return render(answer(engine, claim, adapters, evidence))
+                return render(answer(ask, claim, adapters, evidence))
             except LorahubError as error:
                 # In the place of the answers, where it stays; an older answer under it would look like this one's.
                 return present.problem(str(error))
@@ -103,7 +130,7 @@ def build(engine: Engine, left_out: Sequence[str] = ()) -> None:
     def classify(claim: str, adapters: list[str], evidence: str = "") -> dict[str, Any]:
         """Judge one claim with the named adapters; returns label, probabilities and calibrated shares per adapter."""
         with errors.shown():
-            return answer(engine, claim, adapters, evidence)
+            return answer(ask, claim, adapters, evidence)
 
     inputs = [claim, chosen, evidence]
     # Who asks again before the answer came wants the answer to the last question.

@@ -14,9 +14,14 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def shown() -> Iterator[None]:
-    """Turn any exception into gr.Error: a LorahubError into its sentence, anything else, once logged, into a bug."""
+    """Turn any exception into gr.Error: a LorahubError into its sentence, anything else, once logged, into a bug.
+
+    A gr.Error is passed on: so says a Space that a visitor's share of its GPU is used up.
+    """
     try:
         yield
+    except gr.Error:
+        raise
     except LorahubError as error:
         raise _sentence(str(error), "This does not work") from error
     except Exception as error:

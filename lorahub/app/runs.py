@@ -7,6 +7,7 @@ import gradio as gr
 
 from lorahub import records
 from lorahub.app import errors, present
+from lorahub.hub.fetch import Located
 from lorahub.records import RunRecord
 from lorahub.reports import tables
 
@@ -15,9 +16,9 @@ PICTURES = {"confusion": "confusion matrix", "curve": "learning curve", "reliabi
 Runs = dict[str, tuple[Path, RunRecord]]
 
 
-def build(root: Path, folders: Iterable[Path] = ()) -> None:
-    """Lay out the tab: the runs in `folders` and those under `root`, as they are when the page is built."""
-    found = gather(root, folders)
+def build(root: Path, named: Iterable[Located] = ()) -> None:
+    """Lay out the tab: the runs that are `named` and those under `root`, as they are when the page is built."""
+    found = gather(root, named)
     if not found:
         gr.HTML(present.message(f"No finished run under {root}. Train one: lorahub train"))
         return
@@ -47,15 +48,16 @@ def build(root: Path, folders: Iterable[Path] = ()) -> None:
     gr.api(runs, api_name="runs")
 
 
-def gather(root: Path, folders: Iterable[Path]) -> Runs:
-    """Folder and record by the folder's name, the given folders first, then those under `root`, newest first."""
-    given = [folder for folder in folders if (folder / records.FILE_NAME).exists()]
-    listed = [folder for folder, _ in records.find(root)]
+def gather(root: Path, named: Iterable[Located]) -> Runs:
+    """Folder and record by the adapter's name, the named ones first, then those under `root`, newest first."""
+    names = {one.folder.resolve(): one.name for one in named if (one.folder / records.FILE_NAME).exists()}
+    for folder, _ in records.find(root):
+        names.setdefault(folder.resolve(), folder.name)
     found: Runs = {}
-    for folder in dict.fromkeys(folder.resolve() for folder in [*given, *listed]):
-        name, number = folder.name, 2
+    for folder, first in names.items():
+        name, number = first, 2
         while name in found:
-            name, number = f"{folder.name}-{number}", number + 1
+            name, number = f"{first}-{number}", number + 1
         found[name] = (folder, records.load(folder))
     return found
 

@@ -18,7 +18,7 @@ def serve(
         typer.Argument(
             metavar="ADAPTER",
             envvar="LORAHUB_ADAPTERS",
-            help="Run folders; default: those under runs/ that share a base.",
+            help="Run folders, names under runs/ or USER/NAME[@REVISION]; default: runs that share a base.",
         ),
     ] = None,
     base: Annotated[

@@ -54,9 +54,9 @@ def _root(
 def main() -> None:
     """Run the command line."""
     from lorahub.cli import app as app_command
-    from lorahub.cli import classify, doctor, hub, publish, runs, train, verify
+    from lorahub.cli import classify, doctor, hub, publish, runs, space, train, verify
 
-    for group in (train, classify, runs, publish, hub, verify, app_command, doctor):
+    for group in (train, classify, runs, publish, hub, space, verify, app_command, doctor):
         group.register(app)
     try:
         app(standalone_mode=True)

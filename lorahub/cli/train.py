@@ -1,11 +1,15 @@
 """`lorahub train`, `lorahub evaluate` and `lorahub recipes`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lorahub.errors import need
+from lorahub.cli.publish import Token
+from lorahub.errors import ConfigError, need
+
+if TYPE_CHECKING:
+    from lorahub.training.run import Run
 
 Set = Annotated[
     list[str] | None,
@@ -33,9 +37,48 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Training seed; default: 0.")] = None,
     settings: Set = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a finished run of that name.")] = False,
+    push: Annotated[str | None, typer.Option(metavar="USER/NAME", help="Push the run there when it is done.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="With --push: make a new repository private.")] = False,
+    remote: Annotated[
+        str | None, typer.Option(metavar="FLAVOR", help="Train as a Hub Job on a10g-small, say; needs --push.")
+    ] = None,
+    timeout: Annotated[str, typer.Option(help="With --remote: the longest the Job may take, as in 90m.")] = "2h",
+    upload_data: Annotated[
+        bool, typer.Option("--upload-data", help="With --remote: put local data into a private data set.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --remote: show the Job and its price; start nothing.")
+    ] = False,
+    token: Token = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
 ) -> None:
     """Train an adapter, score it beside its baselines, and write a run folder."""
+    if remote is None and (upload_data or dry_run):
+        raise ConfigError("--upload-data and --dry-run go with --remote FLAVOR. Add it, or leave them out.")
+    if remote is not None and push is None:
+        raise ConfigError("a Job loses its disk when it ends. Say where it pushes its run: --push USER/NAME.")
+    if remote is not None and (out is not None or force):
+        raise ConfigError("--out and --force are about a folder here; with --remote the run goes to --push.")
+    if push is not None:
+        from lorahub import config as configs
+
+        flags = configs.flags(data=data, base=base, method=method, seed=seed)
+        asked = configs.load(recipe, [*flags, *(settings or ())])
+        if Path(asked.base.id).is_dir():
+            # Hours of training would come before the same answer.
+            raise ConfigError(
+                f"--push has to name the base, and {asked.base.id} is a folder of this machine. Give --base USER/NAME, "
+                "or train without --push and then use `lorahub push --base-id`."
+            )
+    if remote is not None and push is not None:
+        from lorahub.cli import remote as remotely
+        from lorahub.publish.jobs import Options
+
+        options = Options(
+            flavor=remote, push=push, timeout=timeout, upload_data=upload_data, private=private, token=token
+        )
+        remotely.train(asked, options, dry_run=dry_run, as_json=as_json)
+        return
     need("torch", extra="train")
     from lorahub.cli import show
     from lorahub.training import run
@@ -54,7 +97,22 @@ def train(
         )
     if as_json:
         show.as_json(done.record.to_dict())
-        return
+    else:
+        _tell(done)
+    if push is not None:
+        from lorahub.publish import push as publishing
+
+        plan = publishing.plan(done.folder, publishing.Options(repo=push, private=private, token=token))
+        for line in (*plan.worse, *plan.notes):
+            typer.echo(f"note: {line}.", err=True)
+        pushed = publishing.send(plan)
+        typer.echo(f"  published as {pushed.url} at {pushed.commit}", err=as_json)
+
+
+def _tell(done: "Run") -> None:
+    """The table before and after, and what a person wants to know next."""
+    from lorahub.cli import show
+
     show.before_and_after(done.record)
     happened = done.record.happened
     for warning in happened["warnings"]:

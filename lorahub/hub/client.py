@@ -57,13 +57,13 @@ def api(token: str | None = None) -> "HfApi":
     return HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=token or None)
 
 
-def call(request: Callable[[], Answer], *, doing: str) -> Answer:
-    """Return what `request` returns; it must be safe to repeat.
+def call(request: Callable[[], Answer], *, doing: str, tries: int = TRIES) -> Answer:
+    """Return what `request` returns; it must be safe to repeat, or `tries` 1.
 
     `doing` completes the sentence "the Hub refused to …". Raises HubError, whose `status` is the HTTP status if any.
     """
     started = time.monotonic()
-    for attempt in range(1, TRIES + 1):
+    for attempt in range(1, tries + 1):
         try:
             return request()
         except Exception as raised:  # huggingface_hub, its HTTP library and its validators share no base class
@@ -72,10 +72,10 @@ def call(request: Callable[[], Answer], *, doing: str) -> Answer:
             heals = status in _HEALING or (_is_http(error) and type(error).__name__ in _HEALING_ERRORS)
             if status is None and not _is_http(error) and not _is_hub(error):
                 raise raised
-            if not heals or attempt == TRIES or time.monotonic() - started > _PATIENCE:
+            if not heals or attempt == tries or time.monotonic() - started > _PATIENCE:
                 raise HubError(_explain(error, status, doing, attempt), status=status) from error
             wait = _wait(error, attempt)
-            log.warning("%s: %s; trying again in %.0f s (%d of %d)", doing, _brief(error), wait, attempt, TRIES)
+            log.warning("%s: %s; trying again in %.0f s (%d of %d)", doing, _brief(error), wait, attempt, tries)
             time.sleep(wait)
     raise AssertionError("unreachable: the last try returns or raises")
 

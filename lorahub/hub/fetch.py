@@ -27,7 +27,7 @@ ADAPTER_FILES = [
     *(safety.CONFIG_FILE, safety.WEIGHTS_FILE, safety.LABELS_FILE, records.FILE_NAME, "tokenizer_config.json"),
     *("probe.json", "calibration.json", "linear_probe.safetensors", "README.md", "plots/*.png"),
 ]
-_PATTERNS = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
+BASE_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +121,8 @@ def _cached(repo: str, revision: str | None) -> Path:
 
 def base(identifier: str, *, revision: str | None = None) -> Resolved:
     """Locate a base model; raises BaseModelError with what was tried."""
-    if identifier in ("minilm", MINILM) and revision in (None, MINILM_REVISION):
+    name, _, at = identifier.partition("@")
+    if name in ("minilm", MINILM) and (revision or at) in (None, "", MINILM_REVISION):
         embedded = _embedded_minilm()
         if embedded is not None:
             return Resolved(id=MINILM, revision=MINILM_REVISION, folder=embedded, origin="embedded package")
@@ -163,7 +164,7 @@ def _check_folder(folder: Path) -> None:
 
 def _snapshot(identifier: str, revision: str | None) -> Resolved:
     try:
-        folder = Path(client.api().snapshot_download(identifier, revision=revision, allow_patterns=_PATTERNS))
+        folder = Path(client.api().snapshot_download(identifier, revision=revision, allow_patterns=BASE_FILES))
     except Exception as error:  # connection, permission and cache errors come from several libraries
         raise BaseModelError(
             f"the base model {identifier!r} cannot be fetched from the Hub ({one_line(error)}). "

@@ -5,13 +5,11 @@ In: a run folder and `Options`. `plan` only reads: it decides what would change 
 sent again, and a folder without a change makes no commit.
 """
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorahub import atomic
-from lorahub.errors import PublishError
 from lorahub.hub import client, safety
 from lorahub.publish import export, guard, remote
 from lorahub.publish.export import CARD_FILE, Export
@@ -83,7 +81,7 @@ def plan(folder: Path, options: Options) -> Plan:
     memory = Published.load(folder)
     found = export.collect(folder, base_id=options.base_id or memory.base_id, token=options.token)
     safety.refuse(safety.local(folder), str(folder))
-    repo = _repository(options, found.record.name)
+    repo = remote.full_id(options.repo or remote.as_name(found.record.name), token=options.token)
     there = remote.look(repo, options.revision, token=options.token)
     known = memory.commits.get(f"{repo}@{options.revision}")
     if not options.force and not options.create_pr:
@@ -136,22 +134,6 @@ def send(made: Plan) -> Pushed:
         sent=[*made.changed],
         bytes_sent=made.bytes_to_send,
     )
-
-
-def _repository(options: Options, name: str) -> str:
-    """The full id; a missing user is the one who is logged in. Raises PublishError for what the Hub allows no id of."""
-    wanted = options.repo or re.sub(r"[^\w.-]+", "-", name).strip("-.")
-    if (
-        wanted.count("/") > 1
-        or not re.fullmatch(r"(?:[\w.-]+/)?[\w.-]{1,96}", wanted)
-        or "--" in wanted
-        or ".." in wanted
-    ):
-        raise PublishError(f"{wanted!r} is no repository id. Give USER/NAME, of letters, digits, '-', '_' and '.'.")
-    if "/" in wanted:
-        return wanted
-    who = client.call(lambda: client.api(options.token).whoami(), doing="tell who you are")
-    return f"{who['name']}/{wanted}"
 
 
 def _card(folder: Path, found: Export, there: Remote, options: Options, *, known: str | None) -> str:

@@ -4,14 +4,16 @@ In: a repository's id and a branch. Out: a `Remote`: the commit, each file's has
 published there. Only small text files are downloaded.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorahub import records
-from lorahub.errors import AdapterError, HubError
+from lorahub.errors import AdapterError, HubError, PublishError
 from lorahub.hub import client
 from lorahub.publish.export import CARD_FILE
 from lorahub.records import RunRecord
@@ -19,6 +21,7 @@ from lorahub.records import RunRecord
 if TYPE_CHECKING:
     from huggingface_hub import GitRefInfo, HfApi
 
+MODEL = "model"
 _NOT_FOUND = 404
 
 
@@ -53,17 +56,38 @@ def look(repo: str, branch: str, *, token: str | None) -> Remote:
         branch=branch if branch in heads else None,
         private=bool(info.private),
         hashes=hashes,
-        card=_download(api, repo, CARD_FILE, head).read_text(encoding="utf-8") if CARD_FILE in hashes else None,
+        card=download(api, repo, CARD_FILE, head).read_text(encoding="utf-8") if CARD_FILE in hashes else None,
         record=_record(api, repo, head) if records.FILE_NAME in hashes else None,
     )
 
 
-def file_hashes(api: "HfApi", repo: str, revision: str) -> dict[str, str]:
+def as_name(text: str) -> str:
+    """A text as the name of a repository, without what the Hub allows in none."""
+    return re.sub(r"[^\w.-]+", "-", text).strip("-.")
+
+
+def full_id(wanted: str, *, token: str | None) -> str:
+    """The whole id; a missing user is whoever is logged in. Raises PublishError for what the Hub allows no id of."""
+    if (
+        wanted.count("/") > 1
+        or not re.fullmatch(r"(?:[\w.-]+/)?[\w.-]{1,96}", wanted)
+        or "--" in wanted
+        or ".." in wanted
+    ):
+        raise PublishError(f"{wanted!r} is no repository id. Give USER/NAME, of letters, digits, '-', '_' and '.'.")
+    if "/" in wanted:
+        return wanted
+    who = client.call(lambda: client.api(token).whoami(), doing="tell who you are")
+    return f"{who['name']}/{wanted}"
+
+
+def file_hashes(api: "HfApi", repo: str, revision: str, *, kind: str = MODEL) -> dict[str, str]:
     """Path -> sha256 (large files) or git's blob hash (small ones), as the Hub gives them at a commit."""
     from huggingface_hub.hf_api import RepoFolder
 
     entries = client.call(
-        lambda: list(api.list_repo_tree(repo, recursive=True, revision=revision)), doing=f"list the files of {repo}"
+        lambda: list(api.list_repo_tree(repo, recursive=True, revision=revision, repo_type=kind)),
+        doing=f"list the files of {repo}",
     )
     files = [entry for entry in entries if not isinstance(entry, RepoFolder)]
     return {entry.path: str(entry.lfs.sha256 if entry.lfs else entry.blob_id) for entry in files}
@@ -83,13 +107,15 @@ def _branches(api: "HfApi", repo: str) -> list["GitRefInfo"]:
     return [*refs.branches, *(refs.pull_requests or [])]
 
 
-def _download(api: "HfApi", repo: str, name: str, revision: str) -> Path:
-    return Path(client.call(lambda: api.hf_hub_download(repo, name, revision=revision), doing=f"send {name} of {repo}"))
+def download(api: "HfApi", repo: str, name: str, revision: str, *, kind: str = MODEL) -> Path:
+    """One file of a repository, in the cache."""
+    fetch = partial(api.hf_hub_download, repo, name, revision=revision, repo_type=kind)
+    return Path(client.call(fetch, doing=f"send {name} of {repo}"))
 
 
 def _record(api: "HfApi", repo: str, revision: str) -> RunRecord | None:
     try:
-        return records.load(_download(api, repo, records.FILE_NAME, revision).parent)
+        return records.load(download(api, repo, records.FILE_NAME, revision).parent)
     except AdapterError:
         # Not a record that this lorahub can read: the push then treats the repository as somebody else's.
         return None

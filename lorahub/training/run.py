@@ -6,7 +6,6 @@ it is written; `record.json` is written last. Choices are made on validation; te
 
 import dataclasses
 import datetime
-import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -71,8 +70,7 @@ def train(
     in that order. Raises a LorahubError (ConfigError, DataError, BaseModelError, TrainingError, or AdapterError where
     `out` holds a finished run and `force` is not given).
     """
-    given = {"data.id": data, "base.id": base, "adapter.method": method, "train.seed": seed}
-    flags = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+    flags = configs.flags(data=data, base=base, method=method, seed=seed)
     config = configs.load(recipe, [*flags, *settings])
     folder = _choose_folder(config, out, force=force)
     return run(config, folder, watcher or Watcher())

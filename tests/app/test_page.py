@@ -1,7 +1,6 @@
 """The page in a real browser and through gradio's own client, on a real server with tiny adapters."""
 
 import re
-import shutil
 import socket
 from pathlib import Path
 
@@ -15,8 +14,6 @@ ARTEFACTS = Path(__file__).parents[1] / "artefacts"
 CLAIM = "the vaccine may cause flu in the city"
 LONG = "supported by some people of the city but never by the doctors"
 HOSTILE = "<img src=x onerror=\"document.title='taken'\">${document.title='taken'} {{value}} **bold** &amp;"
-FLAGS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
---disable-component-update --disable-sync""".split()
 SIZES = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
 
 browser = pytest.mark.browser
@@ -47,23 +44,9 @@ def address(engine, tiny_run):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    page = build.build(engine, root=tiny_run.folder.parent, folders=[], left_out=["old was trained on another base."])
+    page = build.build(engine, root=tiny_run.folder.parent, named=[], left_out=["old was trained on another base."])
     yield build.serve(page, "127.0.0.1", port)
     page.close(verbose=False)
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    """A real Chromium; CI installs Debian's."""
-    from playwright.sync_api import sync_playwright
-
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
-        pytest.skip("no Chromium on this machine: the page is not tested in a browser (apt-get install chromium)")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

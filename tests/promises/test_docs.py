@@ -2,6 +2,8 @@
 
 import dataclasses
 import re
+import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +31,8 @@ def test_a_stale_block_is_named(tmp_path):
     """On a copy of what the generator reads, with one default changed by hand."""
     for name in ("docs", "benchmarks", "lorahub"):
         (tmp_path / name).symlink_to(ROOT / name) if name != "docs" else (tmp_path / name).mkdir()
-    for name in ("README.md", "docs/generate.py", "docs/configuration.md", "docs/commands.md"):
+    shutil.copytree(ROOT / "spaces", tmp_path / "spaces")
+    for name in ("README.md", "constraints.txt", "docs/generate.py", "docs/configuration.md", "docs/commands.md"):
         (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
     page = tmp_path / "docs" / "configuration.md"
     page.write_text(page.read_text(encoding="utf-8").replace("| `cosine` |", "| `linear` |"), encoding="utf-8")
@@ -40,6 +43,12 @@ def test_a_stale_block_is_named(tmp_path):
     assert "| `linear` |" in page.read_text(encoding="utf-8"), "--check changes nothing"
     subprocess.run(command, capture_output=True, check=True)
     assert page.read_text(encoding="utf-8") == (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+
+
+def test_spaces_is_what_lorahub_space_writes():
+    written = runpy.run_path(str(ROOT / "docs" / "generate.py"))["space"]()
+    assert {path.name: path.read_bytes() for path in (ROOT / "spaces").iterdir()} == written
+    assert len(written["app.py"].splitlines()) <= 30
 
 
 @pytest.mark.parametrize("item", FIELDS)

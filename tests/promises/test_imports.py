@@ -39,7 +39,7 @@ assert logging.getLogger().handlers == handlers
 
 COMMANDS = (
     [], ["train"], ["evaluate"], ["classify"], ["runs"], ["recipes"], ["app"], ["doctor"], ["push"], ["card"], ["pull"],
-    ["list"], ["info"], ["verify"],
+    ["list"], ["info"], ["verify"], ["space"],
 )  # fmt: skip
 
 

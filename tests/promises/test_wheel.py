@@ -54,6 +54,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     for kind in (
         "recipes/pubhealth.yaml",
         "templates/card.md",
+        "templates/space/app.py.tmpl",
         "data/starter/train.csv",
         "data/starter/LICENSE",
         "py.typed",

@@ -1,0 +1,199 @@
+"""`lorahub train --remote`: the same training as a Hub Job, which pushes its run, because its disk is lost.
+
+In: a resolved config and `Options`. `plan` only reads: the command that the Job runs, what has to be uploaded for it,
+and what it costs. `start` uploads and starts it, once: a Job is never started a second time by a retry. The token goes
+in as a secret and nowhere else.
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lorahub import config as configs
+from lorahub.config import Config
+from lorahub.data import sources
+from lorahub.errors import ConfigError, HubError, PublishError
+from lorahub.hub import client
+from lorahub.publish import hardware, package, remote
+
+if TYPE_CHECKING:
+    from huggingface_hub import JobInfo
+
+# What a Job runs in: huggingface_hub's own default for uv.
+IMAGE = "ghcr.io/astral-sh/uv:python3.12-bookworm"
+SECRET = "HF_TOKEN"
+_WHEEL_FOLDER = "/lorahub"
+_SERVER_ERROR = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the person asked for: where to run, where the run is pushed to, and how long it may take (`90m`, `2h`)."""
+
+    flavor: str
+    push: str
+    timeout: str = "2h"
+    upload_data: bool = False
+    private: bool = False
+    token: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upload:
+    """Files that go to a private data-set repository before the Job starts: path there -> content or file."""
+
+    repo: str
+    files: dict[str, bytes | Path]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What would run: `command` with `dependency` in `IMAGE`; `wheel` is mounted, `data` is read from the Hub."""
+
+    options: Options
+    namespace: str
+    command: list[str]
+    dependency: str
+    cost: str
+    wheel: Upload | None = None
+    data: Upload | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The Job's spec for people and programs; of secrets the names."""
+        return {
+            "image": IMAGE,
+            "command": ["uv", "run", "--with", self.dependency, *self.command],
+            "flavor": self.options.flavor,
+            "timeout": self.options.timeout,
+            "cost": self.cost,
+            "secrets": [SECRET],
+            "uploads": {one.repo: sorted(one.files) for one in (self.wheel, self.data) if one},
+        }
+
+
+def plan(config: Config, options: Options) -> Plan:
+    """Decide what the Job does; nothing is sent.
+
+    Raises PublishError where the Job could not see the base or the data, HubError where the Hub refuses.
+    """
+    if not re.fullmatch(r"\d+(\.\d+)?[smhd]?", options.timeout):
+        raise ConfigError(f"--timeout takes a number of seconds, or one with s, m, h or d; found {options.timeout!r}.")
+    repo = remote.full_id(options.push, token=options.token)
+    owner = str(client.call(client.api(options.token).whoami, doing="tell who you are")["name"])
+    cost = hardware.of_job(options.flavor, token=options.token)
+    if Path(config.base.id).is_dir():
+        raise PublishError(
+            f"the base {config.base.id} is a folder of this machine, which a Job does not see. Give --base USER/NAME."
+        )
+    data, config = _data(config, f"{owner}/{repo.split('/')[1]}-data", options)
+    mine = package.find()
+    wheel = Upload(repo=f"{owner}/lorahub-wheels", files={mine.wheel.name: mine.wheel.content}) if mine.wheel else None
+    at = f"file://{_WHEEL_FOLDER}/{mine.wheel.name}" if mine.wheel else ""
+    # Each setting is one word: huggingface_hub takes a word that is a file's name for a file to upload.
+    settings = [f"--set={key}={json.dumps(value)}" for key, value in configs.differences(config).items()]
+    private = ["--private"] if options.private else []
+    return Plan(
+        options=options,
+        namespace=owner,
+        command=["lorahub", "train", *settings, f"--push={repo}", *private],
+        dependency=mine.requirement("train", wheel_at=at),
+        cost=cost,
+        wheel=wheel,
+        data=data,
+    )
+
+
+def start(made: Plan) -> "JobInfo":
+    """Upload what the Job needs and start it; raises HubError, and PublishError where it may have started unseen."""
+    from huggingface_hub import Volume, get_token
+
+    options = made.options
+    token = options.token or get_token()
+    if not token:
+        raise HubError("a Job needs a token to push its run, and there is none. Run `hf auth login` or give --token.")
+    volumes = []
+    for upload in (made.wheel, made.data):
+        if upload:
+            _send(upload, options.token)
+    if made.wheel:
+        volumes.append(Volume(type="dataset", source=made.wheel.repo, mount_path=_WHEEL_FOLDER, read_only=True))
+    command, *arguments = made.command
+    try:
+        job: JobInfo = client.call(
+            lambda: client.api(options.token).run_uv_job(
+                command,
+                script_args=arguments,
+                dependencies=[made.dependency],
+                image=IMAGE,
+                flavor=options.flavor,
+                timeout=options.timeout,
+                secrets={SECRET: token},
+                labels={"app": "lorahub"},
+                volumes=volumes or None,
+                namespace=made.namespace,
+            ),
+            doing=f"start a Job on {options.flavor}",
+            tries=1,
+        )
+    except HubError as error:
+        if error.status is None or error.status >= _SERVER_ERROR:
+            raise PublishError(
+                f"the Hub did not say whether the Job started ({error.status or 'no answer'}), and it may have started "
+                "all the same. Look with `hf jobs ps` before you try again."
+            ) from error
+        raise
+    return job
+
+
+def follow(job: "JobInfo", *, token: str | None, tell: Callable[[str], None]) -> str:
+    """Give each line of the Job's log to `tell` until it ends, and return how: COMPLETED, ERROR, CANCELED."""
+    api, name, namespace = client.api(token), job.id, job.owner.name
+
+    def watch() -> None:
+        for line in api.fetch_job_logs(job_id=name, namespace=namespace, follow=True):
+            tell(client.redact(line.rstrip("\n")))
+
+    client.call(watch, doing=f"send the log of {name}", tries=1)
+    status = client.call(
+        lambda: api.inspect_job(job_id=name, namespace=namespace), doing=f"say how {name} ended"
+    ).status
+    if status.message:
+        tell(client.redact(status.message))
+    return str(getattr(status.stage, "value", status.stage))
+
+
+def _data(config: Config, repo: str, options: Options) -> tuple[Upload | None, Config]:
+    """What of the data has to be uploaded, and the config that finds it there."""
+    source = sources.find(config.data.id, revision=config.data.revision)
+    if source.kind in ("hub", "shipped") or (source.named and source.named.hub_id):
+        return None, dataclasses.replace(config, data=dataclasses.replace(config.data, id=source.id))
+    if not options.upload_data:
+        raise PublishError(
+            f"the data {source.id} lies on this machine, which a Job does not see. --upload-data puts it into the "
+            f"private data set {repo}; or name one on the Hub."
+        )
+    # One file without splits is split by the seed, there as here.
+    files: dict[str, bytes | Path] = {
+        f"{'train' if name == 'all' else name}{Path(split.title).suffix}": Path(split.title)
+        for name, split in source.splits.items()
+    }
+    return Upload(repo=repo, files=files), dataclasses.replace(config, data=dataclasses.replace(config.data, id=repo))
+
+
+def _send(upload: Upload, token: str | None) -> None:
+    from huggingface_hub import CommitOperationAdd
+
+    api, repo = client.api(token), upload.repo
+    client.call(lambda: api.create_repo(repo, repo_type="dataset", private=True, exist_ok=True), doing=f"create {repo}")
+    if not client.call(lambda: api.dataset_info(repo), doing=f"show {repo}").private:
+        raise PublishError(f"{repo} exists and is public; nothing is uploaded. Make it private on its settings page.")
+
+    def commit() -> object:
+        operations = [CommitOperationAdd(path, content) for path, content in upload.files.items()]
+        return api.create_commit(repo, operations, repo_type="dataset", commit_message="What a Job of lorahub needs")
+
+    client.call(commit, doing=f"take a commit for {repo}")

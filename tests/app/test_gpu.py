@@ -1,0 +1,110 @@
+"""A borrowed GPU: few declared seconds that follow the work, plain values across a process, and nothing without one.
+
+ZeroGPU runs only on a Space; its way of calling (fork, pickle, of an error only the class's
+name) is done here for real.
+"""
+
+import multiprocessing
+import pickle
+import subprocess
+import sys
+
+import gradio as gr
+import pytest
+
+from lorahub.app import check, errors, gpu
+from lorahub.errors import AdapterError
+
+
+def zero_gpu(declared):
+    """A decorator that calls as spaces 0.51 does, and notes the seconds that were declared."""
+
+    def decorator(*, duration):
+        def wrap(task):
+            def call(*arguments):
+                declared.append(duration(*arguments))
+                packed = pickle.dumps(arguments)
+                context = multiprocessing.get_context("fork")
+                here, there = context.Pipe()
+
+                def work():
+                    try:
+                        there.send_bytes(pickle.dumps(task(*pickle.loads(packed))))
+                    except Exception as error:
+                        there.send_bytes(pickle.dumps(gr.Error(type(error).__name__)))
+
+                worker = context.Process(target=work)
+                worker.start()
+                answer = pickle.loads(here.recv_bytes())
+                worker.join()
+                if isinstance(answer, gr.Error):
+                    raise answer
+                return answer
+
+            return call
+
+        return wrap
+
+    return decorator
+
+
+@pytest.fixture
+def declared(monkeypatch):
+    seconds = []
+    monkeypatch.setattr(gpu, "GPU", zero_gpu(seconds))
+    return seconds
+
+
+class Engine:
+    """What `judge` asks of an engine, in a process where nothing else may run after a fork."""
+
+    device = "cuda:0"
+
+    def __init__(self):
+        self.lock = multiprocessing.get_context("fork").Lock()  # as the real one, it cannot be pickled
+
+    def classify(self, texts, adapters, *, evidence):
+        if "missing" in adapters:
+            raise AdapterError("no adapter 'missing' is loaded; loaded: a.")
+        return {name: [f"{text} {evidence}" for text in texts] for name in adapters}
+
+    def classify_base(self, texts, adapters, *, evidence):
+        return {}
+
+
+def test_a_question_is_put_to_another_process_and_comes_back_as_values(declared):
+    judged = check.judge(Engine())(["one", "two"], ["a"], None)
+    assert judged.verdicts == {"a": ["one None", "two None"]}
+    assert judged.device == "cuda:0"
+    assert declared == [gpu.seconds(2, 1)]
+
+
+def test_an_error_that_a_person_can_mend_keeps_its_sentence(declared):
+    with pytest.raises(AdapterError, match="no adapter 'missing' is loaded"):
+        check.judge(Engine())(["one"], ["missing"], None)
+    with pytest.raises(gr.Error, match="ZeroDivisionError"):
+        gpu.borrowed(lambda: 1 // 0, lambda: 5)()
+
+
+def test_what_the_lender_says_reaches_the_visitor_as_it_is():
+    with pytest.raises(gr.Error, match="quota") as caught, errors.shown():
+        raise gr.Error("You have exceeded your GPU quota")
+    assert "bug" not in str(caught.value)
+
+
+def test_seconds_follow_the_work_and_are_few():
+    assert gpu.seconds(1, 1) <= 10
+    assert gpu.seconds(1, 1) <= gpu.seconds(500, 4) < gpu.seconds(2000, 4)
+    assert gpu.seconds(10**6, 12) == 60
+
+
+def test_without_a_lender_a_function_stays_itself(monkeypatch):
+    monkeypatch.setattr(gpu, "GPU", None)
+    assert gpu.borrowed(len, lambda text: 5) is len
+
+
+def test_a_folder_named_spaces_is_not_taken_for_the_package(tmp_path):
+    (tmp_path / "spaces").mkdir()
+    code = "from lorahub.app import gpu; assert gpu.GPU is None or gpu.GPU.__module__.startswith('spaces.'); print(1)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
