@@ -50,9 +50,9 @@ def _root(
 def main() -> None:
     """Run the command line."""
     from lorahub.cli import app as app_command
-    from lorahub.cli import classify, doctor, publish, runs, train
+    from lorahub.cli import classify, doctor, extension, publish, runs, train
 
-    for group in (train, classify, runs, publish, app_command, doctor):
+    for group in (train, classify, runs, publish, app_command, extension, doctor):
         group.register(app)
     try:
         app(standalone_mode=True)

@@ -10,7 +10,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "lorahub"
 HEAVY = ("torch", "transformers", "peft", "accelerate", "gradio", "bitsandbytes", "datasets", "matplotlib.pyplot")
-HEAVY_ROOMS = ("lorahub.models", "lorahub.training", "lorahub.serving", "lorahub.data.batches", "lorahub.app.")
+HEAVY_ROOMS = (
+    "lorahub.models", "lorahub.training", "lorahub.serving", "lorahub.data.batches", "lorahub.app.",
+    "lorahub.classifier",
+)  # fmt: skip
 
 
 def light_modules():
@@ -37,7 +40,7 @@ assert logging.getLogger().handlers == handlers
     assert done.returncode == 0, done.stderr
 
 
-COMMANDS = ([], ["train"], ["evaluate"], ["classify"], ["runs"], ["recipes"], ["app"], ["doctor"])
+COMMANDS = ([], ["train"], ["evaluate"], ["classify"], ["runs"], ["recipes"], ["app"], ["hf-register"], ["doctor"])
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command) or "lorahub")
