@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lorahub.errors import ConfigError
+from lorahub.errors import ConfigError, one_line
 
 METHODS = ("lora",)
 _LARGEST_SEED = 2**32 - 1  # of numpy's generator
@@ -102,7 +102,7 @@ class TrainConfig:
 
     seed: int = opt(0, "Seed of initialisation, order and dropout.", low=0, high=_LARGEST_SEED)
     epochs: float = opt(4.0, "Passes over the training claims.", above=0)
-    min_steps: int = opt(240, "Fewest optimiser steps: small data gets more epochs to reach them.", low=0)
+    min_steps: int = opt(120, "Fewest optimiser steps: small data gets more epochs to reach them.", low=0)
     batch_size: int = opt(32, "Claims per forward pass and device.", low=1)
     gradient_accumulation: int = opt(1, "Forward passes per optimiser step.", low=1)
     learning_rate: float = opt(1e-3, "Peak learning rate of AdamW.", above=0)
@@ -257,7 +257,7 @@ def _parse_yaml(text: str, where: str) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or error
+        problem = getattr(error, "problem", None) or one_line(error)
         raise ConfigError(f"{where}{line} is not valid YAML: {problem}. Mend it there or just above.") from None
 
 

@@ -29,6 +29,10 @@ class AdapterError(LorahubError):
     """An adapter or run folder is incomplete, damaged or does not fit its base."""
 
 
+class UnsafeAdapterError(AdapterError):
+    """An adapter's files could harm the base, or run code, or do not say what they are."""
+
+
 class HubError(LorahubError):
     """The Hub cannot be reached or refuses; `status` is the HTTP status where there was an answer."""
 

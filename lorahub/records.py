@@ -19,6 +19,8 @@ SCHEMA = 1
 # The systems of a results table, in the order in which people read it: what costs nothing first.
 SYSTEMS = ("majority", "tfidf", "linear_probe", "untrained", "adapter")
 
+_BLOCKS = ("asked", "happened", "environment", "results")
+
 # UPGRADES[n] turns a record of schema n into one of schema n + 1.
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
@@ -78,6 +80,12 @@ def load(folder: Path) -> RunRecord:
     missing = {"name", "created", "asked", "results"} - set(values)
     if missing:
         raise AdapterError(f"{path} lacks {', '.join(sorted(missing))}. Restore it or train again.")
+    blocks = {name: values.get(name, {}) for name in _BLOCKS}
+    if isinstance(blocks["asked"], dict):
+        blocks |= {f"asked.{section}": fields for section, fields in blocks["asked"].items()}
+    for name, block in blocks.items():
+        if not isinstance(block, dict):
+            raise AdapterError(f"{path}: {name} holds no names and values. Restore it or train again.")
     return RunRecord(**{key: value for key, value in values.items() if key in known})
 
 

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hub_fixtures import hub, program  # noqa: F401 - fixtures of this name
+from hub_fixtures import hub, hub_base, program, run_folder  # noqa: F401 - fixtures
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

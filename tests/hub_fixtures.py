@@ -1,9 +1,12 @@
 """A Hub on this machine: the real client, the command line in process, and the command line as a program."""
 
 import os
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hub_server import Hub
@@ -18,12 +21,30 @@ def hub(tmp_path, monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
+    # The client's own clock alone; `time.sleep` itself belongs to everybody.
+    hurried = SimpleNamespace(**{**vars(time), "sleep": lambda seconds: None})
+    monkeypatch.setattr("huggingface_hub.file_download.time", hurried)
     monkeypatch.setattr(client, "FIRST_WAIT", 0.01)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     with Hub(tmp_path / "hub").running() as running:
         monkeypatch.setenv("HF_ENDPOINT", running.url)
         yield running
+
+
+@pytest.fixture
+def hub_base(hub, tiny_base):
+    """The tiny base on the Hub, and the option that names it."""
+    folder = tiny_base("bert")
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    commit = hub.put("org/tiny-bert", files)
+    hub.requests.clear()
+    return f"org/tiny-bert@{commit}"
+
+
+@pytest.fixture
+def run_folder(tiny_run, tmp_path):
+    """A copy of the tiny run that a test may change."""
+    return shutil.copytree(tiny_run.folder, tmp_path / "runs" / "tiny")
 
 
 @pytest.fixture
@@ -37,7 +58,7 @@ def program(hub, tmp_path):
         environment |= {
             "HF_ENDPOINT": hub.url, "HF_HOME": str(home / "hf"), "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
-            "HOME": str(home), "PYTHONPATH": str(Path(__file__).parents[2]), **extra,
+            "HOME": str(home), "PYTHONPATH": str(Path(__file__).parents[1]), **extra,
         }  # fmt: skip
         if token:
             environment["HF_TOKEN"] = token

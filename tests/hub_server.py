@@ -176,7 +176,9 @@ class Hub:
             if error.code:
                 headers["X-Error-Code"] = error.code
             response = JSONResponse({"error": error.message}, status_code=error.status, headers=headers)
-        self.requests.append((request.method, path, response.status_code, len(body)))
+        # A FileResponse answers a range with 206 once it is sent.
+        status = 206 if response.status_code == 200 and "range" in request.headers else response.status_code
+        self.requests.append((request.method, path, status, len(body)))
         return response
 
     async def respond(self, request, path, body):

@@ -5,6 +5,7 @@ traceback. Nothing heavy is imported until a command runs.
 """
 
 import logging
+import os
 import sys
 import warnings
 
@@ -37,6 +38,9 @@ def _root(
     verbose: bool = typer.Option(False, "--verbose", "-v", help="Show what is decided on the way, and why."),
     version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Print the version."),
 ) -> None:
+    if not sys.stderr.isatty():
+        # Read when huggingface_hub is imported; some of its bars do not look at the terminal themselves.
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     level = logging.INFO if verbose else logging.WARNING
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     logging.getLogger("lorahub").setLevel(level)
@@ -50,9 +54,9 @@ def _root(
 def main() -> None:
     """Run the command line."""
     from lorahub.cli import app as app_command
-    from lorahub.cli import classify, doctor, extension, publish, runs, train
+    from lorahub.cli import classify, doctor, extension, hub, publish, runs, train, verify
 
-    for group in (train, classify, runs, publish, app_command, extension, doctor):
+    for group in (train, classify, runs, publish, hub, verify, app_command, extension, doctor):
         group.register(app)
     try:
         app(standalone_mode=True)

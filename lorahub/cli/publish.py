@@ -57,7 +57,6 @@ def push(
         force=force,
         token=token,
     )
-    show.hub_progress(quiet=as_json)
     plan = publishing.plan(records.locate(run), options)
     if dry_run:
         show.as_json(_as_dict(plan)) if as_json else _show_plan(plan)
@@ -65,7 +64,9 @@ def push(
     for line in (*plan.worse, *plan.notes):
         typer.echo(f"note: {line}.", err=True)
     if plan.changed and not as_json:
-        typer.echo(f"sending {len(plan.changed)} files, {_size(plan.bytes_to_send)}, to {plan.remote.repo}", err=True)
+        typer.echo(
+            f"sending {len(plan.changed)} files, {show.size(plan.bytes_to_send)}, to {plan.remote.repo}", err=True
+        )
     done = publishing.send(plan)
     if as_json:
         show.as_json({**vars(done), "worse": plan.worse, "notes": plan.notes})
@@ -73,7 +74,7 @@ def push(
         typer.echo(f"{done.url} has all of this already: no new commit.")
     else:
         where = done.pull_request or f"{done.url} at {done.commit}"
-        typer.echo(f"published {len(done.sent)} files ({_size(done.bytes_sent)}) as {where}")
+        typer.echo(f"published {len(done.sent)} files ({show.size(done.bytes_sent)}) as {where}")
         typer.echo(f"  try it:  lorahub verify {done.repo}")
 
 
@@ -123,11 +124,11 @@ def _as_dict(plan: "Plan") -> dict[str, Any]:
 def _show_plan(plan: "Plan") -> None:
     from lorahub.cli import show
 
-    rows = [(path, _size(plan.export.size(path)), _state(plan, path)) for path in plan.export.files]
+    rows = [(path, show.size(plan.export.size(path)), _state(plan, path)) for path in plan.export.files]
     rows += [(path, "", "would be deleted") for path in plan.deleted]
     state = "exists" if plan.remote.head else "would be created"
     show.table(("file", "size", ""), rows, title=f"{plan.remote.repo} ({state}), branch {plan.options.revision}")
-    typer.echo(f"  {len(plan.changed)} files, {_size(plan.bytes_to_send)}, would be sent; nothing was.")
+    typer.echo(f"  {len(plan.changed)} files, {show.size(plan.bytes_to_send)}, would be sent; nothing was.")
     for line in (*plan.worse, *plan.notes):
         typer.echo(f"  note: {line}.")
     typer.echo(f"\n{plan.card}")
@@ -137,7 +138,3 @@ def _state(plan: "Plan", path: str) -> str:
     if path not in plan.changed:
         return "unchanged"
     return "changed" if path in plan.remote.hashes else "new"
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"

@@ -90,11 +90,9 @@ def training_progress(*, quiet: bool) -> Iterator["Watcher"]:
         yield Watcher(on_stage=on_stage, on_step=on_step)
 
 
-def hub_progress(*, quiet: bool) -> None:
-    """Let huggingface_hub show its own bars for up- and downloads, or not: never where stderr is no terminal."""
-    from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
-
-    (disable_progress_bars if quiet or not Console(stderr=True).is_terminal else enable_progress_bars)()
+def size(count: int) -> str:
+    """Bytes as people read them."""
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
 
 
 def counting(description: str, *, quiet: bool) -> Progress:

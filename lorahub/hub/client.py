@@ -100,8 +100,12 @@ def _is_http(error: Exception) -> bool:
 
 
 def _is_hub(error: Exception) -> bool:
-    """Errors of huggingface_hub without a response, and the ValueError by which it tells of refused metadata."""
-    return type(error).__module__.startswith("huggingface_hub") or "metadata in README.md" in str(error)
+    """Errors of huggingface_hub without a response, and the ValueError by which it tells of refused metadata.
+
+    A safetensors header that cannot be read is about the file, and for whoever asked for it.
+    """
+    ours = type(error).__module__.startswith("huggingface_hub") and type(error).__name__ != "SafetensorsParsingError"
+    return ours or "metadata in README.md" in str(error)
 
 
 def _wait(error: Exception, attempt: int) -> float:

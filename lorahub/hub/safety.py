@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from lorahub.errors import AdapterError, one_line
+from lorahub.errors import UnsafeAdapterError, one_line
 from lorahub.hub import client
 
 CONFIG_FILE, WEIGHTS_FILE, LABELS_FILE = "adapter_config.json", "adapter_model.safetensors", "labels.json"
@@ -100,10 +100,10 @@ def local(folder: Path) -> Report:
 
 
 def refuse(report: Report, name: str) -> None:
-    """Raise AdapterError with the first finding that forbids loading `name`."""
+    """Raise UnsafeAdapterError with the first finding that forbids loading `name`."""
     if report.refused:
         more = f" (and {len(report.refused) - 1} more: lorahub info {name})" if len(report.refused) > 1 else ""
-        raise AdapterError(f"{name} is not loaded: {report.refused[0]}{more}. Use an adapter that is sound.")
+        raise UnsafeAdapterError(f"{name} is not loaded: {report.refused[0]}{more}. Use an adapter that is sound.")
 
 
 def _report(files: Mapping[str, int], fetch: Any, header: Any) -> Report:

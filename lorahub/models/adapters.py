@@ -17,13 +17,12 @@ from safetensors.torch import load_file
 
 from lorahub import atomic, records
 from lorahub.errors import AdapterError, one_line
+from lorahub.hub.safety import CONFIG_FILE, WEIGHTS_FILE
 from lorahub.labels import LabelSet
 from lorahub.models.base import Base
 from lorahub.scoring.baselines import LinearProbe
 from lorahub.scoring.verdicts import Calibration
 
-CONFIG_FILE = "adapter_config.json"
-WEIGHTS_FILE = "adapter_model.safetensors"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 _PREFIX = "base_model.model."
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lorahub import records
 from lorahub.config import BaseConfig
 from lorahub.data.batches import encode
 from lorahub.errors import AdapterError, ConfigError
+from lorahub.hub import fetch
 from lorahub.models import adapters as adapter_files
 from lorahub.models import architectures
 from lorahub.models import base as bases
@@ -56,7 +56,8 @@ class _Served:
 class Engine:
     """One base with many adapters.
 
-    `base` is a Hub id, a folder or `minilm`; left out, it is the base of the first adapter. Raises BaseModelError and
+    `base` is a Hub id, a folder or `minilm`; left out, it is the base of the first adapter. An adapter is a folder, a
+    run's name or `user/name[@revision]`. Raises BaseModelError and
     AdapterError.
     """
 
@@ -68,12 +69,13 @@ class Engine:
         config: BaseConfig | None = None,
     ) -> None:
         # Before the base, which takes longer.
-        loaded = [adapter_files.load(records.locate(adapter)) for adapter in adapters]
+        found = [fetch.adapter(adapter) for adapter in adapters]
+        loaded = [adapter_files.load(item.folder, name=item.name) for item in found]
         settings = config or BaseConfig()
         if base is not None:
             settings = replace(settings, id=base)
-        elif loaded and loaded[0].base_id:
-            settings = replace(settings, id=loaded[0].base_id, revision=loaded[0].base_revision)
+        elif loaded:
+            settings = _base_of(found[0], loaded[0], settings)
         self._base = bases.load(settings)
         self._linears = {
             name: (module.out_features, module.in_features)
@@ -109,7 +111,8 @@ class Engine:
 
     def add(self, *adapters: str | Path) -> list[str]:
         """Load adapters and return the names under which they answer; a folder's name, numbered where it is taken."""
-        return self._add([adapter_files.load(records.locate(adapter)) for adapter in adapters])
+        found = [fetch.adapter(adapter) for adapter in adapters]
+        return self._add([adapter_files.load(item.folder, name=item.name) for item in found])
 
     def _add(self, loaded: Sequence[Adapter]) -> list[str]:
         for adapter in loaded:
@@ -312,6 +315,18 @@ def verdicts(logits: Floats, names: Sequence[str], calibration: Calibration) -> 
         )
         for best, raw, sure in zip(ids, plain, shown, strict=True)
     ]
+
+
+def _base_of(found: fetch.Located, adapter: Adapter, settings: BaseConfig) -> BaseConfig:
+    """The base to load for an adapter: a repository on the Hub does not choose it, unless it is our own."""
+    if found.repo is None:
+        return replace(settings, id=adapter.base_id or settings.id, revision=adapter.base_revision)
+    if adapter.base_id.lower() != fetch.MINILM.lower():
+        raise AdapterError(
+            f"{found.repo} says that its base is {adapter.base_id or 'nothing'}; no base is fetched on the word of a "
+            f"downloaded file. If you trust it, give --base {adapter.base_id or 'ID'}."
+        )
+    return replace(settings, id=fetch.MINILM)
 
 
 def _named(adapter: Adapter, taken: set[str]) -> Adapter:

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from lorahub import config as configs
+from lorahub.config import EvalConfig
 from lorahub.data import claims
+from lorahub.data.claims import ClaimData
 from lorahub.data.sources import SPLITS
 from lorahub.errors import ConfigError, DataError
 from lorahub.scoring import metrics
@@ -24,24 +26,26 @@ def judge(
         raise ConfigError(f"--split is one of {', '.join(SPLITS)}; found {split!r}.")
     config = configs.load(None, [f"data.id={json.dumps(data)}", *settings])
     found = claims.load(config.data)
-    part = found.splits[split]
     engine = Engine(base, adapters, config=config.base)
-    results = {}
-    for name, adapter in engine.adapters.items():
-        unknown = sorted(set(found.labels.names) - set(adapter.labels.names))
-        if unknown:
-            raise DataError(
-                f"{data} has the labels {', '.join(found.labels.names)}; "
-                f"{name} knows {', '.join(adapter.labels.names)}. Map them with --set data.label_map=MAPPING."
-            )
-        gold = adapter.labels.encode([found.labels.names[index] for index in part.gold])
-        logits = engine.logits(part.texts, [name], evidence=part.evidence)[name]
-        results[name] = metrics.score(
-            gold,
-            decide(logits, adapter.calibration),
-            calibrated(logits, adapter.calibration),
-            adapter.labels,
-            resamples=config.eval.bootstrap,
-            confidence=config.eval.confidence,
+    return {name: score(engine, name, found, split, config.eval) for name in engine.adapters}
+
+
+def score(engine: Engine, name: str, data: ClaimData, split: str, options: EvalConfig) -> dict[str, Any]:
+    """The results block of one adapter of an engine; raises DataError where the data has labels unknown to it."""
+    adapter, part = engine.adapters[name], data.splits[split]
+    unknown = sorted(set(data.labels.names) - set(adapter.labels.names))
+    if unknown:
+        raise DataError(
+            f"{data.source['id']} has the labels {', '.join(data.labels.names)}; "
+            f"{name} knows {', '.join(adapter.labels.names)}. Map them with --set data.label_map=MAPPING."
         )
-    return results
+    gold = adapter.labels.encode([data.labels.names[index] for index in part.gold])
+    logits = engine.logits(part.texts, [name], evidence=part.evidence)[name]
+    return metrics.score(
+        gold,
+        decide(logits, adapter.calibration),
+        calibrated(logits, adapter.calibration),
+        adapter.labels,
+        resamples=options.bootstrap,
+        confidence=options.confidence,
+    )

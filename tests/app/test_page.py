@@ -250,13 +250,15 @@ def test_the_endpoint_answers_what_the_engine_answers(client, engine):
         assert found["adapters"]["tiny"]["base"]["label"] == base["tiny"][0].label
 
 
-def test_the_endpoint_takes_evidence(client, engine):
+def test_the_endpoint_gives_evidence_to_the_adapters_that_may_read_it(client, engine):
     claim, evidence = "the vaccine cures flu", "doctors say that it never was in the study"
-    found = client.predict(claim, ["tiny"], evidence, api_name="/classify")
-    alone = client.predict(claim, ["tiny"], "", api_name="/classify")
-    wanted = engine.classify([claim], ["tiny"], evidence=[evidence])["tiny"][0]
-    assert found["adapters"]["tiny"]["adapter"]["calibrated"] == pytest.approx(wanted.calibrated, abs=1e-5)
-    assert found["adapters"] != alone["adapters"]
+    both = ["topics", "tiny"]  # of the first nobody knows how it was trained; the second saw claims alone
+    found = client.predict(claim, both, evidence, api_name="/classify")["adapters"]
+    alone = client.predict(claim, both, "", api_name="/classify")["adapters"]
+    wanted = engine.classify([claim], ["topics"], evidence=[evidence])["topics"][0]
+    assert found["topics"]["adapter"]["calibrated"] == pytest.approx(wanted.calibrated, abs=1e-5)
+    assert found["topics"]["adapter"] != alone["topics"]["adapter"]
+    assert found["tiny"]["adapter"]["calibrated"] == pytest.approx(alone["tiny"]["adapter"]["calibrated"], abs=1e-5)
 
 
 @pytest.mark.parametrize(

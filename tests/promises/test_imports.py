@@ -1,8 +1,8 @@
 """Importing is free: no heavy library, no network, no log handler; and `--help` is quick."""
 
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -40,22 +40,28 @@ assert logging.getLogger().handlers == handlers
     assert done.returncode == 0, done.stderr
 
 
-COMMANDS = ([], ["train"], ["evaluate"], ["classify"], ["runs"], ["recipes"], ["app"], ["hf-register"], ["doctor"])
+COMMANDS = (
+    [], ["train"], ["evaluate"], ["classify"], ["runs"], ["recipes"], ["app"], ["doctor"], ["push"], ["card"], ["pull"],
+    ["list"], ["info"], ["verify"], ["hf-register"],
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command) or "lorahub")
 def test_help_takes_less_than_half_a_second(command):
+    """Of the processor, since a clock also counts what else the machine does; the best of five."""
+
     def once():
-        started = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(
             [sys.executable, "-X", "importtime", "-m", "lorahub", *command, "--help"],
             capture_output=True,
             text=True,
             check=False,
         )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert done.returncode == 0, done.stderr
         assert "Usage" in done.stdout
         assert not any(f"| {heavy}\n" in done.stderr for heavy in ("torch", "transformers", "gradio"))
-        return time.perf_counter() - started
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    assert min(once() for _ in range(5)) < 0.5
+    assert any(once() < 0.5 for _ in range(5))

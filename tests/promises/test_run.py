@@ -1,6 +1,7 @@
 """A run: complete, reproducible, honest about what happened, and readable by peft alone."""
 
 import json
+import random
 import re
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import learnable
+from conftest import LONG, learnable
 
 from lorahub import records
 from lorahub.records import SYSTEMS
@@ -157,6 +158,31 @@ def test_ctrl_c_keeps_the_best_so_far(data, tiny_base, tmp_path):
     assert record.happened["best_step"] > 0
     assert "stopped by hand" in output
     assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_any_moment_is_absent_or_whole(data, tiny_base, tmp_path):
+    """SIGKILL cannot be caught: whatever stands under the run's name afterwards is complete."""
+    moments = random.Random(11)
+    settings = ["train.epochs=20", "eval.bootstrap=200"]
+    flags = [item for setting in settings for item in ("--set", setting)]
+    for attempt in range(24 if LONG else 4):
+        out = tmp_path / f"killed{attempt}"
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lorahub", "train", "--data", data, "--base", str(tiny_base("bert")), "--out", out,
+             *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            process.wait(timeout=moments.uniform(3, 14))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if out.exists():
+            assert records.load(out).results["test"]["adapter"]["n"] == 24
+            assert (out / "adapter_model.safetensors").exists()
+    # The folder is free for the next run whatever the killed one left beside it.
+    again = train(data=data, base=str(tiny_base("bert")), out=tmp_path / "killed0", force=True, settings=QUICK)
+    assert records.load(again.folder).name == "killed0"
 
 
 def test_a_diverging_run_says_so(data, tiny_base, tmp_path):

@@ -1,0 +1,116 @@
+"""`lorahub pull`, `lorahub list` and `lorahub info`: what is on the Hub and here."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lorahub.errors import ConfigError, HubError
+
+Token = Annotated[str | None, typer.Option(help="Access token; default: the login (`hf auth login` or HF_TOKEN).")]
+_DAY = len("2026-01-01")
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    app.command()(pull)
+    app.command(name="list")(list_adapters)
+    app.command()(info)
+
+
+def pull(
+    repo: Annotated[str, typer.Argument(metavar="USER/NAME[@REVISION]", help="Adapter on the Hub.")],
+    out: Annotated[Path | None, typer.Option(help="Copy it into this new folder too.")] = None,
+    token: Token = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Download an adapter at one commit, once it has been looked at; from the cache when offline."""
+    from lorahub import atomic
+    from lorahub.cli import show
+    from lorahub.hub import fetch
+
+    if fetch.hub_id(repo) is None:
+        raise ConfigError(f"{repo!r} is no Hub id. Give USER/NAME or USER/NAME@REVISION.")
+    if out is not None and out.exists():
+        raise ConfigError(f"--out {out} exists. Choose a new folder.")
+    found = fetch.adapter(repo, token=token)
+    if out is not None:
+        with atomic.replacing_folder(out) as part:
+            fetch.copy(found, part)
+    pinned, folder = f"{found.repo}@{found.revision}", out or found.folder
+    if as_json:
+        show.as_json({"repo": found.repo, "revision": found.revision, "folder": str(folder)})
+    else:
+        typer.echo(f'{pinned}\n  in {folder}\n  try it:  lorahub classify "your claim" --adapter {out or pinned}')
+
+
+def list_adapters(
+    base: Annotated[str | None, typer.Option(help="Only adapters of this base.")] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(metavar="METRIC", help="accuracy, f1_macro, f1_weighted or ece; default: newest first."),
+    ] = None,
+    root: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("runs"),
+    local: Annotated[bool, typer.Option("--local", help="Only the runs here.")] = False,
+    limit: Annotated[int, typer.Option(help="Most adapters to ask the Hub for.")] = 100,
+    token: Token = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """List adapters, on the Hub and under --root, with labels, figures, size and date."""
+    from lorahub.cli import show
+    from lorahub.hub import search
+
+    found = search.here(root, base)
+    if not local:
+        try:
+            found += search.hub(base, limit=limit, token=token)
+        except HubError as error:
+            if error.status is not None:
+                raise
+            typer.echo(f"note: only the runs here: {error}", err=True)
+    found = search.sort(found, sort)
+    if as_json:
+        show.as_json({"adapters": [asdict(item) for item in found]})
+        return
+    if not found:
+        typer.echo("no adapter found. Train one with: lorahub train")
+        return
+    rows = [
+        (
+            item.id,
+            item.where,
+            item.base,
+            item.data,
+            ", ".join(item.labels) or "?",
+            *(f"{item.metrics[key]:.3f}" if key in item.metrics else "-" for key in ("accuracy", "f1_macro")),
+            show.size(item.size_bytes) if item.size_bytes else "-",
+            item.date[:_DAY],
+        )
+        for item in found
+    ]
+    header = ("adapter", "where", "base", "data", "labels", "accuracy", "macro F1", "size", "date")
+    show.table(header, rows)
+
+
+def info(
+    adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="Run folder, name under runs/ or USER/NAME[@REV].")],
+    token: Token = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show one adapter and what speaks against loading it; exit code 1 where something does."""
+    from lorahub.cli import show
+    from lorahub.hub import inspection
+
+    found = inspection.adapter(adapter, token=token)
+    if as_json:
+        show.as_json(found.to_dict())
+    else:
+        for name, value in found.lines():
+            typer.echo(f"  {name}: {value}")
+        for finding in found.report.findings:
+            typer.echo(f"  {'REFUSED' if finding.refused else 'note'}: {finding.text}")
+        if not found.report.refused:
+            typer.echo("  safety: nothing speaks against loading it")
+    if found.report.refused:
+        raise typer.Exit(1)

@@ -1,0 +1,36 @@
+"""`lorahub verify`: claimed against measured."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    app.command()(verify)
+
+
+def verify(
+    adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="Run folder, name under runs/ or USER/NAME[@REV].")],
+    data: Annotated[str | None, typer.Option(help="Data to measure on; default: the recorded data set.")] = None,
+    base: Annotated[str | None, typer.Option(help="Base model; default: the recorded one.")] = None,
+    tolerance: Annotated[float, typer.Option(help="Largest difference of a metric that is none.", min=0.0)] = 0.005,
+    token: Annotated[str | None, typer.Option(help="Access token; default: the login.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Load an adapter as a stranger would and measure its claims again; exit code 1 where they differ."""
+    from lorahub.cli import show
+    from lorahub.publish import verify as verifying
+
+    options = verifying.Options(data=data, base=base, tolerance=tolerance, token=token)
+    checks = list(verifying.verify(adapter, options))
+    same = all(check.ok is not False for check in checks)
+    if as_json:
+        show.as_json({"adapter": adapter, "ok": same, "checks": [asdict(check) for check in checks]})
+    else:
+        words = {True: "yes", False: "NO", None: "not measured"}
+        rows = [(check.name, check.claimed, check.found, words[check.ok]) for check in checks]
+        show.table(("check", "claimed", "measured", "holds"), rows, title=adapter)
+    if not same:
+        raise typer.Exit(1)

@@ -1,0 +1,129 @@
+"""Finding and fetching: list, info and pull, pinned, and from the cache without a network."""
+
+import json
+import shutil
+
+import pytest
+
+from lorahub.errors import AdapterError, HubError
+from lorahub.hub import fetch
+from lorahub.publish import push
+from lorahub.serving.engine import Engine
+
+REPO = "alice/tiny"
+WEIGHTS = "adapter_model.safetensors"
+
+
+@pytest.fixture
+def pushed(hub, hub_base, run_folder):
+    """The tiny run on the Hub."""
+    return push.send(push.plan(run_folder, push.Options(base_id=hub_base, licence="mit")))
+
+
+def test_list_finds_the_adapters_of_a_base_on_the_hub_and_here(
+    hub, hub_base, run_folder, pushed, cli, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(run_folder.parent.parent)
+    other = shutil.copytree(run_folder, tmp_path / "worse")
+    record = json.loads((other / "record.json").read_text())
+    record["results"]["test"]["adapter"]["f1_macro"] = 0.001
+    (other / "record.json").write_text(json.dumps(record))
+    push.send(push.plan(other, push.Options(repo="worse", base_id=hub_base)))
+    hub.put("bob/else", {"README.md": b"---\nbase_model: org/other\ntags:\n- lorahub\n---\n"})
+    hub.put(
+        "bob/hidden",
+        {"README.md": b"---\nbase_model: org/tiny-bert\nbase_model_relation: adapter\n---\n"},
+        private=True,
+    )
+    code, out, err = cli("list", "--base", "org/tiny-bert", "--sort", "f1_macro", "--root", run_folder.parent, "--json")
+    assert code == 0, err
+    found = json.loads(out)["adapters"]
+    assert [item["id"] for item in found] == [REPO, "alice/worse"]
+    assert found[0]["labels"] == ["hedged", "plain"]
+    assert found[0]["metrics"]["f1_macro"] > found[1]["metrics"]["f1_macro"] == 0.001
+    assert found[0]["size_bytes"] > 10_000
+    assert found[0]["revision"] == pushed.commit
+    assert found[0]["licence"] == "mit"
+    code, out, err = cli("list")
+    assert {"bob/else", REPO, "runs/tiny"} <= set(out.split())
+    assert "hidden" not in out
+    code, out, err = cli("list", "--local", "--json")
+    assert [item["where"] for item in json.loads(out)["adapters"]] == ["here"]
+    code, out, err = cli("list", "--sort", "beauty")
+    assert code == 2
+    assert "f1_macro" in err
+
+
+def test_list_without_a_network_shows_what_is_here_and_says_so(hub, run_folder, cli, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(run_folder.parent.parent)
+    code, out, err = cli("list")
+    assert code == 0
+    assert "runs/tiny" in out
+    assert "only the runs here" in err
+
+
+def test_info_shows_an_adapter_before_its_weights_are_downloaded(hub, pushed, cli, run_folder):
+    hub.requests.clear()
+    code, out, err = cli("info", REPO)
+    assert code == 0, err
+    for words in ("hedged, plain", "org/tiny-bert at", "Macro F1 on test", "licence: mit", "nothing speaks against"):
+        assert words in out
+    assert not [row for row in hub.sent(WEIGHTS, "GET") if row[2] == 200]
+    code, out, err = cli("info", run_folder, "--json")
+    assert json.loads(out)["safe"] is True
+    hub.put(REPO, {WEIGHTS: b"x"})
+    code, out, err = cli("info", REPO, "--json")
+    assert code == 1
+    assert json.loads(out)["safe"] is False
+
+
+def test_pull_pins_a_commit_and_works_from_the_cache_when_offline(hub, pushed, cli, monkeypatch, tmp_path):
+    code, out, err = cli("pull", REPO, "--json")
+    assert code == 0, err
+    first = json.loads(out)
+    assert first["revision"] == pushed.commit
+    hub.put(REPO, {"labels.json": b'["no", "yes"]'})
+    code, out, _ = cli("pull", f"{REPO}@{pushed.commit}", "--out", tmp_path / "copy", "--json")
+    assert json.loads(out)["revision"] == pushed.commit
+    assert json.loads((tmp_path / "copy" / "labels.json").read_text()) == ["hedged", "plain"]
+    assert (tmp_path / "copy" / "plots" / "confusion.png").exists()
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    code, out, err = cli("pull", REPO, "--json")
+    assert code == 0, err
+    assert json.loads(out) == first
+    with pytest.raises(AdapterError, match="not in the cache"):
+        fetch.adapter("alice/other")
+
+
+def test_pull_says_what_is_wrong_in_one_line(hub, cli, tmp_path):
+    code, out, err = cli("pull", "alice/none")
+    assert code == 2
+    assert "404" in err
+    assert len(err.splitlines()) == 1
+    code, out, err = cli("pull", "none")
+    assert code == 2
+    assert "USER/NAME" in err
+    code, out, err = cli("pull", "alice/none", "--out", tmp_path)
+    assert "exists" in err
+
+
+def test_a_path_is_never_taken_for_a_hub_id(hub, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(AdapterError, match="no adapter folder"):
+        fetch.adapter("runs/none")
+    assert not hub.requests
+    with pytest.raises(HubError, match="404"):
+        fetch.adapter("alice/none")
+
+
+def test_the_engine_takes_hub_ids_but_no_base_on_a_files_word(hub, hub_base, pushed, run_folder):
+    hub.requests.clear()
+    with pytest.raises(AdapterError, match="--base org/tiny-bert"):
+        Engine(adapters=[REPO])
+    assert not hub.sent("org/tiny-bert"), "the base was asked for on the word of a downloaded file"
+    engine = Engine(hub_base, [f"{REPO}@{pushed.commit}"])
+    rows = json.loads((run_folder / "probe.json").read_text())
+    found = engine.logits([row["claim"] for row in rows])["tiny"]
+    assert abs(found - [row["logits"] for row in rows]).max() < 1e-4
