@@ -12,6 +12,7 @@ import logging
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,6 +27,7 @@ from lorahub import atomic, config, records
 from lorahub.config import BaseConfig, Config
 from lorahub.data import claims
 from lorahub.errors import ConfigError, DataError, LorahubError, one_line
+from lorahub.hub import fetch
 from lorahub.labels import LabelSet
 from lorahub.publish import push
 from lorahub.scoring.verdicts import Floats, calibrated, decide
@@ -83,7 +85,7 @@ class ClaimClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         data = claims.from_memory(texts, gold, names, asked.data)
         with tempfile.TemporaryDirectory() as place:
             done = run.run(asked, data, Path(place) / run.default_name(asked), run.Watcher())
-            self._adopt(done.folder, classes, self._serve(done.folder, asked.base))
+            self._adopt(done.folder, classes, Engine(str(self.base), [done.folder], config=asked.base), asked.base)
         return self
 
     def predict(self, X: Iterable[str]) -> npt.NDArray[Any]:
@@ -104,15 +106,19 @@ class ClaimClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def from_pretrained(
         cls, identifier: str | Path, *, revision: str | None = None, token: str | None = None, base: str | None = None
     ) -> Self:
-        """A fitted classifier from a run folder or the name of a run; its `classes_` are the label names.
+        """A fitted classifier from a run folder, a run's name or a Hub id; its `classes_` are the label names.
 
-        Its parameters are those of the run, so that a clone trains in the same way. `base` is where the base is, for an
-        adapter whose base was a local folder. Raises AdapterError and BaseModelError.
+        Its parameters are those of the run, so that a clone trains in the same way. `base` is where the base is: for an
+        adapter whose base was a local folder, and for one on the Hub, unless its base is our own. Raises AdapterError
+        where it is not there or not safe to load, BaseModelError and HubError.
         """
-        folder = _locate(identifier, revision=revision, token=token)
-        record = records.load(folder) if (folder / records.FILE_NAME).exists() else None
+        found = fetch.adapter(f"{identifier}@{revision}" if revision else identifier, token=token)
+        record = records.load(found.folder) if (found.folder / records.FILE_NAME).exists() else None
         asked = config.from_dict(record.asked) if record else Config()
-        engine = Engine(base, [folder], config=asked.base)
+        if found.repo is not None:
+            # A repository on the Hub says how long its texts are, and not which base is loaded, or how.
+            asked = replace(asked, base=BaseConfig(max_length=asked.base.max_length))
+        engine = Engine(base, [found], config=asked.base)
         made = cls(
             base or _only(engine).base_id,
             method=asked.adapter.method,
@@ -121,7 +127,7 @@ class ClaimClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             test_fraction=asked.data.test_fraction,
             seed=asked.train.seed,
         )
-        made._adopt(folder, np.array(_only(engine).labels.names), engine)
+        made._adopt(found.folder, np.array(_only(engine).labels.names), engine, asked.base)
         return made
 
     def save_pretrained(self, folder: str | Path, *, force: bool = False) -> None:
@@ -188,11 +194,13 @@ class ClaimClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             sections.setdefault(section, {})[name] = value.item() if isinstance(value, np.generic) else value
         return config.from_dict(sections)
 
-    def _adopt(self, folder: Path, classes: npt.NDArray[Any], engine: Engine) -> None:
+    def _adopt(self, folder: Path, classes: npt.NDArray[Any], engine: Engine, asked: BaseConfig) -> None:
         """Become what a folder holds."""
         self.classes_ = classes
         self.files_ = _read(folder)
         self.record_ = records.load(folder) if records.FILE_NAME in self.files_ else None
+        # What an engine after unpickling must load: this very base.
+        self._base = replace(asked, id=str(self.base), revision=engine.base_revision)
         self._engine = engine
 
     def _fitted(self) -> Self:
@@ -203,22 +211,17 @@ class ClaimClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _logits(self, X: Iterable[str]) -> tuple[Engine, Floats]:
         """Raw logits (N, C), and the engine that gave them."""
         if "_engine" not in vars(self._fitted()):
-            asked = config.from_dict(self.record_.asked).base if self.record_ else None
             with self._folder() as folder:
-                self._engine = self._serve(folder, asked)
+                self._engine = Engine(self._base.id, [folder], config=self._base)
         (logits,) = self._engine.logits(_texts(X)).values()
         return self._engine, logits
-
-    def _serve(self, folder: Path, asked: BaseConfig | None) -> Engine:
-        # Of a base on the Hub the adapter knows the revision, too.
-        return Engine(str(self.base) if Path(self.base).is_dir() else None, [folder], config=asked)
 
     @contextmanager
     def _folder(self) -> Iterator[Path]:
         """The run folder, for as long as the block lasts."""
         files = self._fitted().files_
         with tempfile.TemporaryDirectory() as place:
-            folder = Path(place) / (self.record_.name if self.record_ else "adapter")
+            folder = Path(place) / "adapter"
             folder.mkdir()
             _write(files, folder)
             yield folder
@@ -234,12 +237,6 @@ class ClaimClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array, tags.input_tags.one_d_array, tags.input_tags.string = False, True, True
         return tags
-
-
-def _locate(identifier: str | Path, *, revision: str | None, token: str | None) -> Path:
-    if revision is not None or token is not None:
-        raise ConfigError("revision and token are for adapters on the Hub, which are not loaded yet. Leave them out.")
-    return records.locate(identifier)
 
 
 def _settings(asked: Config) -> dict[str, Any] | None:

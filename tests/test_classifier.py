@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import learnable
+from hub_fixtures import TOKEN
 from huggingface_hub import ModelHubMixin
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -241,7 +242,7 @@ def test_its_hub_methods_take_what_the_mixins_take():
         assert ours - theirs == own
 
 
-def test_pushing_is_lorahub_push(trained, hub, tiny_base, tmp_path):
+def test_pushing_is_lorahub_push_and_comes_back(trained, hub, tiny_base, tmp_path):
     files = {path.name: path.read_bytes() for path in tiny_base("bert").iterdir()}
     commit = hub.put("org/tiny-bert", files)
     mine = pickle.loads(pickle.dumps(trained))
@@ -256,6 +257,16 @@ def test_pushing_is_lorahub_push(trained, hub, tiny_base, tmp_path):
     assert mine.push_to_hub("alice/mine", license="mit", language="en") == url, "it remembers what it has pushed"
     assert len(hub.repo("alice/mine").commits) == 2, "nothing changed, so there is no new commit"
     mine.save_pretrained(tmp_path / "mine")
+    commit = url.rpartition("/")[2]
+    loaded = ClaimClassifier.from_pretrained("alice/mine", revision=commit, base="org/tiny-bert", token=TOKEN)
+    assert np.allclose(loaded.predict_proba(NEW), trained.predict_proba(NEW), atol=1e-6)
+    again = pickle.loads(pickle.dumps(loaded))
+    assert np.array_equal(again.predict_proba(NEW), loaded.predict_proba(NEW))
+    assert TOKEN.encode() not in pickle.dumps(loaded)
+    with pytest.raises(AdapterError, match="no base is fetched on the word of a downloaded file"):
+        ClaimClassifier.from_pretrained("alice/mine")
+    with pytest.raises(LorahubError, match="revision"):
+        ClaimClassifier.from_pretrained("alice/mine", revision="no-such-branch", base="org/tiny-bert")
     assert push.plan(tmp_path / "mine", push.Options(repo="alice/mine")).changed == [], "the command sends the same"
 
 
