@@ -12,13 +12,15 @@ _HOMES = {
     "train": ("lorahub.training.run", "train"),
     "Run": ("lorahub.training.run", "Run"),
     "Engine": ("lorahub.serving.engine", "Engine"),
+    "ClaimClassifier": ("lorahub.classifier", "ClaimClassifier"),
     "LorahubError": ("lorahub.errors", "LorahubError"),
 }
-_HEAVY_ROOMS = ("lorahub.training", "lorahub.serving")
+_HEAVY_ROOMS = ("lorahub.training", "lorahub.serving", "lorahub.classifier")
 
-__all__ = ["Engine", "LorahubError", "Run", "__version__", "train"]
+__all__ = ["ClaimClassifier", "Engine", "LorahubError", "Run", "__version__", "train"]
 
 if TYPE_CHECKING:
+    from lorahub.classifier import ClaimClassifier
     from lorahub.errors import LorahubError
     from lorahub.serving.engine import Engine
     from lorahub.training.run import Run, train

@@ -1,7 +1,8 @@
 """The errors meant for a person's eyes, and the one door to optional packages.
 
 A `LorahubError` is a single line that says what was found, why it does not work and what to do; the command line prints
-it and exits with 2. Any other exception is a bug and keeps its traceback.
+it and exits with 2. Any other exception is a bug and keeps its traceback. Wrong configuration and data are ValueErrors
+too, as Python programs expect.
 """
 
 from importlib import import_module
@@ -12,11 +13,11 @@ class LorahubError(Exception):
     """Base of every error that a user can mend."""
 
 
-class ConfigError(LorahubError):
+class ConfigError(LorahubError, ValueError):
     """A recipe, a flag or a config value is wrong."""
 
 
-class DataError(LorahubError):
+class DataError(LorahubError, ValueError):
     """A data file or data set cannot be used as it is."""
 
 

@@ -54,9 +54,10 @@ def _root(
 def main() -> None:
     """Run the command line."""
     from lorahub.cli import app as app_command
-    from lorahub.cli import classify, doctor, hub, publish, runs, space, train, verify
+    from lorahub.cli import classify, doctor, extension, hub, publish, runs, space, train, verify
 
-    for group in (train, classify, runs, publish, hub, space, verify, app_command, doctor):
+    groups = (train, classify, runs, publish, hub, space, verify, app_command, extension, doctor)
+    for group in groups:
         group.register(app)
     try:
         app(standalone_mode=True)

@@ -1,8 +1,8 @@
 """Claims: rows become texts with labels, checked, in train, validation and test.
 
-In: a DataConfig. Out: a `ClaimData` of three `ClaimSet`s that share one `LabelSet`, with a sha256 per split. Knows
-nothing of tokens or models. Every problem with the data is one DataError that names the file, the row or column, and
-the fix.
+In: a DataConfig, or the texts and labels that a program holds. Out: a `ClaimData` of three `ClaimSet`s that share one
+`LabelSet`, with a sha256 per split. Knows nothing of tokens or models. Every problem with the data is one DataError
+that names the file, the row or column, and the fix.
 """
 
 import difflib
@@ -23,6 +23,8 @@ from lorahub.labels import LabelSet
 
 CLAIM_COLUMNS = ("claim", "text", "sentence", "statement")
 LABEL_COLUMNS = ("label", "labels", "verdict", "class")
+# The recorded id and kind of claims that came from no file.
+MEMORY = "memory"
 # Columns written after the verdict was known: as an input they give it away (PUBHEALTH's explanation is the
 # journalist's verdict in words, LIAR's counts include the very claim, SciFact's rationale exists only for two labels).
 _LEAKING = re.compile(r"explanation|justification|rationale|ruling|verdict|evidence_labels?|\w*_counts?|label\w*", re.I)
@@ -87,16 +89,32 @@ def load(config: DataConfig) -> ClaimData:
         sets, made = split.complete(sets, config, train.title)
         warnings.append(f"no {' or '.join(made)} file: taken from train by seed {config.split_seed}: {_sizes(sets)}.")
     _every_label_in_train(sets["train"], labels, train.title)
-    warnings += leakage.report({name: rows.joined() for name, rows in sets.items()})
-    described = {
-        "id": source.id,
-        "kind": source.kind,
-        "revision": source.revision,
+    origin = {"id": source.id, "kind": source.kind, "revision": source.revision}
+    dropped = {name: rows.dropped for name, rows in raw.items() if rows.dropped}
+    return _described(labels, sets, origin, warnings, dropped)
+
+
+def from_memory(texts: Sequence[str], gold: npt.NDArray[np.int64], labels: LabelSet, config: DataConfig) -> ClaimData:
+    """Split checked texts (`clean_text`) with gold ids (N,) as one file would be; every label must occur.
+
+    Only the fractions and the split seed of `config` count. Raises DataError where there are too few claims.
+    """
+    sets = split.three_ways(ClaimSet(texts=list(texts), gold=gold), config, MEMORY)
+    _every_label_in_train(sets["train"], labels, MEMORY)
+    return _described(labels, sets, {"id": MEMORY, "kind": MEMORY, "revision": None}, [], {})
+
+
+def _described(
+    labels: LabelSet, sets: dict[str, ClaimSet], origin: dict[str, Any], warnings: list[str], dropped: dict[str, int]
+) -> ClaimData:
+    source = {
+        **origin,
         "sha256": {name: rows.sha256(labels) for name, rows in sets.items()},
         "rows": {name: len(rows) for name, rows in sets.items()},
-        "dropped_rows": {name: rows.dropped for name, rows in raw.items() if rows.dropped},
+        "dropped_rows": dropped,
     }
-    return ClaimData(labels=labels, splits=sets, source=described, warnings=warnings)
+    shared = leakage.report({name: rows.joined() for name, rows in sets.items()})
+    return ClaimData(labels=labels, splits=sets, source=source, warnings=[*warnings, *shared])
 
 
 @dataclass(kw_only=True)
@@ -121,14 +139,15 @@ def _read(source: Source, part: Split, config: DataConfig) -> _RawSet:
         if value in drop or label_map.get(value) in drop:
             raw.dropped += 1
             continue
-        raw.texts.append(_text(row.get(claim), part, number, claim))
+        raw.texts.append(clean_text(row.get(claim), f"{part.title}, row {number}: column {claim!r}"))
         raw.names.append(label_map.get(value, value))
         raw.rows.append(number)
         if raw.evidence is not None:
             assert evidence is not None
             # Evidence may be missing for a claim; the claim itself may not.
             second = row.get(evidence)
-            raw.evidence.append("" if second is None else _text(second, part, number, evidence, empty_ok=True))
+            where = f"{part.title}, row {number}: column {evidence!r}"
+            raw.evidence.append("" if second is None else clean_text(second, where, empty_ok=True))
     if not raw.texts:
         if raw.dropped:
             raise DataError(f"{part.title}: data.drop_labels drops all of its {raw.dropped} rows. Drop fewer labels.")
@@ -173,17 +192,16 @@ def _column(part: Split, wanted: str | None, flag: str, candidates: Sequence[str
     return found
 
 
-def _text(value: Any, part: Split, number: int, column: str, *, empty_ok: bool = False) -> str:
+def clean_text(value: Any, where: str, *, empty_ok: bool = False) -> str:
+    """One text as it is trained on and judged: stripped, a list of sentences joined; DataErrors begin with `where`."""
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         value = " ".join(value)
     if not isinstance(value, str):
-        raise DataError(
-            f"{part.title}, row {number}: column {column!r} holds {value!r}, not text. Remove or mend the row."
-        )
-    text = value.replace("\x00", "").strip()
-    if not text and not empty_ok:
-        raise DataError(f"{part.title}, row {number}: column {column!r} is empty. Remove the row or fill it in.")
-    return text
+        raise DataError(f"{where} holds {value!r}, not text. Remove or mend the row.")
+    stripped = value.replace("\x00", "").strip()
+    if not stripped and not empty_ok:
+        raise DataError(f"{where} is empty. Remove the row or fill it in.")
+    return stripped
 
 
 def _label_text(value: Any, part: Split, number: int, column: str) -> str:

@@ -57,19 +57,18 @@ class Engine:
     """One base with many adapters.
 
     `base` is a Hub id, a folder or `minilm`; left out, it is the base of the first adapter. An adapter is a folder, a
-    run's name or `user/name[@revision]`. Raises BaseModelError and
-    AdapterError.
+    run's name, `user/name[@revision]`, or what `hub.fetch` has located. Raises BaseModelError and AdapterError.
     """
 
     def __init__(
         self,
         base: str | None = None,
-        adapters: Iterable[str | Path] = (),
+        adapters: Iterable[str | Path | fetch.Located] = (),
         *,
         config: BaseConfig | None = None,
     ) -> None:
         # Before the base, which takes longer.
-        found = [fetch.adapter(adapter) for adapter in adapters]
+        found = [item if isinstance(item, fetch.Located) else fetch.adapter(item) for item in adapters]
         loaded = [adapter_files.load(item.folder, name=item.name) for item in found]
         settings = config or BaseConfig()
         if base is not None:
@@ -98,6 +97,11 @@ class Engine:
     def base_id(self) -> str:
         """The Hub id or folder name of the base."""
         return self._base.resolved.id
+
+    @property
+    def base_revision(self) -> str | None:
+        """The commit of the base on the Hub; None for a folder."""
+        return self._base.resolved.revision
 
     @property
     def device(self) -> str:

@@ -17,10 +17,11 @@ from lorahub import atomic
 from lorahub.config import BaseConfig
 from lorahub.data.batches import encode
 from lorahub.data.claims import ClaimData, ClaimSet
-from lorahub.errors import AdapterError
+from lorahub.errors import AdapterError, ConfigError
 from lorahub.models import adapters
 from lorahub.models import base as bases
 from lorahub.models.base import Base
+from lorahub.records import FILE_NAME as RECORD_FILE
 from lorahub.records import SYSTEMS, RunRecord
 from lorahub.reports import cards, plots
 from lorahub.scoring.baselines import LinearProbe
@@ -30,6 +31,21 @@ PROBE_FILE = "probe.json"
 # Splits whose logits are kept.
 JUDGED = ("validation", "test")
 _PROBE_CLAIMS = 8
+
+
+def check_free(folder: Path, *, force: bool) -> None:
+    """Raise where a run must not be written to `folder`: a file is in the way, or files that are not to be replaced.
+
+    ConfigError or AdapterError; `force` allows to replace a finished run, and nothing else.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ConfigError(f"--out {folder}: {there} is a file; a run needs a folder. Choose another --out.")
+    finished = (folder / RECORD_FILE).exists()
+    if finished and not force:
+        raise AdapterError(f"{folder} holds a finished run. Choose another --out, or replace it with --force.")
+    if folder.is_dir() and any(folder.iterdir()) and not finished:
+        raise AdapterError(f"{folder} is not empty and no run; lorahub does not write over it. Choose another --out.")
 
 
 def write(

@@ -1,7 +1,8 @@
-"""A run, from a config to a finished folder: data, baselines, training, evaluation, card.
+"""A run, from claims and a config to a finished folder: baselines, training, evaluation, card.
 
-In: a Config. Out: a `Run` with its folder and record. The folder appears whole, under its own name, when everything in
-it is written; `record.json` is written last. Choices are made on validation; test is looked at once, at the end.
+In: a Config, and the claims that it names or that a program holds. Out: a `Run` with its folder and record. The folder
+appears whole, under its own name, when everything in it is written; `record.json` is written last. Choices are made on
+validation; test is looked at once, at the end.
 """
 
 import dataclasses
@@ -22,16 +23,15 @@ from lorahub.config import Config
 from lorahub.data import claims
 from lorahub.data.batches import EncodedClaims
 from lorahub.data.claims import ClaimData
-from lorahub.errors import AdapterError, ConfigError
+from lorahub.errors import ConfigError
 from lorahub.models import base as bases
 from lorahub.models import methods
 from lorahub.models.base import Base
-from lorahub.records import FILE_NAME as RECORD_FILE
 from lorahub.records import SYSTEMS, RunRecord
 from lorahub.scoring import baselines, calibration, intervals, metrics
 from lorahub.scoring.verdicts import Calibration, Floats, calibrated, decide
 from lorahub.training import alarms, environment, evaluation, loop
-from lorahub.training.folder import JUDGED, write
+from lorahub.training.folder import JUDGED, check_free, write
 
 log = logging.getLogger(__name__)
 
@@ -72,15 +72,16 @@ def train(
     """
     flags = configs.flags(data=data, base=base, method=method, seed=seed)
     config = configs.load(recipe, [*flags, *settings])
-    folder = _choose_folder(config, out, force=force)
-    return run(config, folder, watcher or Watcher())
-
-
-def run(config: Config, folder: Path, watcher: Watcher) -> Run:
-    """Carry out a resolved config and write `folder`; see `train`."""
-    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    folder = Path(out) if out is not None else Path("runs") / default_name(config)
+    check_free(folder, force=force)
+    watcher = watcher or Watcher()
     watcher.on_stage("reading the claims")
-    data = claims.load(config.data)
+    return run(config, claims.load(config.data), folder, watcher)
+
+
+def run(config: Config, data: ClaimData, folder: Path, watcher: Watcher) -> Run:
+    """Carry out a resolved config on `data`, whatever it came from, and write `folder`; see `train`."""
+    created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     for text in data.warnings:
         log.warning("%s", text)
     accelerator = _accelerator(config)
@@ -159,20 +160,10 @@ def run(config: Config, folder: Path, watcher: Watcher) -> Run:
     return Run(folder=folder, record=record)
 
 
-def _choose_folder(config: Config, out: str | Path | None, *, force: bool) -> Path:
-    if out is None:
-        name = f"{Path(config.data.id).stem or 'run'}-{config.adapter.method}-{Path(config.base.id).name}"
-        folder = Path("runs") / f"{name}-s{config.train.seed}"
-    else:
-        folder = Path(out)
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise ConfigError(f"--out {folder}: {there} is a file; a run needs a folder. Choose another --out.")
-    if (folder / RECORD_FILE).exists() and not force:
-        raise AdapterError(f"{folder} holds a finished run. Choose another --out, or replace it with --force.")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / RECORD_FILE).exists():
-        raise AdapterError(f"{folder} is not empty and no run; lorahub does not write over it. Choose another --out.")
-    return folder
+def default_name(config: Config) -> str:
+    """The name of a run that was given none."""
+    data, base = Path(config.data.id).stem or "run", Path(config.base.id).name
+    return f"{data}-{config.adapter.method}-{base}-s{config.train.seed}"
 
 
 def _accelerator(config: Config) -> Accelerator:

@@ -10,7 +10,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "lorahub"
 HEAVY = ("torch", "transformers", "peft", "accelerate", "gradio", "bitsandbytes", "datasets", "matplotlib.pyplot")
-HEAVY_ROOMS = ("lorahub.models", "lorahub.training", "lorahub.serving", "lorahub.data.batches", "lorahub.app.")
+HEAVY_ROOMS = (
+    "lorahub.models", "lorahub.training", "lorahub.serving", "lorahub.data.batches", "lorahub.app.",
+    "lorahub.classifier",
+)  # fmt: skip
 
 
 def light_modules():
@@ -39,7 +42,7 @@ assert logging.getLogger().handlers == handlers
 
 COMMANDS = (
     [], ["train"], ["evaluate"], ["classify"], ["runs"], ["recipes"], ["app"], ["doctor"], ["push"], ["card"], ["pull"],
-    ["list"], ["info"], ["verify"], ["space"],
+    ["list"], ["info"], ["verify"], ["space"], ["hf-register"],
 )  # fmt: skip
 
 

@@ -1,0 +1,106 @@
+"""`lorahub hf-register`: makes the installed lorahub answer to `hf lorahub …`.
+
+The `hf` command looks for extensions only in a folder of its own (huggingface_hub/cli/extensions.py), never on the
+PATH; what `hf extensions install` writes there for a repository, this writes for what pip has installed.
+"""
+
+import os
+import shutil
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lorahub.errors import ConfigError, one_line
+
+NAME = "hf-lorahub"
+# `hf extensions update` looks for OWNER/hf-lorahub on GitHub. An account's name has no dot, so nobody can own this one.
+OWNER = "pip.local"
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    app.command(name="hf-register")(hf_register)
+
+
+def hf_register(
+    remove: Annotated[bool, typer.Option("--remove", help="Undo it.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace or remove an extension of that name that came from elsewhere.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Let the hf command run this lorahub: hf lorahub push, and so on."""
+    from lorahub import atomic
+    from lorahub.cli import show
+
+    folder = _folder()
+    if folder.exists() and not _is_ours(folder) and not force:
+        raise ConfigError(
+            f"{folder} holds an extension that came from elsewhere. Use that one, or repeat this with --force."
+        )
+    if remove:
+        removed = folder.exists()
+        if removed:
+            shutil.rmtree(folder)
+        text = f"{folder} is removed: hf lorahub is gone." if removed else "hf lorahub was not registered."
+        show.as_json({"removed": removed, "folder": str(folder)}) if as_json else typer.echo(text)
+        return
+    manifest = _manifest()
+    with atomic.replacing_folder(folder) as part:
+        manifest.save(part)
+    if as_json:
+        show.as_json({"folder": str(folder), "runs": manifest.executable_path})
+    else:
+        typer.echo(f"wrote {folder / 'manifest.json'}: hf lorahub runs {manifest.executable_path}")
+        typer.echo("  try it:  hf lorahub --help")
+
+
+def _folder() -> Path:
+    from huggingface_hub.cli.extensions import EXTENSIONS_ROOT
+
+    return EXTENSIONS_ROOT.expanduser() / NAME
+
+
+def _is_ours(folder: Path) -> bool:
+    from huggingface_hub.cli.extensions import ExtensionManifest
+    from huggingface_hub.errors import CLIError
+
+    try:
+        return bool(ExtensionManifest.load(folder).owner == OWNER)
+    except (CLIError, ValueError, TypeError, KeyError):
+        # No manifest, or none that this `hf` can read: somebody else's.
+        return False
+
+
+def _manifest() -> Any:
+    from datetime import UTC, datetime
+
+    from huggingface_hub.cli.extensions import ExtensionManifest
+
+    return ExtensionManifest(
+        owner=OWNER,
+        repo=NAME,
+        repo_id=f"{OWNER}/{NAME}",
+        short_name=NAME.removeprefix("hf-"),
+        executable_path=str(_program()),
+        type="python",
+        installed_at=datetime.now(UTC),
+        description=metadata.metadata(NAME)["Summary"],
+    )
+
+
+def _program() -> Path:
+    """The console script that pip made, wherever this kind of installation puts it; raises ConfigError."""
+    try:
+        files = metadata.files(NAME) or []
+    except metadata.PackageNotFoundError as error:
+        raise ConfigError(
+            f"pip has not installed lorahub here ({one_line(error)}), so hf has nothing to run. Run: pip install {NAME}"
+        ) from None
+    for file in files:
+        path = Path(os.path.abspath(str(file.locate())))
+        if path.stem == NAME and path.is_file() and os.access(path, os.X_OK):
+            return path
+    raise ConfigError(f"the installed lorahub has no program {NAME}. Run: pip install --force-reinstall {NAME}")
