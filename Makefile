@@ -38,7 +38,7 @@ check: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow and not long and not gpu and not browser"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not long and not gpu and not browser"
 
 docs: $(VENV)/dev.stamp
 	$(BIN)/python docs/generate.py

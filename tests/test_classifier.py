@@ -25,6 +25,8 @@ from lorahub import ClaimClassifier, LorahubError, records
 from lorahub.errors import AdapterError, ConfigError, DataError
 from lorahub.publish import push
 
+# Nearly every test here trains.
+pytestmark = pytest.mark.slow
 SETTINGS = {"train.min_steps": 150, "train.epochs": 1, "train.batch_size": 16, "eval.bootstrap": 100}
 BRIEF = {**SETTINGS, "train.min_steps": 6, "train.warmup": 0, "train.evaluate_every": 6}
 ROWS = learnable(240)

@@ -88,6 +88,7 @@ def test_app_py_is_short():
     assert len((ROOT / "app.py").read_text(encoding="utf-8").splitlines()) <= 30
 
 
+@pytest.mark.slow
 def test_a_port_in_use_is_one_line(cli, tiny_run, tiny_base):
     with listening() as (port, _):
         code, out, err = cli("app", tiny_run.folder, "--base", tiny_base("bert"), "--port", port)

@@ -12,6 +12,7 @@ from lorahub.data import tables
 QUICK = ["--set", "train.min_steps=10", "--set", "train.epochs=1", "--set", "eval.bootstrap=200"]
 
 
+@pytest.mark.slow
 def test_train_prints_before_and_after_and_json_is_only_json(cli, claims_file, tiny_base, tmp_path):
     data = claims_file(learnable(120), "claims.csv")
     common = ["train", "--data", data, "--base", tiny_base("bert"), *QUICK]

@@ -42,6 +42,7 @@ def manifest(home):
     return json.loads((home / FOLDER / "manifest.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_the_real_hf_runs_a_registered_lorahub(cli, home):
     code, out, err = cli("hf-register")
     assert code == 0, err

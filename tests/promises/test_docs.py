@@ -27,6 +27,7 @@ def test_generated_blocks_are_fresh():
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"
 
 
+@pytest.mark.slow
 def test_a_stale_block_is_named(tmp_path):
     """On a copy of what the generator reads, with one default changed by hand."""
     for name in ("docs", "benchmarks", "lorahub"):

@@ -166,4 +166,5 @@ def test_the_order_of_the_readme():
         "Install", "Train, classify, evaluate, look", "Publish, find, check", "Your own data", "Results",
         "What is measured, and how", "Python", "Limits",
     ]  # fmt: skip
-    assert len(README.splitlines()) <= 220
+    by_hand = re.sub(r"<!-- generated: .*?<!-- end: ", "", README, flags=re.S)
+    assert len(by_hand.splitlines()) <= 220

@@ -111,6 +111,7 @@ def test_every_number_of_the_card_is_in_the_record(tiny_run):
         assert number in known, number
 
 
+@pytest.mark.slow
 def test_same_seed_same_weights_and_same_figures(data, tiny_base, tmp_path):
     runs = [
         train(data=data, base=str(tiny_base("bert")), out=tmp_path / name, seed=3, settings=QUICK)
@@ -125,6 +126,7 @@ def test_same_seed_same_weights_and_same_figures(data, tiny_base, tmp_path):
     assert len(shas) == 1, "the training seed must not move the split"
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_replaced_unasked(tiny_run, data, tiny_base, tmp_path):
     from lorahub.errors import AdapterError
 
@@ -185,6 +187,7 @@ def test_a_run_killed_at_any_moment_is_absent_or_whole(data, tiny_base, tmp_path
     assert records.load(again.folder).name == "killed0"
 
 
+@pytest.mark.slow
 def test_a_diverging_run_says_so(data, tiny_base, tmp_path):
     from lorahub.errors import TrainingError
 
@@ -198,6 +201,7 @@ def test_a_diverging_run_says_so(data, tiny_base, tmp_path):
     assert not (tmp_path / "nan").exists()
 
 
+@pytest.mark.slow
 def test_a_collapsed_run_carries_its_warning(claims_file, tiny_base, tmp_path):
     rows = [{**row, "label": "rare" if index % 12 == 0 else "common"} for index, row in enumerate(learnable(120))]
     settings = ["train.learning_rate=1e-7", "train.class_weights=none", "train.epochs=1", "train.min_steps=4"]

@@ -112,6 +112,7 @@ def test_local_data_is_uploaded_only_when_asked_and_only_to_a_private_place(hub,
     assert len(hub.jobs) == 1
 
 
+@pytest.mark.slow
 def test_what_a_job_cannot_do_is_refused_before_anything_is_sent(hub, cli, tiny_base, tmp_path, capsys):
     folder = tiny_base("bert")
     capsys.readouterr()  # transformers tells of the base that is made here
@@ -197,6 +198,7 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_see_it_again(hub, tmp_pat
     assert any(path.endswith(".whl") for path in hub.files("alice/lorahub-wheels", kind="dataset"))
 
 
+@pytest.mark.slow
 def test_a_local_training_pushes_when_it_is_done(hub, hub_base, cli, claims_file, tmp_path):
     data = claims_file(learnable(120), "claims.csv")
     code, out, err = cli(

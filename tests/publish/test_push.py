@@ -330,6 +330,7 @@ def test_the_published_record_is_the_runs_own_but_for_the_base(hub, run, base):
     assert theirs == changed
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_would_do_and_what_it_did(hub, run, base, cli):
     code, out, err = cli("push", run, "--base-id", base, "--dry-run")
     assert code == 0, err
@@ -352,6 +353,7 @@ def test_the_command_says_what_it_would_do_and_what_it_did(hub, run, base, cli):
     assert "hf_wrongtoken123456" not in out + err
 
 
+@pytest.mark.slow
 def test_the_card_command_prints_and_rewrites(run, cli):
     code, out, err = cli("card", run)
     assert code == 0, err

@@ -196,6 +196,7 @@ def test_an_app_of_somebody_else_is_not_replaced_and_a_race_is_told(hub, adapter
     assert caught.value.status == 412
 
 
+@pytest.mark.slow
 def test_the_command_shows_everything_and_sends_nothing(hub, adapter, cli):
     arguments = ["space", SPACE, "--adapters", f"{ADAPTER},", "--hardware", "t4-small"]
     code, out, err = cli(*arguments, "--dry-run")

@@ -90,6 +90,7 @@ def test_the_published_cards_snippet_runs_with_transformers_and_peft_alone(
     np.testing.assert_allclose(json.loads(logits), rows[0]["logits"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_push_card_list_and_info_work_without_torch(hub, hub_base, program, run_folder, tmp_path):
     stub = tmp_path / "stub"
     stub.mkdir()
