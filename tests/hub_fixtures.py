@@ -50,9 +50,9 @@ def run_folder(tiny_run, tmp_path):
 
 @pytest.fixture
 def program(hub, tmp_path):
-    """Run `lorahub` as its users do, in a process and an environment of its own, online to the hub."""
+    """Run `lorahub` as its users do, or Python code, in a process and an environment of its own, online to the hub."""
 
-    def run(*arguments, cwd=tmp_path, token=TOKEN, home=None, **extra):
+    def run(*arguments, cwd=tmp_path, token=TOKEN, home=None, code=None, **extra):
         home = home or tmp_path / "home"
         home.mkdir(exist_ok=True)
         environment = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
@@ -63,7 +63,7 @@ def program(hub, tmp_path):
         }  # fmt: skip
         if token:
             environment["HF_TOKEN"] = token
-        command = [sys.executable, "-m", "lorahub", *map(str, arguments)]
+        command = [sys.executable, *(["-c", code] if code else ["-m", "lorahub"]), *map(str, arguments)]
         return subprocess.run(
             command, capture_output=True, text=True, check=False, cwd=cwd, env=environment, timeout=300
         )

@@ -15,8 +15,8 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from urllib.parse import unquote
+from pathlib import Path, PurePosixPath
+from urllib.parse import parse_qs, unquote
 
 import anyio
 import uvicorn
@@ -377,19 +377,34 @@ def resolve(call, revision, path):
 
 
 def tree(call, revision, path=""):
-    found = call.repo().find(revision).files
-    return JSONResponse([entry(name, blob) for name, blob in sorted(found.items()) if name.startswith(path)])
-
-
-def entry(path, blob):
-    row = {"type": "file", "path": path, "size": blob.size, "oid": blob.oid}
-    return row | ({"lfs": {"oid": blob.sha256, "size": blob.size, "pointerSize": 134}} if blob.lfs else {})
+    found, recursive = (
+        call.repo().find(revision).files,
+        call.request.query_params.get("recursive", "").lower() == "true",
+    )
+    rows = [row for row in entries(found) if not path or row["path"].startswith(f"{path}/")]
+    if path and not rows:
+        raise Refused(404, f"{path} does not exist on {revision}", "EntryNotFound")
+    below = path.count("/") + 1 if path else 0
+    return JSONResponse([row for row in rows if recursive or row["path"].count("/") == below])
 
 
 def paths_info(call, revision):
-    found = call.repo().find(revision).files
-    wanted = call.json["paths"] if call.body.startswith(b"{") else re.findall(r"paths=([^&]+)", call.body.decode())
-    return JSONResponse([entry(unquote(path), found[unquote(path)]) for path in wanted if unquote(path) in found])
+    found = {row["path"]: row for row in entries(call.repo().find(revision).files)}
+    asked = call.json["paths"] if call.body.startswith(b"{") else parse_qs(call.body.decode())["paths"]
+    return JSONResponse([found[path] for path in asked if path in found])
+
+
+def entries(files):
+    """Files and the folders above them, as the Hub lists them."""
+    folders = {str(folder) for path in files for folder in PurePosixPath(path).parents} - {"."}
+    rows = [
+        {"type": "directory", "path": path, "size": 0, "oid": hashlib.sha1(path.encode()).hexdigest()}
+        for path in folders
+    ]
+    for path, blob in files.items():
+        row = {"type": "file", "path": path, "size": blob.size, "oid": blob.oid}
+        rows.append(row | ({"lfs": {"oid": blob.sha256, "size": blob.size, "pointerSize": 134}} if blob.lfs else {}))
+    return sorted(rows, key=lambda row: row["path"])
 
 
 def info(call, revision="main"):

@@ -41,6 +41,7 @@ def _root(
     if not sys.stderr.isatty():
         # Read when huggingface_hub is imported; some of its bars do not look at the terminal themselves.
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     level = logging.INFO if verbose else logging.WARNING
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     logging.getLogger("lorahub").setLevel(level)

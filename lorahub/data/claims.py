@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lorahub.config import DataConfig
-from lorahub.data import leakage, split
+from lorahub.data import hub_rows, leakage, split
 from lorahub.data.sources import SPLITS, Source, Split, find
 from lorahub.errors import DataError
 from lorahub.labels import LabelSet
@@ -132,9 +132,13 @@ class _RawSet:
 def _read(source: Source, part: Split, config: DataConfig) -> _RawSet:
     claim, label, evidence = choose_columns(source, part, config)
     label_map = {**(source.named.label_map if source.named else {}), **config.label_map}
-    drop = {*(source.named.drop_labels if source.named else ()), *config.drop_labels}
+    drop = {hub_rows.NO_LABEL, *(source.named.drop_labels if source.named else ()), *config.drop_labels}
+    drop_incomplete = source.named is not None and source.named.drop_incomplete
     raw = _RawSet(title=part.title, evidence=[] if evidence else None)
     for number, row in enumerate(_rows(part), start=1):
+        if drop_incomplete and (_is_empty(row.get(claim)) or _is_empty(row.get(label))):
+            raw.dropped += 1
+            continue
         value = _label_text(row.get(label), part, number, label)
         if value in drop or label_map.get(value) in drop:
             raw.dropped += 1
@@ -153,6 +157,10 @@ def _read(source: Source, part: Split, config: DataConfig) -> _RawSet:
             raise DataError(f"{part.title}: data.drop_labels drops all of its {raw.dropped} rows. Drop fewer labels.")
         raise DataError(f"{part.title} has no row. Add some.")
     return raw
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or isinstance(value, str) and not value.strip()
 
 
 def _rows(part: Split) -> Iterator[Mapping[str, Any]]:

@@ -2,23 +2,26 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from lorahub.errors import DataError, need, one_line
 
+# What a row without a label has in a column of class labels; the datasets library writes the index -1.
+NO_LABEL = "no label (-1)"
 _PROBE_SECONDS = 4.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class HubRows:
-    """Split name to (columns, rows on demand), and the commit that was read."""
+    """Split name to (columns, rows on demand), and the commit that was read. Class labels stand as their names."""
 
     splits: dict[str, tuple[tuple[str, ...], Callable[[], Iterator[dict[str, Any]]]]]
-    commit: str | None
+    commit: str
 
 
 def reachable(hub_id: str) -> bool:
-    """Whether the Hub answers for this data set within a few seconds, or the set is in the local cache."""
+    """Whether the Hub answers for this data set within a few seconds."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -40,8 +43,14 @@ def load(hub_id: str, *, revision: str | None) -> HubRows:
     from huggingface_hub import HfApi
 
     try:
-        found = datasets.load_dataset(hub_id, revision=revision)
-        commit = HfApi().dataset_info(hub_id, revision=revision).sha
+        # A branch may move while it is read: what is recorded is what was read.
+        commit = str(HfApi().dataset_info(hub_id, revision=revision).sha)
+        builder = datasets.load_dataset_builder(hub_id, revision=commit)
+        if builder.hash != commit:
+            # Where it can read nothing there, the library serves any other revision that is in its cache.
+            raise DataError(f"the datasets library can read nothing at {commit}")
+        builder.download_and_prepare()
+        found = builder.as_dataset()
     except Exception as error:  # the library's errors have no common base: every one means "cannot be had"
         raise DataError(
             f"the data set {hub_id!r} cannot be loaded from the Hub ({one_line(error)}). "
@@ -49,8 +58,24 @@ def load(hub_id: str, *, revision: str | None) -> HubRows:
         ) from error
     return HubRows(
         splits={
-            name: (tuple(rows.column_names), lambda rows=rows: iter(rows))  # type: ignore[misc]
-            for name, rows in found.items()
+            name: (
+                tuple(table.column_names),
+                partial(_named, table, {key: kind.names for key, kind in table.features.items() if _is_class(kind)}),
+            )
+            for name, table in found.items()
         },
         commit=commit,
     )
+
+
+def _is_class(kind: Any) -> bool:
+    return hasattr(kind, "names") and hasattr(kind, "int2str")
+
+
+def _named(table: Any, classes: dict[str, list[str]]) -> Iterator[dict[str, Any]]:
+    """The rows, with names in place of class indexes."""
+    for row in table:
+        yield row | {
+            column: NO_LABEL if row[column] is None or row[column] < 0 else names[row[column]]
+            for column, names in classes.items()
+        }

@@ -13,6 +13,7 @@ FALLBACK = "starter-wording"
 @dataclass(frozen=True, kw_only=True)
 class NamedSet:
     """One row of the table. `labels` are in id order; `label_map` turns class indexes into names;
+    rows with a label of `drop_labels` are left out, and with `drop_incomplete` those without a claim or a label too.
     `licence` and `language` are the Hub's ids for them.
     """
 
@@ -25,6 +26,7 @@ class NamedSet:
     labels: tuple[str, ...] = ()
     label_map: Mapping[str, str] = field(default_factory=dict)
     drop_labels: tuple[str, ...] = ()
+    drop_incomplete: bool = False
     licence: str = ""
     language: str = "en"
 
@@ -44,6 +46,7 @@ NAMED = {
             labels=("false", "mixture", "true", "unproven"),
             label_map=_indexes("false", "mixture", "true", "unproven"),
             drop_labels=("-1",),
+            drop_incomplete=True,
             licence="mit",
         ),
         NamedSet(
@@ -89,3 +92,8 @@ NAMED = {
         ),
     )
 }
+
+
+def named_set(identifier: str) -> NamedSet | None:
+    """The row of that name or that Hub id."""
+    return next((row for row in NAMED.values() if identifier in (row.name, row.hub_id)), None)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lorahub.data import hub_rows, tables
-from lorahub.data.named import DEFAULT, FALLBACK, NAMED, NamedSet
+from lorahub.data.named import DEFAULT, FALLBACK, NAMED, NamedSet, named_set
 from lorahub.errors import DataError
 
 SPLITS = ("train", "validation", "test")
@@ -43,11 +43,12 @@ class Source:
 
 
 def find(identifier: str, *, revision: str | None = None) -> Source:
-    """Locate a data set; raises DataError with the places that were tried."""
+    """Locate a data set; one on the Hub may be `user/name@revision`. Raises DataError naming the places tried."""
     if identifier == "auto":
         return _find_auto(revision)
     path = Path(identifier)
-    named = NAMED.get(identifier)
+    hub_id, _, at = identifier.partition("@")
+    named = named_set(hub_id)
     local = _local_copy(identifier)
     if named and local:
         return Source(id=identifier, kind="local copy", splits=_folder_splits(local), named=named)
@@ -63,12 +64,12 @@ def find(identifier: str, *, revision: str | None = None) -> Source:
             f"the data set {identifier!r} is not on the Hub. Put its train, validation and test files into "
             f"a folder {identifier}/ and set LORAHUB_DATA to the folder above it."
         )
-    if named is None and identifier.count("/") != 1:
+    if named is None and hub_id.count("/") != 1:
         raise DataError(
             f"there is no data set {identifier!r}: it is no file, no folder, no Hub id (user/name) and none of "
             f"{', '.join(NAMED)}."
         )
-    return _find_on_hub(identifier, named, revision)
+    return _find_on_hub(hub_id, named, revision or at or None)
 
 
 def _find_auto(revision: str | None) -> Source:
@@ -80,8 +81,8 @@ def _find_auto(revision: str | None) -> Source:
     return Source(id=found.id, kind=found.kind, splits=found.splits, named=found.named, note=note)
 
 
-def _find_on_hub(identifier: str, named: NamedSet | None, revision: str | None) -> Source:
-    hub_id = named.hub_id if named and named.hub_id else identifier
+def _find_on_hub(hub_id: str, named: NamedSet | None, revision: str | None) -> Source:
+    hub_id = named.hub_id if named and named.hub_id else hub_id
     found = hub_rows.load(hub_id, revision=revision or (named.revision if named else None))
     splits = {
         _ALIASES.get(name, name): Split(title=f"{hub_id} ({name})", columns=columns, rows=rows)

@@ -6,7 +6,8 @@ https://huggingface.co/docs/hub/model-cards and https://huggingface.co/docs/hub/
 
 from typing import TYPE_CHECKING, Any
 
-from lorahub.data.named import NAMED, NamedSet
+from lorahub.data import named as known
+from lorahub.data.named import NamedSet
 from lorahub.records import RunRecord
 
 if TYPE_CHECKING:
@@ -52,8 +53,7 @@ def card_data(record: RunRecord, *, licence: str | None = None, language: str | 
 
 def named_set(record: RunRecord) -> NamedSet | None:
     """The named set that the record's data is, by name or by Hub id."""
-    wanted = record.environment["data"]["id"]
-    return next((row for row in NAMED.values() if wanted in (row.name, row.hub_id)), None)
+    return known.named_set(record.environment["data"]["id"])
 
 
 def data_id(record: RunRecord) -> str:
