@@ -126,7 +126,7 @@ def _explain(error: Exception, status: int | None, doing: str, attempts: int) ->
     if status == 401 and "Invalid credentials" in str(error):
         found = "{refused}: the token is not valid (401). Log in with `hf auth login`, or give another --token."
     if found is None and status is not None and status >= 500:
-        found = "{refused}: it answered {status}, {attempts} times. Try again later; nothing was changed."
+        found = "{refused}: it answered {status}, {attempts} times. Try again later."
     if found is None and _is_http(error):
         found = "cannot {doing}: {where} cannot be reached ({what}). Check the network and try again."
     return (found or "{refused}: {what}. Mend what it names and try again.").format(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorahub import atomic
+from lorahub.errors import HubError
 from lorahub.hub import client, safety
 from lorahub.publish import export, guard, remote
 from lorahub.publish.export import CARD_FILE, Export
@@ -119,7 +120,13 @@ def send(made: Plan) -> Pushed:
     head = _prepare(made)
     pull_request, commit = None, head
     if made.changed or made.deleted:
-        done = client.call(lambda: _commit(made, head), doing=f"take a commit for {repo}")
+        try:
+            done = client.call(lambda: _commit(made, head), doing=f"take a commit for {repo}")
+        except HubError as error:
+            if there.head is not None:
+                raise
+            left = f"{error} {repo} was made and is empty; the next push fills it."
+            raise HubError(left, status=error.status) from error
         commit, pull_request = str(done.oid), done.pr_url
     if options.collection:
         slug = options.collection

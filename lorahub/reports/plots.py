@@ -59,7 +59,8 @@ def reliability(record: RunRecord, path: Path, *, split: str = "test", system: s
         alpha=0.8,
         label="claims (area: how many)",
     )
-    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy")
+    # Room for the circles at the ends.
+    axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="confidence", ylabel="accuracy")
     axes.set_title(f"{record.name}: calibration error {found['ece']:.3f} on {split}", fontsize=10)
     axes.legend(loc="upper left", fontsize=8, frameon=False)
     _save(figure, path)

@@ -56,9 +56,19 @@ def test_a_cut_answer_is_tried_again(hub):
     assert whoami() == "alice"
 
 
-def test_a_rate_limit_is_waited_for(hub):
-    hub.fail("/api/whoami-v2", 429, headers={"Retry-After": "0"})
+def test_a_rate_limit_is_waited_for_as_long_as_the_hub_asks(hub, monkeypatch):
+    waits = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    hub.fail("/api/whoami-v2", 429, headers={"Retry-After": "7"})
     assert whoami() == "alice"
+    assert 7 in waits
+    assert [status for *_, status, _ in hub.sent("whoami")] == [429, 200]
+
+
+def test_a_slow_answer_is_waited_for_and_not_asked_for_twice(hub):
+    hub.fail("/api/whoami-v2", "slow")
+    assert whoami() == "alice"
+    assert len(hub.sent("whoami")) == 1
 
 
 @pytest.mark.parametrize(

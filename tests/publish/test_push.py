@@ -238,7 +238,10 @@ def test_two_pushes_at_once_one_wins_and_the_other_is_told(hub, run, base, tmp_p
 
 
 STEPS = ("repos/create", "validate-yaml", "/preupload/", "objects/batch", "/lfs/[0-9a-f]+$", "/verify$", "/commit/")
-FAULTS = [500, *(pytest.param(fault, marks=pytest.mark.slow) for fault in (401, 403, 404, 409, 429, "cut"))]
+FAULTS = [
+    500,
+    *(pytest.param(fault, marks=pytest.mark.slow) for fault in (401, 403, 404, 409, 412, 429, "gated", "cut", "slow")),
+]
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -247,11 +250,13 @@ def test_a_fault_at_any_step_publishes_nothing_or_all(hub, run, base, step, faul
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     plan = push.plan(run, Options(base_id=base))
-    hub.fail(step, fault, times=1, headers={"Retry-After": "0"} if fault == 429 else None)
+    headers = {429: {"Retry-After": "0"}, "gated": {"X-Error-Code": "GatedRepo"}}.get(fault)
+    hub.fail(step, 403 if fault == "gated" else fault, times=1, headers=headers)
     error = outcome(lambda: push.send(plan))
     if isinstance(error, HubError):
-        assert fault not in (429, 500, "cut"), f"what heals is tried again: {error}"
+        assert fault not in (429, 500, "cut", "slow"), f"what heals is tried again: {error}"
         assert "\n" not in str(error)
+        assert ("was made and is empty" in str(error)) == (("model", REPO) in hub.repos)
         assert ("model", REPO) not in hub.repos or set(hub.files(REPO)) == {".gitattributes"}
         assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
     assert publish(run, base).repo == REPO
@@ -307,7 +312,7 @@ def test_a_name_that_the_hub_does_not_allow_is_refused_here(hub, run, base, name
 
 
 def test_bad_metadata_is_refused_by_the_hub_in_one_line(hub, run, base):
-    with pytest.raises(HubError, match="license") as caught:
+    with pytest.raises(HubError, match=r"license.*alice/tiny was made and is empty; the next push") as caught:
         publish(run, base, licence="my-own-words")
     assert "\n" not in str(caught.value)
     assert set(hub.files(REPO)) == {".gitattributes"}
