@@ -103,7 +103,7 @@ class TrainConfig:
 
     seed: int = opt(0, "Seed of initialisation, order and dropout.", low=0, high=_LARGEST_SEED)
     epochs: float = opt(4.0, "Passes over the training claims.", above=0)
-    min_steps: int = opt(100, "Fewest optimiser steps: small data gets more epochs to reach them.", low=0)
+    min_steps: int = opt(120, "Fewest optimiser steps: small data gets more epochs to reach them.", low=0)
     batch_size: int = opt(32, "Claims per forward pass and device.", low=1)
     gradient_accumulation: int = opt(1, "Forward passes per optimiser step.", low=1)
     learning_rate: float = opt(1e-3, "Peak learning rate of AdamW.", above=0)
