@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# A shell lets what it starts in the background ignore Ctrl-C, and children inherit that; the tests send it to theirs.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LONG = bool(os.environ.get("LORAHUB_LONG"))
 WORDS = """the a vaccine causes cures cancer flu water doctors say never always may might every city tax school bus

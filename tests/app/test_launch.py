@@ -61,8 +61,6 @@ def test_the_app_serves_within_15_seconds_calls_nobody_and_ends_on_ctrl_c(start,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            # A test runner in the background ignores SIGINT, and its children with it.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         try:
             line = app.stdout.readline()

@@ -180,7 +180,6 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_see_it_again(hub, tmp_pat
     running = subprocess.Popen(
         [sys.executable, "-m", "lorahub", *ASK, "--push", REPO],
         env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     try:
         assert running.stdout.readline() == "step 1\n"
