@@ -57,24 +57,17 @@ def loads_or_says_why(load):
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("a.csv", CSV.encode()), ("a.tsv", CSV.replace(",", "\t").encode()), ("a.jsonl", JSONL.encode())],
+    [
+        ("a.csv", CSV.encode()),
+        ("a.tsv", CSV.replace(",", "\t").encode()),
+        ("a.jsonl", JSONL.encode()),
+        ("a.parquet", parquet_bytes()),
+    ],
 )
-def test_a_damaged_text_file_loads_or_says_why_not(name, content, tmp_path):
+def test_a_damaged_data_file_loads_or_says_why_not(name, content, tmp_path):
     path = tmp_path / name
     path.write_bytes(content)
     assert sum(claims.load(DataConfig(id=str(path))).source["rows"].values()) == 40
-
-    @EXAMPLES
-    @given(EDITS)
-    def check(edits):
-        path.write_bytes(mutated(content, edits))
-        loads_or_says_why(lambda: claims.load(DataConfig(id=str(path))))
-
-    check()
-
-
-def test_a_damaged_parquet_file_loads_or_says_why_not(tmp_path):
-    path, content = tmp_path / "a.parquet", parquet_bytes()
 
     @EXAMPLES
     @given(EDITS)
