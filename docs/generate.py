@@ -31,7 +31,7 @@ os.environ["COLUMNS"] = "80"
 from typer.main import get_command  # noqa: E402
 
 from lorahub import __version__, config, records  # noqa: E402
-from lorahub.cli import main as command_line  # noqa: E402
+from lorahub.cli import main as cli  # noqa: E402
 from lorahub.data import named  # noqa: E402
 from lorahub.hub import fetch  # noqa: E402
 from lorahub.publish import hardware, space_files  # noqa: E402
@@ -82,10 +82,8 @@ def _left_aligned(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 def command_help() -> str:
     """Every command's `--help`, as a terminal of 80 columns shows it."""
-    pages = [_page([])]
-    # The first page has registered the commands.
-    pages += [_page([name]) for name in get_command(command_line.app).commands]
-    return "\n\n".join(pages)
+    names = get_command(cli.command_line()).commands
+    return "\n\n".join([_page([]), *(_page([name]) for name in names)])
 
 
 def _page(command: list[str]) -> str:
@@ -93,7 +91,7 @@ def _page(command: list[str]) -> str:
     sys.argv = ["lorahub", *command, "--help"]
     try:
         with redirect_stdout(shown):
-            command_line.main()
+            cli.main()
     except SystemExit:
         pass
     finally:

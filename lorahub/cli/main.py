@@ -4,6 +4,7 @@ A LorahubError becomes one line on stderr and exit code 2; Ctrl-C exit code 130;
 traceback. Nothing heavy is imported until a command runs.
 """
 
+import functools
 import logging
 import os
 import sys
@@ -52,16 +53,21 @@ def _root(
             logging.getLogger(library).setLevel(logging.ERROR)
 
 
-def main() -> None:
-    """Run the command line."""
+@functools.cache
+def command_line() -> typer.Typer:
+    """The command line with all its commands, put together once a process."""
     from lorahub.cli import app as app_command
     from lorahub.cli import classify, doctor, extension, hub, publish, runs, space, train, verify
 
-    groups = (train, classify, runs, publish, hub, space, verify, app_command, extension, doctor)
-    for group in groups:
+    for group in (train, classify, runs, publish, hub, space, verify, app_command, extension, doctor):
         group.register(app)
+    return app
+
+
+def main() -> None:
+    """Run the command line."""
     try:
-        app(standalone_mode=True)
+        command_line()(standalone_mode=True)
     except LorahubError as error:
         typer.echo(f"lorahub: {' '.join(str(error).split())}", err=True)
         sys.exit(2)

@@ -146,6 +146,7 @@ def test_auto_falls_back_to_the_shipped_set_and_says_so(monkeypatch):
     assert "pubhealth cannot be reached" in found.warnings[0]
 
 
+@pytest.mark.slow
 def test_real_sets_load_with_their_own_labels(shared_data):
     expected = {"pubhealth": (9811, 4), "covid19_fake_news": (6420, 2), "liar": (10269, 6), "scifact": (822, 3)}
     for name, (count, labels) in expected.items():
