@@ -21,6 +21,10 @@ METHODS = ("lora",)
 _LARGEST_SEED = 2**32 - 1  # of numpy's generator
 
 
+# Beyond any adapter of the field; a file that claims more is not sound (hub/safety.py).
+LARGEST_RANK, LARGEST_ALPHA = 512, 1024
+
+
 def opt(
     default: Any,
     help: str,  # noqa: A002 - the field's word for it everywhere
@@ -88,8 +92,8 @@ class AdapterConfig:
     """What is trained: see LoRA, arXiv:2106.09685, section 4.1 for rank and alpha."""
 
     method: str = opt("lora", "How the base is adapted.", choices=METHODS)
-    rank: int = opt(8, "Rank r of the update B·A.", low=1)
-    alpha: float = opt(16.0, "Scale: the update is multiplied by alpha / rank.", above=0)
+    rank: int = opt(8, "Rank r of the update B·A.", low=1, high=LARGEST_RANK)
+    alpha: float = opt(16.0, "Scale: the update is multiplied by alpha / rank.", above=0, high=LARGEST_ALPHA)
     dropout: float = opt(0.1, "Dropout on the input of A.", low=0, high=0.95)
     targets: tuple[str, ...] = opt(
         ("all-linear",),

@@ -122,9 +122,7 @@ def make_adapter(tiny_base, tmp_path_factory):
             for parameter in model.parameters():
                 if parameter.requires_grad:
                     parameter.normal_(std=0.2)
-        adapters.save(model, folder, loaded)
-        loaded.tokenizer.save_pretrained(folder)
-        names.save(folder)
+        adapters.save(model, folder, loaded, names)
         return folder
 
     return make

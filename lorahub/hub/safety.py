@@ -8,26 +8,28 @@ follow from the config is refused, because peft loads a tensor named like a base
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lorahub.errors import UnsafeAdapterError, one_line
+from lorahub.config import LARGEST_ALPHA, LARGEST_RANK
+from lorahub.errors import AdapterError, UnsafeAdapterError, one_line
 from lorahub.hub import client
 
 CONFIG_FILE, WEIGHTS_FILE, LABELS_FILE = "adapter_config.json", "adapter_model.safetensors", "labels.json"
-_PREFIX = "base_model.model."
+# What peft puts before the name of a module of the base.
+PREFIX = "base_model.model."
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
 _LARGEST_WEIGHTS = 2 * 1024**3
 _LARGEST_CONFIG = 64 * 1024
-_LARGEST_RANK = 512
-# alpha / rank is 1 or 2 as a rule; a factor of thousands drowns the base.
-_LARGEST_SCALE = 256.0
-# The modules beside a backbone that transformers' sequence classifiers have.
-_HEADS = frozenset({"classifier", "score", "pre_classifier", "pooler", "head"})
+# The modules with weights that transformers' sequence classifiers have beside their backbone.
+HEADS = frozenset(
+    {"classifier", "score", "pre_classifier", "pooler", "head", "classification_head", "logits_proj",
+     "sequence_summary"}
+)  # fmt: skip
 # Settings that change how weights are made or found, and that lorahub neither writes nor reads, must be unset. These
 # may have a value:
 _KNOWN = frozenset(
@@ -85,9 +87,11 @@ def remote(repo: str, revision: str, *, token: str | None = None) -> Report:
 
 
 def local(folder: Path) -> Report:
-    """Look at an adapter folder; the values of its tensors are checked too."""
+    """Look at an adapter folder; the values of its tensors are checked too. Raises AdapterError where there is none."""
     from huggingface_hub import parse_local_safetensors_file_metadata
 
+    if not folder.is_dir():
+        raise AdapterError(f"there is no adapter folder {folder}. `lorahub runs` lists the runs that exist.")
     files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
     weights = folder / WEIGHTS_FILE
     report = _report(
@@ -99,21 +103,23 @@ def local(folder: Path) -> Report:
     return report
 
 
-def refuse(report: Report, name: str) -> None:
-    """Raise UnsafeAdapterError with the first finding that forbids loading `name`."""
+def refuse(report: Report, name: str | Path) -> None:
+    """Raise UnsafeAdapterError with the first finding that forbids loading `name`, a repository or a folder."""
     if report.refused:
         more = f" (and {len(report.refused) - 1} more: lorahub info {name})" if len(report.refused) > 1 else ""
-        raise UnsafeAdapterError(f"{name} is not loaded: {report.refused[0]}{more}. Use an adapter that is sound.")
+        fix = "Restore it or train again" if isinstance(name, Path) else "Use an adapter that is sound"
+        raise UnsafeAdapterError(f"{name} is not loaded: {report.refused[0]}{more}. {fix}.")
 
 
 def _report(files: Mapping[str, int], fetch: Any, header: Any) -> Report:
     from huggingface_hub.errors import SafetensorsParsingError
 
-    findings = list(_files(files))
-    config, labels, tensors, dtypes = {}, [], {}, {}
+    of_config: list[Finding] = []
+    config, labels, tensors = {}, [], {}
     if CONFIG_FILE in files and files[CONFIG_FILE] <= _LARGEST_CONFIG:
-        config = _object(fetch(CONFIG_FILE), dict, CONFIG_FILE, findings)
-        findings += [*_settings(config), *_names(config), *_base(config)]
+        config = _object(fetch(CONFIG_FILE), dict, CONFIG_FILE, of_config)
+        of_config += [*_settings(config), *_names(config), *_base(config)]
+    findings = [*_files(files), *of_config]
     if LABELS_FILE in files and files[LABELS_FILE] <= _LARGEST_CONFIG:
         labels = _object(fetch(LABELS_FILE), list, LABELS_FILE, findings)
         findings += list(_labels(labels))
@@ -121,11 +127,12 @@ def _report(files: Mapping[str, int], fetch: Any, header: Any) -> Report:
         try:
             found = header().tensors
         except (SafetensorsParsingError, ValueError, KeyError, TypeError) as error:
-            findings.append(Finding(text=f"{WEIGHTS_FILE} has no readable header ({one_line(error)})"))
+            findings.append(Finding(text=f"{WEIGHTS_FILE} is damaged: it has no readable header ({one_line(error)})"))
         else:
             tensors = {name: tuple(info.shape) for name, info in found.items()}
-            dtypes = {name: info.dtype for name, info in found.items()}
-            findings += [*_tensors(tensors, config, len(labels)), *_dtypes(dtypes)]
+            findings += list(_dtypes({name: info.dtype for name, info in found.items()}))
+            if not any(finding.refused for finding in of_config):
+                findings += list(_tensors(tensors, config, len(labels)))
     return Report(files=files, config=config, labels=labels, tensors=tensors, findings=findings)
 
 
@@ -141,14 +148,20 @@ def _object(content: bytes, kind: type, name: str, findings: list[Finding]) -> A
 
 
 def _files(files: Mapping[str, int]) -> Iterator[Finding]:
-    for name in (CONFIG_FILE, WEIGHTS_FILE, LABELS_FILE):
-        if name not in files:
-            yield Finding(text=f"it has no {name}")
+    if CONFIG_FILE not in files:
+        yield Finding(text=f"it has no {CONFIG_FILE}: it is no adapter, or its run did not finish")
+    if WEIGHTS_FILE not in files:
+        pickled = next(
+            (f", only {name}, which is pickled and can run code" for name in files if name.endswith(_PICKLES)), ""
+        )
+        yield Finding(text=f"it has no {WEIGHTS_FILE}{pickled}")
+    if LABELS_FILE not in files:
+        yield Finding(text=f"it has no {LABELS_FILE}, the names of its labels")
     for name, size in files.items():
         if name.startswith(("/", "\\")) or ".." in Path(name).parts or "\\" in name:
             yield Finding(text=f"a file is named {name!r}, which leads out of its folder")
         if name.endswith(_PICKLES):
-            yield Finding(text=f"{name} is pickled and could run code: never downloaded", refused=False)
+            yield Finding(text=f"{name} is pickled and can run code: never downloaded and not loaded", refused=False)
         if name.endswith((".py", ".sh", ".so", ".dll", ".exe")):
             yield Finding(text=f"{name} is a program: never downloaded", refused=False)
         limit = {WEIGHTS_FILE: _LARGEST_WEIGHTS, CONFIG_FILE: _LARGEST_CONFIG, LABELS_FILE: _LARGEST_CONFIG}.get(name)
@@ -162,19 +175,21 @@ def _settings(config: Mapping[str, Any]) -> Iterator[Finding]:
     """An adapter_config.json that says LoRA for classification, plainly, and nothing else."""
     for key, wanted in (("peft_type", "LORA"), ("task_type", "SEQ_CLS"), ("bias", "none")):
         if config.get(key) != wanted:
-            yield Finding(text=f"{key} is {config.get(key)!r}, not {wanted!r}")
+            yield Finding(text=f"{CONFIG_FILE}: {key} is {config.get(key)!r}, and lorahub serves {wanted}")
     for key in sorted(set(config) - _KNOWN):
         if config[key]:
-            yield Finding(text=f"{key} is set to {str(config[key])[:60]!r}, which lorahub does not serve")
+            yield Finding(text=f"{CONFIG_FILE}: {key} is {str(config[key])[:60]!r}, which lorahub does not serve")
     if config.get("init_lora_weights", True) not in (True, False, "gaussian"):
-        yield Finding(text=f"init_lora_weights {config['init_lora_weights']!r} would change the base's weights")
+        yield Finding(
+            text=f"{CONFIG_FILE}: init_lora_weights {config['init_lora_weights']!r} would change the base's weights"
+        )
     if config.get("megatron_core") not in (None, "megatron.core"):
-        yield Finding(text=f"megatron_core names the module {config['megatron_core']!r} to import")
+        yield Finding(text=f"{CONFIG_FILE}: megatron_core names the module {config['megatron_core']!r} to import")
     rank, alpha = config.get("r"), config.get("lora_alpha")
-    if not isinstance(rank, int) or not 1 <= rank <= _LARGEST_RANK:
-        yield Finding(text=f"r is {rank!r}, not a rank between 1 and {_LARGEST_RANK}")
-    elif not isinstance(alpha, int | float) or not math.isfinite(alpha) or abs(alpha / rank) > _LARGEST_SCALE:
-        yield Finding(text=f"lora_alpha is {alpha!r}, not a number up to {_LARGEST_SCALE:.0f} times the rank")
+    if type(rank) is not int or not 1 <= rank <= LARGEST_RANK:
+        yield Finding(text=f"{CONFIG_FILE}: r is {rank!r}, not a rank between 1 and {LARGEST_RANK}")
+    if not isinstance(alpha, int | float) or not abs(alpha) <= LARGEST_ALPHA:
+        yield Finding(text=f"{CONFIG_FILE}: lora_alpha is {alpha!r}, not a number up to {LARGEST_ALPHA}")
 
 
 def _names(config: Mapping[str, Any]) -> Iterator[Finding]:
@@ -182,11 +197,14 @@ def _names(config: Mapping[str, Any]) -> Iterator[Finding]:
     for key in ("target_modules", "modules_to_save"):
         names = config.get(key)
         if not isinstance(names, list) or not names:
-            yield Finding(text=f"{key} is {str(names)[:60]!r}, not a list of names: a pattern could match anything")
+            yield Finding(
+                text=f"{CONFIG_FILE}: {key} is {str(names)[:60]!r}, not a list of layer names, and a pattern could "
+                "match anything"
+            )
         elif not all(isinstance(name, str) and re.fullmatch(r"[\w.]{1,100}", name) for name in names):
-            yield Finding(text=f"{key} holds what is no layer name")
-        elif key == "modules_to_save" and not {name.split(".")[0] for name in names} <= _HEADS:
-            yield Finding(text=f"modules_to_save {names} replaces more than a classification head")
+            yield Finding(text=f"{CONFIG_FILE}: {key} holds what is no layer name")
+        elif key == "modules_to_save" and not {name.split(".")[0] for name in names} <= HEADS:
+            yield Finding(text=f"{CONFIG_FILE}: modules_to_save {names} replaces more than a classification head")
 
 
 def _base(config: Mapping[str, Any]) -> Iterator[Finding]:
@@ -199,7 +217,7 @@ def _base(config: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _labels(labels: list[Any]) -> Iterator[Finding]:
     if len(labels) < 2 or not all(isinstance(name, str) for name in labels) or len(set(labels)) != len(labels):
-        yield Finding(text=f"{LABELS_FILE} is no list of two or more distinct names")
+        yield Finding(text=f"{LABELS_FILE} is no list of two or more distinct names but {str(labels)[:100]}")
     elif any(not name.isprintable() or len(name) > 200 or "<" in name for name in labels):
         yield Finding(text=f"{LABELS_FILE} holds names with markup or control characters")
 
@@ -211,27 +229,39 @@ def _tensors(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any], l
     )
     rank, widths, found = config.get("r"), set(), set()
     for name, shape in shapes.items():
-        inner = name.removeprefix(_PREFIX)
+        inner = name.removeprefix(PREFIX)
         layer, _, kind = inner.partition(".lora_")
         if inner == name:
-            yield Finding(text=f"the tensor {name} is named unlike peft's")
+            yield Finding(text=f"the tensor {name} in {WEIGHTS_FILE} is named unlike peft's")
         elif kind in ("A.weight", "B.weight"):
             if not any(f".{layer}".endswith(f".{target}") for target in targets):
                 yield Finding(text=f"{layer} is adapted but not among target_modules")
             if len(shape) != 2 or shape[0 if kind[0] == "A" else 1] != rank:
-                yield Finding(text=f"{name} has the shape {shape}, which does not fit rank {rank}")
-            if f"{_PREFIX}{layer}.lora_{'B' if kind[0] == 'A' else 'A'}.weight" not in shapes:
-                yield Finding(text=f"{layer} has only one half of its update")
-        elif head := next((head for head in heads if f".{inner}".find(f".{head}.") >= 0), None):
+                yield Finding(
+                    text=f"{name} in {WEIGHTS_FILE} has the shape {shape}, which does not fit the config's rank {rank}"
+                )
+            if f"{PREFIX}{layer}.lora_{'B' if kind[0] == 'A' else 'A'}.weight" not in shapes:
+                yield Finding(text=f"{layer} has only one half of its update in {WEIGHTS_FILE}")
+        elif head := head_of(inner, heads):
             found.add(head)
             widths |= {shape[0]} if len(shape) == 2 else set()
         else:
-            yield Finding(text=f"the tensor {inner} does not follow from the config and could overwrite the base")
+            yield Finding(
+                text=f"the tensor {inner} in {WEIGHTS_FILE} does not follow from the config and could overwrite the "
+                "base for every adapter"
+            )
+    if not any(".lora_A." in name for name in shapes):
+        yield Finding(text=f"{WEIGHTS_FILE} adapts no layer")
     for head in heads:
         if head not in found:
-            yield Finding(text=f"it has no tensor of the head {head!r}, which would be random on every load")
+            yield Finding(text=f"{WEIGHTS_FILE} has no tensor of the head {head!r}: it would be random on every load")
     if labels and widths and labels not in widths:
-        yield Finding(text=f"{labels} label names came with a head of {sorted(widths)} outputs")
+        yield Finding(text=f"{LABELS_FILE} names {labels} labels and came with a head of {sorted(widths)} outputs")
+
+
+def head_of(tensor: str, heads: Iterable[str]) -> str | None:
+    """Which of `heads` a tensor of the base (named without peft's prefix) belongs to."""
+    return next((head for head in heads if f".{head}." in f".{tensor}"), None)
 
 
 def _dtypes(dtypes: Mapping[str, str]) -> Iterator[Finding]:
@@ -248,9 +278,9 @@ def _values(path: Path, tensors: Mapping[str, Any]) -> Iterator[str]:
         kind, exponent = _EXPONENT[info.dtype]
         low, high = info.data_offsets
         if high - low != math.prod(info.shape) * np.dtype(kind).itemsize or start + high > len(content):
-            yield f"{name} does not have the bytes that its shape asks for"
+            yield f"{WEIGHTS_FILE} is damaged: {name} does not have the bytes that its shape asks for"
             continue
         # A copy, because a tensor need not begin where its type's alignment wants it.
         bits = np.frombuffer(content[start + low : start + high].tobytes(), dtype=kind)
         if ((bits & exponent) == exponent).any():
-            yield f"{name} holds values that are not finite numbers"
+            yield f"{name} in {WEIGHTS_FILE} holds values that are not finite numbers"

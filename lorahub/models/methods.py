@@ -11,6 +11,7 @@ from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 
 from lorahub.config import AdapterConfig
 from lorahub.errors import ConfigError
+from lorahub.hub import safety
 from lorahub.models import architectures
 from lorahub.models.base import Base
 
@@ -44,8 +45,14 @@ def attach(base: Base, config: AdapterConfig) -> PeftModel:
 
 
 def check(base: Base, config: AdapterConfig) -> None:
-    """Raise ConfigError where the architecture has no such layers, and change nothing."""
+    """Raise ConfigError where the architecture has no such layers or no head that may be shared; change nothing."""
     _targets(base, config)
+    unknown = [name for name in base.heads if name.split(".")[0] not in safety.HEADS]
+    if unknown:
+        raise ConfigError(
+            f"{base.resolved.id} has its classification head in {', '.join(unknown)}, and adapters with such modules "
+            f"are not loaded (known: {', '.join(sorted(safety.HEADS))}). Choose another base."
+        )
 
 
 def count_parameters(model: torch.nn.Module) -> tuple[int, int]:

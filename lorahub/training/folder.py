@@ -62,9 +62,7 @@ def write(
 ) -> None:
     """Write `folder` whole; raises AdapterError where a fresh load of it would answer differently."""
     with atomic.replacing_folder(folder) as part:
-        adapters.save(model, part, base)
-        base.tokenizer.save_pretrained(part)
-        data.labels.save(part)
+        adapters.save(model, part, base, data.labels)
         adjusted.save(part)
         probe.save(part)
         _write_probe(part, data, base, config)

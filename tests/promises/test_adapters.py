@@ -131,7 +131,7 @@ def test_save_and_reload_is_bit_equal(tiny_base, make_adapter):
     base = bases.load(BaseConfig(id=str(tiny_base("bert"))), names)
     model = adapters.load_with_peft(folder, base)
     again = folder.parent / "again"
-    adapters.save(model, again, base)
+    adapters.save(model, again, base, names)
     before, after = (load_file(place / "adapter_model.safetensors") for place in (folder, again))
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)
