@@ -126,7 +126,7 @@ def _report(files: Mapping[str, int], fetch: Any, header: Any) -> Report:
     if WEIGHTS_FILE in files:
         try:
             found = header().tensors
-        except (SafetensorsParsingError, ValueError, KeyError, TypeError) as error:
+        except (SafetensorsParsingError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             findings.append(Finding(text=f"{WEIGHTS_FILE} is damaged: it has no readable header ({one_line(error)})"))
         else:
             tensors = {name: tuple(info.shape) for name, info in found.items()}
@@ -139,7 +139,7 @@ def _report(files: Mapping[str, int], fetch: Any, header: Any) -> Report:
 def _object(content: bytes, kind: type, name: str, findings: list[Finding]) -> Any:
     try:
         value = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, kind):
         findings.append(Finding(text=f"{name} is no JSON {'object' if kind is dict else 'list'}"))

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from lorahub import atomic, records
@@ -80,9 +81,13 @@ def load(folder: Path, *, name: str | None = None) -> Adapter:
     report = safety.local(folder)
     safety.refuse(report, folder)
     labels = LabelSet.load(folder)
-    tensors = {
-        key.removeprefix(safety.PREFIX): tensor.float() for key, tensor in load_file(folder / WEIGHTS_FILE).items()
-    }
+    try:
+        stored = load_file(folder / WEIGHTS_FILE)
+    except (SafetensorError, OSError) as error:
+        raise AdapterError(
+            f"{folder / WEIGHTS_FILE} is damaged ({one_line(error)}). Restore it or train again."
+        ) from None
+    tensors = {key.removeprefix(safety.PREFIX): tensor.float() for key, tensor in stored.items()}
     return Adapter(
         name=name or folder.resolve().name,
         labels=labels,

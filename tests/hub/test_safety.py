@@ -34,6 +34,11 @@ def text(name, content):
     return lambda folder: (folder / name).write_text(content)
 
 
+def header(content):
+    """A weights file with this header, which is JSON after its length in eight bytes."""
+    return lambda folder: (folder / WEIGHTS).write_bytes(len(content).to_bytes(8, "little") + content)
+
+
 HOSTILE = {
     "no weights": (lambda folder: (folder / WEIGHTS).unlink(), "has no adapter_model.safetensors"),
     "no labels": (lambda folder: (folder / "labels.json").unlink(), "has no labels.json"),
@@ -59,6 +64,10 @@ HOSTILE = {
     "replication": (setting(layer_replication=[[0, 1], [0, 1]]), "layer_replication is"),
     "unknown": (setting(brand_new_setting=1), "brand_new_setting is"),
     "no json": (text(CONFIG, "{"), "is no JSON object"),
+    "a deep config": (text(CONFIG, "[" * 60_000), "is no JSON object"),
+    "deep labels": (text("labels.json", "[" * 60_000), "is no JSON list"),
+    "a header that is a list": (header(b"[]"), "no readable header"),
+    "a deep header": (header(b"[" * 60_000), "no readable header"),
     "a long config": (text(CONFIG, json.dumps({"x": "y" * 70_000})), "more than"),
     "broken header": (lambda folder: (folder / WEIGHTS).write_bytes(b"\xff" * 40), "no readable header"),
     "integers": (tensors(lambda t: t.update({f"{QUERY}.lora_A.weight": torch.ones(4, 32, dtype=torch.int32)})), "I32"),
