@@ -25,6 +25,8 @@ from starlette.applications import Starlette
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
+# Of the length and letters of real ones.
+ALICE, BOB = "hf_" + "Alice" * 7, "hf_" + "Bob" * 12
 LFS_SUFFIXES = (".safetensors", ".bin", ".parquet", ".png", ".whl", ".pkl", ".pt")
 LFS_BYTES = 10_000_000
 ID = r"(?P<id>[^/]+/[^/]+)"
@@ -103,8 +105,8 @@ class Hub:
     def __init__(self, root):
         self.root, self.url = Path(root), ""
         self.root.mkdir(parents=True, exist_ok=True)
-        self.users = {"hf_alice_secret": "alice", "hf_bob_secret": "bob"}
-        self.read_only = {"hf_alice_readonly": "alice"}
+        self.users = {ALICE: "alice", BOB: "bob"}
+        self.read_only = {"hf_" + "Reader" * 5: "alice"}
         self.repos, self.collections, self.faults, self.requests = {}, {}, [], []
         self.hardware, self.jobs = {}, {}
         self.job_output, self.job_ends, self.job_message = [], "COMPLETED", None
@@ -114,9 +116,10 @@ class Hub:
         """Answer the next `times` requests whose METHOD and path match, after `after` of them, with `status`.
 
         `status` may also be "cut" (the body ends early), "slow" (the answer takes 3 seconds) or "lost" (the work is
-        done, but the answer is a 500).
+        done, but the answer is a 500). The returned fault's `times` are those still to come.
         """
         self.faults.append(Fault(method, pattern, status, times, after, headers or {}))
+        return self.faults[-1]
 
     def repo(self, identifier, kind="model"):
         return self.repos[kind, identifier]

@@ -63,6 +63,8 @@ def push(
         return
     for line in (*plan.worse, *plan.notes):
         typer.echo(f"note: {line}.", err=True)
+    if plan.deleted:
+        typer.echo(f"note: removing {', '.join(plan.deleted)}, which this run does not have.", err=True)
     if plan.changed and not as_json:
         typer.echo(
             f"sending {len(plan.changed)} files, {show.size(plan.bytes_to_send)}, to {plan.remote.repo}", err=True
