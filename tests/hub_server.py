@@ -280,7 +280,10 @@ def create(call):
         raise Refused(400, "a Space needs an sdk")
     repo = Repo(identifier, kind, private=wanted.get("visibility") == "private")
     call.hub.repos[kind, identifier] = repo
-    repo.add("initial commit", {".gitattributes": call.hub.store(b"*.safetensors filter=lfs\n", ".gitattributes")})
+    first = {".gitattributes": b"*.safetensors filter=lfs\n"}
+    if kind == "space":
+        first["README.md"] = f"---\ntitle: {wanted['name']}\nemoji: 🐢\nsdk: {wanted['sdk']}\n---\n".encode()
+    repo.add("initial commit", {path: call.hub.store(data, path) for path, data in first.items()})
     return JSONResponse({"url": url, "name": identifier})
 
 
@@ -415,9 +418,18 @@ def info(call, revision="main"):
     return JSONResponse(describe(call.hub, repo, repo.find(revision)))
 
 
+def auth_check(call, write=""):
+    call.repo(write=bool(write))
+    return JSONResponse({})
+
+
 def describe(hub, repo, at):
-    card = front_matter((hub.root / at.files["README.md"].sha256).read_text("utf-8")) if "README.md" in at.files else {}
-    tags = [*card.get("tags", []), *filter(None, [card.get("library_name"), card.get("pipeline_tag")])]
+    card = (
+        front_matter((hub.root / at.files["README.md"].sha256).read_text("utf-8", "replace"))
+        if "README.md" in at.files
+        else {}
+    )
+    tags = [*(card.get("tags") or []), *filter(None, [card.get("library_name"), card.get("pipeline_tag")])]
     for base in listed(card.get("base_model", [])):
         tags += [f"base_model:{base}", f"base_model:{card.get('base_model_relation', 'finetune')}:{base}"]
     tags += [f"dataset:{name}" for name in listed(card.get("datasets", []))]
@@ -520,6 +532,7 @@ ROUTES = [
     ("POST", r"/api/validate-yaml", validate),
     ("GET", r"/api/models", models),
     ("GET", API, info),
+    ("GET", rf"{API}/auth-check(?P<write>/write)?", auth_check),
     ("GET", rf"{API}/revision/{REVISION}", info),
     ("GET", rf"{API}/tree/{REVISION}(/(?P<path>.+))?", tree),
     ("POST", rf"{API}/paths-info/{REVISION}", paths_info),

@@ -56,7 +56,7 @@ def look(repo: str, branch: str, *, token: str | None) -> Remote:
         branch=branch if branch in heads else None,
         private=bool(info.private),
         hashes=hashes,
-        card=download(api, repo, CARD_FILE, head).read_text(encoding="utf-8") if CARD_FILE in hashes else None,
+        card=card(api, repo, head, hashes),
         record=_record(api, repo, head) if records.FILE_NAME in hashes else None,
     )
 
@@ -111,6 +111,16 @@ def download(api: "HfApi", repo: str, name: str, revision: str, *, kind: str = M
     """One file of a repository, in the cache."""
     fetch = partial(api.hf_hub_download, repo, name, revision=revision, repo_type=kind)
     return Path(client.call(fetch, doing=f"send {name} of {repo}"))
+
+
+def card(api: "HfApi", repo: str, revision: str, hashes: Mapping[str, str], *, kind: str = MODEL) -> str | None:
+    """The card at a commit with these files, None where there is none; raises PublishError where it is no text."""
+    if CARD_FILE not in hashes:
+        return None
+    try:
+        return download(api, repo, CARD_FILE, revision, kind=kind).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise PublishError(f"the card of {repo} is not UTF-8 text. Mend its README.md there and try again.") from None
 
 
 def _record(api: "HfApi", repo: str, revision: str) -> RunRecord | None:
