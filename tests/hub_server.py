@@ -26,7 +26,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 # Of the length and letters of real ones.
-ALICE, BOB = "hf_" + "Alice" * 7, "hf_" + "Bob" * 12
+ALICE, BOB, READER = "hf_" + "Alice" * 7, "hf_" + "Bob" * 12, "hf_" + "Reader" * 6
 LFS_SUFFIXES = (".safetensors", ".bin", ".parquet", ".png", ".whl", ".pkl", ".pt")
 LFS_BYTES = 10_000_000
 ID = r"(?P<id>[^/]+/[^/]+)"
@@ -106,7 +106,7 @@ class Hub:
         self.root, self.url = Path(root), ""
         self.root.mkdir(parents=True, exist_ok=True)
         self.users = {ALICE: "alice", BOB: "bob"}
-        self.read_only = {"hf_" + "Reader" * 5: "alice"}
+        self.read_only = {READER: "alice"}
         self.repos, self.collections, self.faults, self.requests = {}, {}, [], []
         self.hardware, self.jobs = {}, {}
         self.job_output, self.job_ends, self.job_message = [], "COMPLETED", None

@@ -6,7 +6,7 @@ In: a `Remote` and what would be published. Out: a PublishError, or sentences to
 from lorahub.errors import PublishError
 from lorahub.hub import client
 from lorahub.publish import remote
-from lorahub.publish.export import PUBLISHED, Export
+from lorahub.publish.export import Export
 from lorahub.publish.remote import Remote
 from lorahub.records import RunRecord
 from lorahub.reports import metadata, sections
@@ -23,9 +23,8 @@ def check(there: Remote, found: Export, *, replaced: set[str], known: str | None
     force = "look at it there, then replace it with --force or push elsewhere."
     if there.head is None or there.head == known:
         return
-    published = sorted(PUBLISHED & there.hashes.keys())
-    if published and there.record is None:
-        raise PublishError(f"{there.repo} holds files that lorahub did not write ({published[0]}): {force}")
+    if there.foreign:
+        raise PublishError(f"{there.repo} holds files that lorahub did not write ({there.foreign[0]}): {force}")
     if known is not None:
         before = remote.file_hashes(client.api(token), there.repo, known)
         changed = sorted(

@@ -19,7 +19,6 @@ from lorahub.data import sources
 from lorahub.errors import ConfigError, HubError, PublishError
 from lorahub.hub import client
 from lorahub.publish import hardware, package, remote, uploads
-from lorahub.publish.export import PUBLISHED
 from lorahub.publish.push import MAIN
 from lorahub.publish.uploads import Upload
 
@@ -208,10 +207,9 @@ def _check_target(repo: str, token: str | None) -> None:
     there = remote.look(repo, MAIN, token=token)
     if there.head is None:
         return
-    published = [path for path in there.hashes if any(Path(path).match(pattern) for pattern in PUBLISHED)]
-    if published and there.record is None:
+    if there.foreign:
         raise PublishError(
-            f"{repo} holds files that lorahub did not write ({published[0]}), and the Job would not replace them: "
+            f"{repo} holds files that lorahub did not write ({there.foreign[0]}), and the Job would not replace them: "
             "look at it there, or choose another name for --push."
         )
     client.call(lambda: client.api(token).auth_check(repo, write=True), doing=f"let you write to {repo}")

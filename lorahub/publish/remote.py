@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from lorahub import records
 from lorahub.errors import AdapterError, HubError, PublishError
 from lorahub.hub import client
-from lorahub.publish.export import CARD_FILE
+from lorahub.publish.export import CARD_FILE, PUBLISHED
 from lorahub.records import RunRecord
 
 if TYPE_CHECKING:
@@ -36,6 +36,11 @@ class Remote:
     hashes: Mapping[str, str] = field(default_factory=dict)
     card: str | None = None
     record: RunRecord | None = None
+
+    @property
+    def foreign(self) -> list[str]:
+        """Files that are named as a run's and that lorahub did not write, since there is no record with them."""
+        return [] if self.record else sorted(PUBLISHED & self.hashes.keys())
 
 
 def look(repo: str, branch: str, *, token: str | None) -> Remote:

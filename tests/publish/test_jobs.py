@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import learnable
 from hub_fixtures import TOKEN
+from hub_server import READER
 
 from lorahub import config
 from lorahub.errors import HubError, PublishError
@@ -210,7 +211,7 @@ def test_a_job_whose_push_would_be_refused_is_not_started(hub, monkeypatch):
     with pytest.raises(HubError, match="refused to let you write to bob/far"):
         planned(push="bob/far")
     hub.put("alice/mine", {"README.md": b"mine"})
-    monkeypatch.setenv("HF_TOKEN", "hf_alice_readonly")
+    monkeypatch.setenv("HF_TOKEN", READER)
     with pytest.raises(HubError, match="refused to let you write to alice/mine"):
         planned(push="alice/mine")
     with pytest.raises(HubError, match="refused to create alice/new"):
