@@ -37,6 +37,13 @@ def push(
     base_id: BaseId = None,
     licence: Licence = None,
     language: Language = None,
+    benchmark: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TASK=METRIC",
+            help="Enter the test result for this task of the benchmark that the data set is on the Hub.",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what is newer or unknown on the Hub.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show files, sizes and card; send nothing.")] = False,
     token: Token = None,
@@ -57,6 +64,7 @@ def push(
         base_id=base_id,
         licence=licence,
         language=language,
+        benchmark=benchmark,
         force=force,
         token=token,
     )

@@ -17,12 +17,13 @@ FILE_NAME = "published.json"
 class Published:
     """`commits` and `pull_requests` map `user/name@branch` to a commit and to the ref of the last pull request.
 
-    `base_id` is `user/name@revision`.
+    `base_id` is `user/name@revision`, `benchmark` TASK=METRIC.
     """
 
     commits: dict[str, str] = field(default_factory=dict)
     pull_requests: dict[str, str] = field(default_factory=dict)
     base_id: str | None = None
+    benchmark: str | None = None
 
     @classmethod
     def load(cls, folder: Path) -> "Published":
@@ -33,6 +34,7 @@ class Published:
                 commits=dict(values["commits"]),
                 pull_requests=dict(values.get("pull_requests", {})),
                 base_id=values["base_id"],
+                benchmark=values.get("benchmark"),
             )
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             # Forgetting is safe: the push then compares the records.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from lorahub import atomic
 from lorahub.errors import HubError, PublishError
 from lorahub.hub import client, safety
-from lorahub.publish import export, guard, remote
+from lorahub.publish import benchmark, export, guard, remote
 from lorahub.publish.export import CARD_FILE, Export
 from lorahub.publish.published import Published
 from lorahub.publish.remote import Remote
@@ -39,6 +39,7 @@ class Options:
     base_id: str | None = None
     licence: str | None = None
     language: str | None = None
+    benchmark: str | None = None
     force: bool = False
     token: str | None = None
 
@@ -84,6 +85,9 @@ def plan(folder: Path, options: Options) -> Plan:
     memory = Published.load(folder)
     found = export.collect(folder, base_id=options.base_id or memory.base_id, token=options.token)
     safety.refuse(safety.local(folder), folder)
+    wanted = options.benchmark or memory.benchmark
+    if wanted:
+        found.files[benchmark.FILE_NAME] = benchmark.entry(found.record, wanted, token=options.token)
     repo = remote.full_id(options.repo or remote.as_name(found.record.name), token=options.token)
     there = remote.look(repo, options.revision, token=options.token)
     known = memory.commits.get(f"{repo}@{options.revision}")
@@ -232,7 +236,8 @@ def _propose(made: Plan, head: str) -> "CommitInfo":
 def _changes(found: Export, hashes: Mapping[str, str]) -> tuple[list[str], list[str]]:
     """The files to send and those to remove, for a place that holds files of these hashes."""
     changed = [path for path in found.files if hashes.get(path) not in remote.local_hashes(found.read(path))]
-    return changed, sorted(export.PUBLISHED & hashes.keys() - found.files.keys())
+    ours = export.PUBLISHED | {benchmark.FILE_NAME}
+    return changed, sorted(ours & hashes.keys() - found.files.keys())
 
 
 def _holds(found: Export, repo: str, revision: str, token: str | None) -> bool:
@@ -271,5 +276,6 @@ def _remember(made: Plan, commit: str) -> None:
     memory.commits[f"{made.remote.repo}@{made.options.revision}"] = commit
     if made.options.base_id:
         memory.base_id = f"{made.export.base.id}@{made.export.base.revision}"
+    memory.benchmark = made.options.benchmark or memory.benchmark
     memory.save(made.folder)
     atomic.write_text(made.folder / CARD_FILE, made.card)

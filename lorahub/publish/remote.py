@@ -112,7 +112,7 @@ def _branches(api: "HfApi", repo: str) -> list["GitRefInfo"]:
     return [*refs.branches, *(refs.pull_requests or [])]
 
 
-def download(api: "HfApi", repo: str, name: str, revision: str, *, kind: str = MODEL) -> Path:
+def download(api: "HfApi", repo: str, name: str, revision: str | None, *, kind: str = MODEL) -> Path:
     """One file of a repository, in the cache."""
     fetch = partial(api.hf_hub_download, repo, name, revision=revision, repo_type=kind)
     return Path(client.call(fetch, doing=f"send {name} of {repo}"))
