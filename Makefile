@@ -53,6 +53,8 @@ $(VENV)/bin/python:
 $(VENV)/run.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(if $(TORCH),$(INSTALL) $(TORCH))
 	$(INSTALL) -e ".[app]" $(if $(TORCH),-c constraints.txt)
+# The page's modules are compiled now, so that nobody waits for it when it is opened first.
+	$(BIN)/python -c "import lorahub.app.build, lorahub.serving.engine"
 	touch $@
 
 $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
