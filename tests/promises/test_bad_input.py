@@ -175,6 +175,14 @@ DATA = {
         ["a.csv", "label", "claim, mark", "data.label"],
         lambda d: d.reads("a.csv", "claim,mark\na,b\n"),
     ),
+    "semicolons for commas": (
+        ["a.csv", "semicolons", "claim;label", "commas"],
+        lambda d: d.reads("a.csv", "claim;label\na, b;no\n"),
+    ),
+    "a quote in a tsv that swallows rows": (
+        ["a.tsv, row 1", "quote", ".csv"],
+        lambda d: d.reads("a.tsv", 'claim\tlabel\n"a\tno\nb"\tyes\n'),
+    ),
     "a misspelt column": (
         ["good.csv", "'cliam'", "data.claim", "Did you mean 'claim'?"],
         lambda d: d.train(d.good(), "data.claim=cliam"),
@@ -245,9 +253,9 @@ DATA = {
         ["a.jsonl, row 11", "0.5", "'label'", "score", "data.label"],
         lambda d: d.reads("a.jsonl", LINES + '{"claim": "b", "label": 0.5}\n'),
     ),
-    "a label that is a bool": (
-        ["a.jsonl, row 11", "True", "'label'", "text"],
-        lambda d: d.reads("a.jsonl", LINES + '{"claim": "b", "label": true}\n'),
+    "a label that is a list": (
+        ["a.jsonl, row 11", "['a']", "'label'", "text"],
+        lambda d: d.reads("a.jsonl", LINES + '{"claim": "b", "label": ["a"]}\n'),
     ),
     "one class only": (
         ["a.csv", "'no'", "at least two", "data.label"],
