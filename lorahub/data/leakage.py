@@ -1,7 +1,7 @@
 """Claims of validation or test that stand, word for word or nearly, in an earlier split.
 
 A near-duplicate is a pair with a cosine of at least 0.9 between TF-IDF vectors of words and word pairs: about one word
-changed in ten. Such claims make a test score look better than it is; they are reported, never removed in silence.
+changed in twenty. Such claims make a test score look better than it is; they are reported, never removed in silence.
 """
 
 import re
