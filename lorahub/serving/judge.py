@@ -77,15 +77,15 @@ def _claims(config: DataConfig, split: str, located: Sequence[Located]) -> Claim
     labels = [name for item in located for name in LabelSet.load(item.folder).names]
     if split in source.splits:
         return claims.load_split(source, config, split, labels)
-    runs = {item.name: records.load(item.folder) for item in located if (item.folder / records.FILE_NAME).exists()}
-    known = {name: data for name, run in runs.items() if (data := _as_trained(config, run)) is not None}
-    if len({data.source["sha256"][split] for data in known.values()}) > 1:
+    runs = [(item.name, records.load(item.folder)) for item in located if (item.folder / records.FILE_NAME).exists()]
+    known = [(name, data) for name, run in runs if (data := _as_trained(config, run)) is not None]
+    if len({data.source["sha256"][split] for _, data in known}) > 1:
         raise ConfigError(
-            f"{', '.join(known)} split {source.id} each in another way, so that what one has not seen another has "
+            f"{', '.join(name for name, _ in known)} split {source.id} each in another way, so that what one has not seen another has "
             "learnt. Evaluate them one by one."
         )
     if known:
-        name, data = next(iter(known.items()))
+        name, data = known[0]
         count = f"{len(data.splits[split]):,} {split} claims"
         return replace(data, warnings=[f"{name} was trained on {source.id}: judged on the {count} of its run."])
     found = claims.load_split(source, config, split, labels)
@@ -93,7 +93,7 @@ def _claims(config: DataConfig, split: str, located: Sequence[Located]) -> Claim
         *found.warnings,
         f"{source.id} has no splits: all of its {len(found.splits['all']):,} claims are judged.",
     ]
-    for name, run in runs.items():
+    for name, run in runs:
         if run.environment.get("data", {}).get("id") == source.id:
             warnings.append(
                 f"{name} was trained on data of that name which read otherwise: claims that it has learnt may be among "
@@ -104,9 +104,9 @@ def _claims(config: DataConfig, split: str, located: Sequence[Located]) -> Claim
 
 def _as_trained(config: DataConfig, run: RunRecord) -> ClaimData | None:
     """The data read and split as a run did; None where that does not give the claims that it was trained on."""
-    asked = replace(configs.from_dict(run.asked).data, id=config.id, revision=config.revision)
     try:
+        asked = replace(configs.from_dict(run.asked).data, id=config.id, revision=config.revision)
         data = claims.load(asked, compare=False)
-    except DataError:
+    except (ConfigError, DataError):
         return None
     return data if data.source["sha256"] == run.environment.get("data", {}).get("sha256") else None
