@@ -80,9 +80,10 @@ def _claims(config: DataConfig, split: str, located: Sequence[Located]) -> Claim
     runs = [(item.name, records.load(item.folder)) for item in located if (item.folder / records.FILE_NAME).exists()]
     known = [(name, data) for name, run in runs if (data := _as_trained(config, run)) is not None]
     if len({data.source["sha256"][split] for _, data in known}) > 1:
+        names = ", ".join(name for name, _ in known)
         raise ConfigError(
-            f"{', '.join(name for name, _ in known)} split {source.id} each in another way, so that what one has not seen another has "
-            "learnt. Evaluate them one by one."
+            f"{names} split {source.id} each in another way, so that what one has not seen another has learnt. "
+            "Evaluate them one by one."
         )
     if known:
         name, data = known[0]

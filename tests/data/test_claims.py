@@ -113,10 +113,10 @@ def test_a_test_label_that_training_never_saw_is_an_error_with_its_row(tmp_path)
 
 def test_near_duplicates_between_splits_are_counted():
     rng = np.random.default_rng(0)
-    train = [" ".join(f"word{number}" for number in rng.choice(200, 20)) for _ in range(30)]
+    train = [" ".join(f"word{number}" for number in rng.choice(200, 30)) for _ in range(30)]
     one_word, four_words = train[1].split(), train[2].split()
     one_word[7] = "autumn"
-    four_words[2::5] = ["spring", "summer", "autumn", "winter"]
+    four_words[2::8] = ["spring", "summer", "autumn", "winter"]
     test = [train[0].upper() + "!", " ".join(one_word), " ".join(four_words), "something else about bees and flowers"]
     exact, near = leakage.duplicates(train, test)
     assert (exact, near) == (1, 1)
