@@ -100,6 +100,12 @@ def _local_copy(name: str) -> Path | None:
     return folder if folder is not None and name in NAMED and folder.is_dir() else None
 
 
+def at_hand(identifier: str) -> bool:
+    """Whether a named set lies on this machine, shipped or in `$LORAHUB_DATA`, so that it is read without the Hub."""
+    named = named_set(identifier)
+    return named is not None and (named.folder is not None or _local_copy(identifier) is not None)
+
+
 def _folder_splits(folder: Path) -> dict[str, Split]:
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):

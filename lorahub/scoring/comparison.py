@@ -16,8 +16,8 @@ answers by the one metric that was named beforehand; the others are there to be 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy import stats
@@ -83,7 +83,7 @@ class LabelDifference:
     detectable: bool = False
 
 
-Judged = TypeVar("Judged", Difference, LabelDifference)
+Row = TypeVar("Row", Difference, LabelDifference)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +102,66 @@ class Pair:
         if not found.detectable:
             return "none"
         return "better" if (found.difference > 0) != (metric in LOWER_IS_BETTER) else "worse"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """One system's own figures. `source` tells where its answers come from: stored by its run, or computed now."""
+
+    title: str
+    run: str
+    system: str
+    source: str
+    accuracy: float
+    f1_weighted: float
+    f1_macro: float
+    ece: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disagreement:
+    """A claim to which the compared systems give different labels; `claim` is None where its text is not at hand."""
+
+    row: int
+    sha256: str
+    claim: str | None
+    gold: str
+    answers: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Required:
+    """What was demanded: each of the adapters better than the baseline; `failed` names the pairs that are not."""
+
+    baseline: str
+    metric: str
+    met: bool
+    failed: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A whole comparison: the systems, every pair that was asked about, and where they disagree."""
+
+    split: str
+    data: str
+    n: int
+    labels: list[str]
+    metric: str
+    confidence: float
+    resamples: int
+    systems: dict[str, Judged]
+    pairs: list[Pair]
+    disagreements: list[Disagreement]
+    required: Required | None
+    notes: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plain form, as `lorahub compare --json` prints it: docs/compare.md."""
+        found = asdict(self)
+        for row, pair in zip(found["pairs"], self.pairs, strict=True):
+            row["verdict"] = pair.verdict(self.metric)
+        return found
 
 
 def compare(
@@ -156,7 +216,7 @@ def _corrected(pairs: Sequence[Pair], *, alpha: float) -> list[Pair]:
     ]
 
 
-def _judged(row: Judged, p_holm: float, alpha: float) -> Judged:
+def _judged(row: Row, p_holm: float, alpha: float) -> Row:
     low, high = row.interval
     return replace(row, p_holm=p_holm, detectable=p_holm < alpha and (low > 0 or high < 0))
 

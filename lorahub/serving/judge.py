@@ -11,7 +11,7 @@ from lorahub.data.claims import ClaimData
 from lorahub.data.sources import SPLITS
 from lorahub.errors import ConfigError, DataError
 from lorahub.scoring import metrics
-from lorahub.scoring.verdicts import calibrated, decide
+from lorahub.scoring.verdicts import Floats, Ids, calibrated, decide
 from lorahub.serving.engine import Engine
 
 
@@ -32,15 +32,8 @@ def judge(
 
 def score(engine: Engine, name: str, data: ClaimData, split: str, options: EvalConfig) -> dict[str, Any]:
     """The results block of one adapter of an engine; raises DataError where the data has labels unknown to it."""
-    adapter, part = engine.adapters[name], data.splits[split]
-    unknown = sorted(set(data.labels.names) - set(adapter.labels.names))
-    if unknown:
-        raise DataError(
-            f"{data.source['id']} has the labels {', '.join(data.labels.names)}; "
-            f"{name} knows {', '.join(adapter.labels.names)}. Map them with --set data.label_map=MAPPING."
-        )
-    gold = adapter.labels.encode([data.labels.names[index] for index in part.gold])
-    logits = engine.logits(part.texts, [name], evidence=part.evidence)[name]
+    adapter = engine.adapters[name]
+    gold, logits = answer(engine, name, data, split)
     return metrics.score(
         gold,
         decide(logits, adapter.calibration),
@@ -49,3 +42,16 @@ def score(engine: Engine, name: str, data: ClaimData, split: str, options: EvalC
         resamples=options.bootstrap,
         confidence=options.confidence,
     )
+
+
+def answer(engine: Engine, name: str, data: ClaimData, split: str) -> tuple[Ids, Floats]:
+    """Gold ids (N,) and raw logits (N, C) of one adapter on a split, in the adapter's label order; see `score`."""
+    adapter, part = engine.adapters[name], data.splits[split]
+    unknown = sorted(set(data.labels.names) - set(adapter.labels.names))
+    if unknown:
+        raise DataError(
+            f"{data.source['id']} has the labels {', '.join(data.labels.names)}; "
+            f"{name} knows {', '.join(adapter.labels.names)}. Map them with --set data.label_map=MAPPING."
+        )
+    gold = adapter.labels.encode([data.labels.names[index] for index in part.gold])
+    return gold, engine.logits(part.texts, [name], evidence=part.evidence)[name]
