@@ -127,3 +127,46 @@ def test_the_engine_takes_hub_ids_but_no_base_on_a_files_word(hub, hub_base, pus
     rows = json.loads((run_folder / "probe.json").read_text())
     found = engine.logits([row["claim"] for row in rows])["tiny"]
     assert abs(found - [row["logits"] for row in rows]).max() < 1e-4
+
+
+def damage(folder, change):
+    """A copy of a run beside it, whose record was changed in place."""
+    other = shutil.copytree(folder, folder.parent / "bad")
+    record = json.loads((other / "record.json").read_text())
+    change(record)
+    (other / "record.json").write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: record.clear(),
+        lambda record: record.pop("environment"),
+        lambda record: record["environment"].pop("base_id"),
+        lambda record: record["environment"].pop("labels"),
+        lambda record: record["environment"]["data"].pop("id"),
+        lambda record: record.update(created=3),
+        lambda record: record["results"].update(test=[]),
+        lambda record: record["results"]["test"]["adapter"].update(f1_macro="0.9"),
+    ],
+)
+def test_a_damaged_run_is_left_out_and_breaks_no_neighbour(run_folder, cli, monkeypatch, change, caplog):
+    damage(run_folder, change)
+    monkeypatch.chdir(run_folder.parent)
+    for words in (["list", "--local", "--root", ".", "--sort", "f1_macro"], ["runs", "--root", "."]):
+        caplog.clear()
+        code, out, err = cli(*words)
+        assert code == 0, err
+        assert "tiny" in out
+        assert "bad is left out: bad/record.json" in caplog.text
+    for here in ("tiny", run_folder):
+        code, out, err = cli("info", here)
+        assert code == 0, err
+        assert "Macro F1 on test" in out
+    code, out, err = cli("info", "bad")
+    assert code == 2
+    assert "bad/record.json" in err
+    assert len(err.splitlines()) == 1
+    monkeypatch.chdir(run_folder)
+    code, out, err = cli("info", ".")
+    assert "Macro F1 on test" in out, "the folder's own name is not asked for"
