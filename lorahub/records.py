@@ -25,12 +25,13 @@ SYSTEMS = ("majority", "tfidf", "linear_probe", "untrained", "adapter")
 METRICS = ("accuracy", "f1_macro", "f1_weighted", "ece")
 
 # What others read of a record without asking whether it is there; everything else is read with care.
-_READ = {
+_READ: dict[str, type | tuple[type, ...]] = {
     "name": str, "created": str, "asked": dict, "happened": dict, "environment": dict, "results": dict,
     "environment.base_id": str, "environment.labels": list, "environment.data": dict, "environment.data.id": str,
     "environment.data.kind": str, "environment.data.rows": dict, "environment.data.sha256": dict,
+    "environment.base_revision": (str, type(None)), "environment.data.revision": (str, type(None)),
 }  # fmt: skip
-_KINDS = {dict: "names and values", list: "list", str: "text"}
+_KINDS: dict[Any, str] = {dict: "names and values", list: "list"}
 
 # UPGRADES[n] turns a record of schema n into one of schema n + 1.
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
@@ -105,7 +106,7 @@ def _wrong(values: dict[str, Any]) -> str | None:
         for key in name.split("."):
             found = found.get(key) if isinstance(found, dict) else None
         if not isinstance(found, kind):
-            return f"{name} holds no {_KINDS[kind]}"
+            return f"{name} holds no {_KINDS.get(kind, 'text')}"
     if not all(isinstance(label, str) for label in values["environment"]["labels"]):
         return "environment.labels holds what is no text"
     blocks = {f"asked.{section}": block for section, block in values["asked"].items()}

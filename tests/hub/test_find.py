@@ -94,6 +94,61 @@ def test_pull_pins_a_commit_and_works_from_the_cache_when_offline(hub, pushed, c
     assert json.loads(out) == first
     with pytest.raises(AdapterError, match="not in the cache"):
         fetch.adapter("alice/other")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "fresh"))
+    code, out, err = cli("pull", REPO)
+    assert code == 2
+    assert "not in the cache" in err, "a machine on which nothing was ever downloaded"
+
+
+def test_pull_takes_the_repository_also_where_a_folder_has_its_name(hub, pushed, cli, monkeypatch, tmp_path):
+    (tmp_path / REPO).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    code, out, err = cli("pull", REPO, "--out", "copy", "--json")
+    assert code == 0, err
+    assert json.loads(out) == {"repo": REPO, "revision": pushed.commit, "folder": "copy"}
+    assert (tmp_path / "copy" / WEIGHTS).exists()
+
+
+@pytest.mark.parametrize("way", ["pull", "from_pretrained"])
+def test_what_was_pulled_and_is_pushed_again_changes_nothing(hub, hub_base, pushed, cli, tmp_path, way):
+    from lorahub import ClaimClassifier
+
+    copy = tmp_path / "copy"
+    if way == "pull":
+        code, out, err = cli("pull", REPO, "--out", copy)
+        assert code == 0, err
+    else:
+        ClaimClassifier.from_pretrained(REPO, base=hub_base).save_pretrained(copy)
+    plan = push.plan(copy, push.Options(repo=REPO, base_id=hub_base))
+    assert (plan.changed, plan.deleted) == ([], [])
+    push.send(plan)
+    assert hub.repo(REPO).branches["main"] == pushed.commit
+
+
+def test_an_adapters_own_tokenizer_is_never_loaded(hub, hub_base, pushed):
+    hub.put(REPO, {"tokenizer.json": b"no tokenizer", "vocab.txt": b"vaccine"})
+    texts = ["the vaccine causes flu", "doctors never say"]
+    mine, theirs = (Engine(hub_base, [f"{REPO}@{at}"]).logits(texts)["tiny"] for at in (pushed.commit, "main"))
+    assert (mine == theirs).all()
+
+
+def test_a_token_reaches_a_private_base(hub, hub_base, pushed, cli, monkeypatch):
+    hub.repo(hub_base.partition("@")[0]).private = True
+    hub.users["hf_org_secret"] = "org"
+    hub.put("org/tiny", hub.files(REPO), private=True)
+    monkeypatch.delenv("HF_TOKEN")
+    words = ("classify", "the flu", "--adapter", "org/tiny", "--base", hub_base, "--json")
+    code, out, err = cli(*words)
+    assert code == 2
+    assert "org/tiny" in err
+    code, out, err = cli(*words, "--token", "hf_org_secret")
+    assert code == 0, err
+    assert "hf_org_secret" not in out + err
+
+
+def test_a_base_is_asked_for_again_when_the_hub_stumbles(hub, hub_base):
+    hub.fail("/api/models/org/tiny-bert", 503, times=2)
+    assert fetch.base(hub_base.partition("@")[0]).revision == hub_base.partition("@")[2]
 
 
 def test_pull_says_what_is_wrong_in_one_line(hub, cli, tmp_path):
@@ -104,6 +159,12 @@ def test_pull_says_what_is_wrong_in_one_line(hub, cli, tmp_path):
     code, out, err = cli("pull", "none")
     assert code == 2
     assert "USER/NAME" in err
+    for command in ("pull", "info"):
+        code, out, err = cli(command, "alice/a--b")
+        assert code == 2
+        assert "alice/a--b" in err
+        assert "--" in err
+        assert "cache" not in err, "an id that the Hub allows nobody is no missing network"
     code, out, err = cli("pull", "alice/none", "--out", tmp_path)
     assert "exists" in err
 
