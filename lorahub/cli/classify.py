@@ -20,7 +20,9 @@ def register(app: typer.Typer) -> None:
 
 def classify(
     texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT", help="Claims to judge.")] = None,
-    adapter: Annotated[list[str] | None, typer.Option(help="Run folder or name under runs/; repeatable.")] = None,
+    adapter: Annotated[
+        list[str] | None, typer.Option(help="Run folder, name under runs/ or USER/NAME[@REV]; repeatable.")
+    ] = None,
     base: Annotated[str | None, typer.Option(help="Base model; default: the first adapter's own.")] = None,
     file: Annotated[Path | None, typer.Option(help="csv, tsv, jsonl or parquet file to classify.")] = None,
     output: Annotated[Path | None, typer.Option(help="Where the file with verdict columns goes.")] = None,

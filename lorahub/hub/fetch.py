@@ -5,6 +5,7 @@ tokenizer files are fetched, nothing that could run code; an adapter is looked a
 adapter's repository never says by itself which base is loaded.
 """
 
+import json
 import re
 import shutil
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ _HUB_ID = re.compile(r"([\w-][\w.-]*/[\w.-]+)(?:@([\w./-]+))?")
 # All that lorahub publishes of an adapter, so that what was pulled can be pushed again. Its tokenizer comes along and
 # is never loaded: texts are read with the base's, and the tokenizer's config only tells where they were cut.
 ADAPTER_FILES = list(safety.LIMITS)
+# Where a folder was pulled from: it stays somebody else's, and names no base by itself.
+PULLED_FILE = "pulled.json"
 BASE_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
 
 
@@ -39,7 +42,7 @@ class Resolved:
 
 @dataclass(frozen=True, kw_only=True)
 class Located:
-    """An adapter on this machine. `repo` and `revision` (a commit) are None where it did not come from the Hub."""
+    """An adapter on this machine. `repo` and `revision` (a commit) are None where it was not fetched from the Hub."""
 
     folder: Path
     name: str
@@ -61,8 +64,7 @@ def adapter(identifier: str | Path, *, token: str | None = None) -> Located:
     """
     wanted = remote_id(identifier)
     if wanted is None:
-        folder = records.locate(identifier)
-        return Located(folder=folder, name=folder.resolve().name)
+        return _here(records.locate(identifier))
     return download(*wanted, token=token)
 
 
@@ -78,6 +80,17 @@ def download(repo: str, revision: str | None = None, *, token: str | None = None
     return Located(folder=folder, name=repo.split("/")[1], repo=repo, revision=folder.name)
 
 
+def _here(folder: Path) -> Located:
+    path, name = folder / PULLED_FILE, folder.resolve().name
+    try:
+        origin = json.loads(path.read_text(encoding="utf-8"))
+        return Located(folder=folder, name=name, repo=str(origin["repo"]), revision=str(origin["revision"]))
+    except FileNotFoundError:
+        return Located(folder=folder, name=name)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise AdapterError(f"{path} is damaged ({one_line(error)}). Pull the adapter again.") from None
+
+
 def remote_id(identifier: str | Path) -> tuple[str, str | None] | None:
     """`hub_id`, but None where the text is a path on this machine, or one into a folder of it (`runs/name`)."""
     path = Path(identifier)
@@ -85,12 +98,14 @@ def remote_id(identifier: str | Path) -> tuple[str, str | None] | None:
 
 
 def copy(found: Located, folder: Path) -> None:
-    """Copy an adapter's files, as they are used, into an existing folder."""
+    """Copy an adapter's files into an existing folder, which remembers where on the Hub they come from."""
     for pattern in ADAPTER_FILES:
         for path in found.folder.glob(pattern):
             target = folder / path.relative_to(found.folder)
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(path, target)
+    origin = {"repo": found.repo, "revision": found.revision}
+    (folder / PULLED_FILE).write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
 
 
 def pin(repo: str, revision: str | None, *, token: str | None = None) -> str | None:

@@ -109,6 +109,19 @@ def test_pull_takes_the_repository_also_where_a_folder_has_its_name(hub, pushed,
     assert (tmp_path / "copy" / WEIGHTS).exists()
 
 
+def test_a_pulled_folder_names_no_base_either(hub, hub_base, pushed, cli, tmp_path):
+    code, out, err = cli("pull", REPO, "--out", tmp_path / "copy")
+    assert code == 0, err
+    hub.requests.clear()
+    with pytest.raises(AdapterError, match="--base org/tiny-bert"):
+        Engine(adapters=[tmp_path / "copy"])
+    assert not hub.sent("org/tiny-bert"), "the base was asked for on the word of a downloaded file"
+    assert list(Engine(hub_base, [tmp_path / "copy"]).adapters) == ["copy"]
+    (tmp_path / "copy" / "pulled.json").write_text("[]")
+    with pytest.raises(AdapterError, match=r"pulled\.json"):
+        fetch.adapter(tmp_path / "copy")
+
+
 @pytest.mark.parametrize("way", ["pull", "from_pretrained"])
 def test_what_was_pulled_and_is_pushed_again_changes_nothing(hub, hub_base, pushed, cli, tmp_path, way):
     from lorahub import ClaimClassifier
