@@ -12,7 +12,8 @@ APP ?= 1
 TASKS := checkable topic wording
 RUNS := $(TASKS:%=runs/starter-%/record.json)
 # The installers and tests of a machine differ; a fresh environment follows from these three files.
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Compiling every module of torch and its neighbours takes longer than an import of the few that are used.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 .PHONY: demo app test test-long check docs clean
 

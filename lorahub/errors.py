@@ -10,7 +10,10 @@ from types import ModuleType
 
 
 class LorahubError(Exception):
-    """Base of every error that a user can mend."""
+    """Base of every error that a user can mend; its message is one line, whatever file or name it repeats."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
 
 
 class ConfigError(LorahubError, ValueError):

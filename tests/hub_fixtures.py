@@ -10,9 +10,9 @@ from types import SimpleNamespace
 
 import hub_compute  # noqa: F401 - adds its routes
 import pytest
-from hub_server import Hub
+from hub_server import ALICE, Hub
 
-TOKEN = "hf_alice_secret"
+TOKEN = ALICE
 
 
 @pytest.fixture

@@ -25,6 +25,8 @@ from starlette.applications import Starlette
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
+# Of the length and letters of real ones.
+ALICE, BOB, READER = "hf_" + "Alice" * 7, "hf_" + "Bob" * 12, "hf_" + "Reader" * 6
 LFS_SUFFIXES = (".safetensors", ".bin", ".parquet", ".png", ".whl", ".pkl", ".pt")
 LFS_BYTES = 10_000_000
 ID = r"(?P<id>[^/]+/[^/]+)"
@@ -103,8 +105,8 @@ class Hub:
     def __init__(self, root):
         self.root, self.url = Path(root), ""
         self.root.mkdir(parents=True, exist_ok=True)
-        self.users = {"hf_alice_secret": "alice", "hf_bob_secret": "bob"}
-        self.read_only = {"hf_alice_readonly": "alice"}
+        self.users = {ALICE: "alice", BOB: "bob"}
+        self.read_only = {READER: "alice"}
         self.repos, self.collections, self.faults, self.requests = {}, {}, [], []
         self.hardware, self.jobs = {}, {}
         self.job_output, self.job_ends, self.job_message = [], "COMPLETED", None
@@ -114,9 +116,10 @@ class Hub:
         """Answer the next `times` requests whose METHOD and path match, after `after` of them, with `status`.
 
         `status` may also be "cut" (the body ends early), "slow" (the answer takes 3 seconds) or "lost" (the work is
-        done, but the answer is a 500).
+        done, but the answer is a 500). The returned fault's `times` are those still to come.
         """
         self.faults.append(Fault(method, pattern, status, times, after, headers or {}))
+        return self.faults[-1]
 
     def repo(self, identifier, kind="model"):
         return self.repos[kind, identifier]
@@ -277,7 +280,10 @@ def create(call):
         raise Refused(400, "a Space needs an sdk")
     repo = Repo(identifier, kind, private=wanted.get("visibility") == "private")
     call.hub.repos[kind, identifier] = repo
-    repo.add("initial commit", {".gitattributes": call.hub.store(b"*.safetensors filter=lfs\n", ".gitattributes")})
+    first = {".gitattributes": b"*.safetensors filter=lfs\n"}
+    if kind == "space":
+        first["README.md"] = f"---\ntitle: {wanted['name']}\nemoji: 🐢\nsdk: {wanted['sdk']}\n---\n".encode()
+    repo.add("initial commit", {path: call.hub.store(data, path) for path, data in first.items()})
     return JSONResponse({"url": url, "name": identifier})
 
 
@@ -412,9 +418,18 @@ def info(call, revision="main"):
     return JSONResponse(describe(call.hub, repo, repo.find(revision)))
 
 
+def auth_check(call, write=""):
+    call.repo(write=bool(write))
+    return JSONResponse({})
+
+
 def describe(hub, repo, at):
-    card = front_matter((hub.root / at.files["README.md"].sha256).read_text("utf-8")) if "README.md" in at.files else {}
-    tags = [*card.get("tags", []), *filter(None, [card.get("library_name"), card.get("pipeline_tag")])]
+    card = (
+        front_matter((hub.root / at.files["README.md"].sha256).read_text("utf-8", "replace"))
+        if "README.md" in at.files
+        else {}
+    )
+    tags = [*(card.get("tags") or []), *filter(None, [card.get("library_name"), card.get("pipeline_tag")])]
     for base in listed(card.get("base_model", [])):
         tags += [f"base_model:{base}", f"base_model:{card.get('base_model_relation', 'finetune')}:{base}"]
     tags += [f"dataset:{name}" for name in listed(card.get("datasets", []))]
@@ -517,6 +532,7 @@ ROUTES = [
     ("POST", r"/api/validate-yaml", validate),
     ("GET", r"/api/models", models),
     ("GET", API, info),
+    ("GET", rf"{API}/auth-check(?P<write>/write)?", auth_check),
     ("GET", rf"{API}/revision/{REVISION}", info),
     ("GET", rf"{API}/tree/{REVISION}(/(?P<path>.+))?", tree),
     ("POST", rf"{API}/paths-info/{REVISION}", paths_info),

@@ -69,7 +69,7 @@ def main() -> None:
     try:
         command_line()(standalone_mode=True)
     except LorahubError as error:
-        typer.echo(f"lorahub: {' '.join(str(error).split())}", err=True)
+        typer.echo(f"lorahub: {error}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
         typer.echo("lorahub: stopped; nothing half-written is left.", err=True)

@@ -10,6 +10,11 @@ if TYPE_CHECKING:
 Token = Annotated[
     str | None, typer.Option(help="Access token; default: the login (`hf auth login` or HF_TOKEN).", show_default=False)
 ]
+BaseId = Annotated[
+    str | None, typer.Option(help="Where a base that was a local folder is on the Hub: USER/NAME[@REVISION].")
+]
+Licence = Annotated[str | None, typer.Option("--license", help="Licence for the card, as in apache-2.0.")]
+Language = Annotated[str | None, typer.Option(help="Language for the card, as in en.")]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="Run folder, or a name under runs/.")]
 
 
@@ -29,11 +34,16 @@ def push(
     revision: Annotated[str, typer.Option(help="Branch to push to; made where it does not exist.")] = "main",
     message: Annotated[str | None, typer.Option(help="Commit message.")] = None,
     collection: Annotated[str | None, typer.Option(help="Collection to add the repository to, by its slug.")] = None,
-    base_id: Annotated[
-        str | None, typer.Option(help="Where a base that was a local folder is on the Hub: USER/NAME[@REVISION].")
+    base_id: BaseId = None,
+    licence: Licence = None,
+    language: Language = None,
+    benchmark: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TASK=METRIC",
+            help="Enter the test result for this task of the benchmark that the data set is on the Hub.",
+        ),
     ] = None,
-    licence: Annotated[str | None, typer.Option("--license", help="Licence for the card, as in apache-2.0.")] = None,
-    language: Annotated[str | None, typer.Option(help="Language for the card, as in en.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what is newer or unknown on the Hub.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show files, sizes and card; send nothing.")] = False,
     token: Token = None,
@@ -54,6 +64,7 @@ def push(
         base_id=base_id,
         licence=licence,
         language=language,
+        benchmark=benchmark,
         force=force,
         token=token,
     )
@@ -63,6 +74,8 @@ def push(
         return
     for line in (*plan.worse, *plan.notes):
         typer.echo(f"note: {line}.", err=True)
+    if plan.deleted:
+        typer.echo(f"note: removing {', '.join(plan.deleted)}, which this run does not have.", err=True)
     if plan.changed and not as_json:
         typer.echo(
             f"sending {len(plan.changed)} files, {show.size(plan.bytes_to_send)}, to {plan.remote.repo}", err=True
@@ -84,8 +97,8 @@ def card(
     repo: Annotated[
         str | None, typer.Option(help="USER/NAME that the snippets load from; default: the folder itself.")
     ] = None,
-    licence: Annotated[str | None, typer.Option("--license", help="Licence for the card, as in apache-2.0.")] = None,
-    language: Annotated[str | None, typer.Option(help="Language for the card, as in en.")] = None,
+    licence: Licence = None,
+    language: Language = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: card and metadata.")] = False,
 ) -> None:
     """Print a run's card, written anew from its record, or rewrite it in place."""

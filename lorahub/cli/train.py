@@ -1,11 +1,12 @@
 """`lorahub train`, `lorahub evaluate` and `lorahub recipes`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lorahub.cli.publish import Token
+from lorahub.cli.publish import BaseId, Language, Licence, Token
 from lorahub.errors import ConfigError, need
 
 if TYPE_CHECKING:
@@ -39,10 +40,15 @@ def train(
     force: Annotated[bool, typer.Option("--force", help="Replace a finished run of that name.")] = False,
     push: Annotated[str | None, typer.Option(metavar="USER/NAME", help="Push the run there when it is done.")] = None,
     private: Annotated[bool, typer.Option("--private", help="With --push: make a new repository private.")] = False,
+    base_id: BaseId = None,
+    licence: Licence = None,
+    language: Language = None,
     remote: Annotated[
         str | None, typer.Option(metavar="FLAVOR", help="Train as a Hub Job on a10g-small, say; needs --push.")
     ] = None,
-    timeout: Annotated[str, typer.Option(help="With --remote: the longest the Job may take, as in 90m.")] = "2h",
+    timeout: Annotated[
+        str | None, typer.Option(help="With --remote: the longest the Job may take, as in 90m; default: 2h.")
+    ] = None,
     upload_data: Annotated[
         bool, typer.Option("--upload-data", help="With --remote: put local data into a private data set.")
     ] = False,
@@ -53,29 +59,40 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="Print the record as JSON.")] = False,
 ) -> None:
     """Train an adapter, score it beside its baselines, and write a run folder."""
-    if remote is None and (upload_data or dry_run):
-        raise ConfigError("--upload-data and --dry-run go with --remote FLAVOR. Add it, or leave them out.")
-    if remote is not None and push is None:
-        raise ConfigError("a Job loses its disk when it ends. Say where it pushes its run: --push USER/NAME.")
-    if remote is not None and (out is not None or force):
-        raise ConfigError("--out and --force are about a folder here; with --remote the run goes to --push.")
+    for_card = {"--base-id": base_id, "--license": licence, "--language": language}
+    if remote is None:
+        for_job = {"--timeout": timeout, "--upload-data": upload_data, "--dry-run": dry_run}
+        _refuse(for_job, "does nothing without --remote FLAVOR: add that, or leave it out.")
+    else:
+        if push is None:
+            raise ConfigError("a Job loses its disk when it ends. Say where it pushes its run: --push USER/NAME.")
+        _refuse({"--out": out, "--force": force}, "is about a folder here; with --remote the run goes to --push.")
+        _refuse(for_card, "is for a push from here; leave it out with --remote, and edit the card on the Hub.")
+    if push is None:
+        for_push = {"--private": private, **for_card, "--token": token}
+        _refuse(for_push, "does nothing without --push USER/NAME: add that, or leave it out.")
     if push is not None:
         from lorahub import config as configs
 
         flags = configs.flags(data=data, base=base, method=method, seed=seed)
         asked = configs.load(recipe, [*flags, *(settings or ())])
-        if Path(asked.base.id).is_dir():
+        if Path(asked.base.id).is_dir() and base_id is None and remote is None:
             # Hours of training would come before the same answer.
             raise ConfigError(
                 f"--push has to name the base, and {asked.base.id} is a folder of this machine. Give --base USER/NAME, "
-                "or train without --push and then use `lorahub push --base-id`."
+                "or say where that folder is on the Hub: --base-id USER/NAME."
             )
     if remote is not None and push is not None:
         from lorahub.cli import remote as remotely
-        from lorahub.publish.jobs import Options
+        from lorahub.publish.jobs import LONGEST, Options
 
         options = Options(
-            flavor=remote, push=push, timeout=timeout, upload_data=upload_data, private=private, token=token
+            flavor=remote,
+            push=push,
+            timeout=LONGEST if timeout is None else timeout,
+            upload_data=upload_data,
+            private=private,
+            token=token,
         )
         remotely.train(asked, options, dry_run=dry_run, as_json=as_json)
         return
@@ -102,11 +119,23 @@ def train(
     if push is not None:
         from lorahub.publish import push as publishing
 
-        plan = publishing.plan(done.folder, publishing.Options(repo=push, private=private, token=token))
+        plan = publishing.plan(
+            done.folder,
+            publishing.Options(
+                repo=push, private=private, base_id=base_id, licence=licence, language=language, token=token
+            ),
+        )
         for line in (*plan.worse, *plan.notes):
             typer.echo(f"note: {line}.", err=True)
         pushed = publishing.send(plan)
         typer.echo(f"  published as {pushed.url} at {pushed.commit}", err=as_json)
+
+
+def _refuse(flags: Mapping[str, object], why: str) -> None:
+    """Raise ConfigError for the first of the flags that was given: alone it would do nothing, and say nothing."""
+    for flag, value in flags.items():
+        if value is not None and value is not False:
+            raise ConfigError(f"{flag} {why}")
 
 
 def _tell(done: "Run") -> None:

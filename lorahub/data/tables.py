@@ -154,7 +154,7 @@ def _is_text(row: dict[str, Any]) -> bool:
 def _open_parquet(path: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _bad_parquet(path, error) from None
 
 

@@ -23,8 +23,6 @@ TRIES = 4
 # Seconds before the second try; doubled for each further one.
 FIRST_WAIT = 1.0
 _LONGEST_WAIT = 60.0
-# huggingface_hub repeats uploads by itself; when it has tried for this many seconds, trying again will not heal it.
-_PATIENCE = 20.0
 _HEALING = frozenset({408, 429, 500, 502, 503, 504})
 # Raised before a request was understood or answered. huggingface_hub speaks through httpx or httpx2, by its version.
 _HEALING_ERRORS = frozenset(
@@ -48,7 +46,9 @@ _BY_STATUS = {
     412: "{refused}: the repository changed meanwhile (412). Look at what came in and try again.",
     429: "{refused}: too many requests (429), {attempts} times. Wait a few minutes and try again.",
 }
-_TOKEN = re.compile(r"hf_\w{6,}|hf_oauth_\w+|Bearer \S+")
+# How the Hub's tokens look; names such as hf_transfer are none.
+TOKEN = r"\bhf_(?:oauth_[\w.-]{16,}|[A-Za-z0-9]{16,})"
+_SECRET = re.compile(rf"{TOKEN}|Bearer \S+")
 Answer = TypeVar("Answer")
 
 
@@ -65,7 +65,6 @@ def call(request: Callable[[], Answer], *, doing: str, tries: int = TRIES) -> An
     `doing` completes the sentence "the Hub refused to …". Raises HubError, whose `status` is the HTTP status, if any;
     where the connection failed or is forbidden, its `reached` is False.
     """
-    started = time.monotonic()
     for attempt in range(1, tries + 1):
         try:
             return request()
@@ -75,7 +74,7 @@ def call(request: Callable[[], Answer], *, doing: str, tries: int = TRIES) -> An
             heals = status in _HEALING or (_is_http(error) and type(error).__name__ in _HEALING_ERRORS)
             if status is None and not _is_http(error) and not _is_hub(error):
                 raise raised
-            if not heals or attempt == tries or time.monotonic() - started > _PATIENCE:
+            if not heals or attempt == tries:
                 reached = status is not None or not (_is_http(error) or type(error).__name__ in _UNREACHED)
                 raise HubError(_explain(error, status, doing, attempt), status=status, reached=reached) from error
             wait = _wait(error, attempt)
@@ -86,13 +85,16 @@ def call(request: Callable[[], Answer], *, doing: str, tries: int = TRIES) -> An
 
 def redact(text: str) -> str:
     """The text without anything that looks like a token."""
-    return _TOKEN.sub("(token)", text)
+    return _SECRET.sub("(token)", text)
 
 
 def _cause(error: Exception) -> Exception:
-    """The failure itself: huggingface_hub wraps that of a single file's upload into a RuntimeError."""
+    """The failure itself, which huggingface_hub wraps: that of a file's upload, and of a download without a cache."""
     inner = error.__cause__
-    return inner if isinstance(error, RuntimeError) and isinstance(inner, Exception) else error
+    if not isinstance(inner, Exception):
+        return error
+    without_cache = type(error).__name__ == "LocalEntryNotFoundError" and (_is_http(inner) or _status(inner))
+    return inner if without_cache or isinstance(error, RuntimeError) else error
 
 
 def _status(error: Exception) -> int | None:

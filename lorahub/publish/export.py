@@ -20,17 +20,19 @@ from lorahub import records
 from lorahub.errors import AdapterError, PublishError
 from lorahub.hub import client
 from lorahub.records import RunRecord
+from lorahub.reports import plots
 
 CONFIG_FILE = "adapter_config.json"
 CARD_FILE = "README.md"
-# What a publishable run folder holds, and thereby what a push may delete again when a newer run no longer has it.
-PUBLISHED = (
+# The files of a run that are published, and thereby all that a push may delete again: when a newer run has one no more.
+PUBLISHED = frozenset({
     CONFIG_FILE, "adapter_model.safetensors", "labels.json", "probe.json", "calibration.json",
     "linear_probe.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model", "spiece.model",
-    "sentencepiece.bpe.model", "plots/*.png", records.FILE_NAME,
-)  # fmt: skip
-_REQUIRED = (CONFIG_FILE, "adapter_model.safetensors", "labels.json", "probe.json", records.FILE_NAME)
+    "sentencepiece.bpe.model", records.FILE_NAME,
+    *(f"plots/{name}" for name in (plots.CONFUSION, plots.RELIABILITY, plots.CURVE)),
+})  # fmt: skip
+_REQUIRED = (CONFIG_FILE, "adapter_model.safetensors", "labels.json", "probe.json", "tokenizer_config.json")
 _TEXT = (".json", ".md", ".txt", ".yaml")
 # What transformers notes about how it was called; on another machine `local_files_only` would be wrong.
 _TOKENIZER_NOTES = ("is_local", "local_files_only", "name_or_path")
@@ -39,7 +41,7 @@ _PATH = re.compile(
     r"(?<![\w/.:~-])(?:/(?:home|Users|root|tmp|var|mnt|opt|srv|data|scratch|workspace|Volumes|private)/[\w.@-]+[^\s\"']*"
     r"|[A-Za-z]:\\+(?:Users|Documents)\\+[^\s\"']*)"
 )
-_TOKEN = re.compile(r"\b(?:hf_[A-Za-z0-9]{16,}|ghp_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9-]{20,}|AKIA[A-Z0-9]{16})\b")
+_TOKEN = re.compile(rf"{client.TOKEN}|\b(?:ghp_[A-Za-z0-9]{{20,}}|sk-[A-Za-z0-9-]{{20,}}|AKIA[A-Z0-9]{{16}})\b")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,11 +85,11 @@ def collect(folder: Path, *, base_id: str | None = None, token: str | None = Non
     base = _base(record, base_id, token)
     named = copy.deepcopy(record)
     named.environment |= {"base_id": base.id, "base_revision": base.revision}
+    if base_id is not None:
+        named.environment["base_origin"] = "hub"
     named.asked["base"]["id"] = base.id
     export = Export(record=named, base=base)
-    for pattern in PUBLISHED:
-        for path in sorted(folder.glob(pattern)):
-            export.files[path.relative_to(folder).as_posix()] = path
+    export.files.update({path: folder / path for path in sorted(PUBLISHED) if (folder / path).is_file()})
     export.files[records.FILE_NAME] = _json(named.to_dict(), sort=False)
     config = _read_json(folder / CONFIG_FILE)
     export.files[CONFIG_FILE] = _json({**config, "base_model_name_or_path": base.id, "revision": base.revision})

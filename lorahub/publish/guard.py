@@ -3,12 +3,10 @@
 In: a `Remote` and what would be published. Out: a PublishError, or sentences to say before anything is sent.
 """
 
-from pathlib import Path
-
 from lorahub.errors import PublishError
 from lorahub.hub import client
 from lorahub.publish import remote
-from lorahub.publish.export import CARD_FILE, PUBLISHED, Export
+from lorahub.publish.export import Export
 from lorahub.publish.remote import Remote
 from lorahub.records import RunRecord
 from lorahub.reports import metadata, sections
@@ -16,23 +14,23 @@ from lorahub.reports import metadata, sections
 _LOWER_IS_BETTER = ("ece",)
 
 
-def check(there: Remote, found: Export, *, known: str | None, token: str | None) -> None:
+def check(there: Remote, found: Export, *, replaced: set[str], known: str | None, token: str | None) -> None:
     """Raise PublishError where the repository holds something newer than, or unrelated to, this run.
 
-    `known` is the commit that this folder last put there. An edited card alone is no reason: its words are kept.
+    `replaced` are the files that a push would replace or remove, but for the card: an edited card is no reason, since
+    its words are kept. `known` is the commit that this folder last put there.
     """
     force = "look at it there, then replace it with --force or push elsewhere."
     if there.head is None or there.head == known:
         return
-    published = [path for path in there.hashes if any(Path(path).match(pattern) for pattern in PUBLISHED)]
-    if published and there.record is None:
-        raise PublishError(f"{there.repo} holds files that lorahub did not write ({published[0]}): {force}")
+    if there.foreign:
+        raise PublishError(f"{there.repo} holds files that lorahub did not write ({there.foreign[0]}): {force}")
     if known is not None:
         before = remote.file_hashes(client.api(token), there.repo, known)
         changed = sorted(
             path
             for path in before.keys() | there.hashes.keys()
-            if before.get(path) != there.hashes.get(path) and path != CARD_FILE
+            if before.get(path) != there.hashes.get(path) and path in replaced
         )
         if changed:
             raise PublishError(f"{there.repo} has changed since your last push ({', '.join(changed[:3])}): {force}")

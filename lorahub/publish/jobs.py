@@ -1,8 +1,8 @@
 """`lorahub train --remote`: the same training as a Hub Job, which pushes its run, because its disk is lost.
 
 In: a resolved config and `Options`. `plan` only reads: the command that the Job runs, what has to be uploaded for it,
-and what it costs. `start` uploads and starts it, once: a Job is never started a second time by a retry. The token goes
-in as a secret and nowhere else.
+what it costs, and whether its push will be taken. `start` makes the repository to push to, uploads and starts the Job,
+once: it is never started a second time by a retry. The token goes in as a secret and nowhere else.
 """
 
 import dataclasses
@@ -18,7 +18,9 @@ from lorahub.config import Config
 from lorahub.data import sources
 from lorahub.errors import ConfigError, HubError, PublishError
 from lorahub.hub import client
-from lorahub.publish import hardware, package, remote
+from lorahub.publish import hardware, package, remote, uploads
+from lorahub.publish.push import MAIN
+from lorahub.publish.uploads import Upload
 
 if TYPE_CHECKING:
     from huggingface_hub import JobInfo
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 # What a Job runs in: huggingface_hub's own default for uv.
 IMAGE = "ghcr.io/astral-sh/uv:python3.12-bookworm"
 SECRET = "HF_TOKEN"
+LONGEST = "2h"
 _WHEEL_FOLDER = "/lorahub"
 _SERVER_ERROR = 500
 
@@ -36,25 +39,21 @@ class Options:
 
     flavor: str
     push: str
-    timeout: str = "2h"
+    timeout: str = LONGEST
     upload_data: bool = False
     private: bool = False
     token: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Upload:
-    """Files that go to a private data-set repository before the Job starts: path there -> content or file."""
-
-    repo: str
-    files: dict[str, bytes | Path]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What would run: `command` with `dependency` in `IMAGE`; `wheel` is mounted, `data` is read from the Hub."""
+    """What would run: `command` with `dependency` in `IMAGE`, and then a push to `repo`.
+
+    `wheel` is mounted, `data` is read from the Hub, each at the commit of its upload.
+    """
 
     options: Options
+    repo: str
     namespace: str
     command: list[str]
     dependency: str
@@ -62,11 +61,15 @@ class Plan:
     wheel: Upload | None = None
     data: Upload | None = None
 
+    def command_at(self, commit: str) -> list[str]:
+        """The command; where data is uploaded, it reads that commit whatever is uploaded later."""
+        return [*self.command, *([f"--set=data.revision={json.dumps(commit)}"] if self.data else [])]
+
     def to_dict(self) -> dict[str, Any]:
         """The Job's spec for people and programs; of secrets the names."""
         return {
             "image": IMAGE,
-            "command": ["uv", "run", "--with", self.dependency, *self.command],
+            "command": ["uv", "run", "--with", self.dependency, *self.command_at("COMMIT-OF-THE-UPLOAD")],
             "flavor": self.options.flavor,
             "timeout": self.options.timeout,
             "cost": self.cost,
@@ -78,7 +81,8 @@ class Plan:
 def plan(config: Config, options: Options) -> Plan:
     """Decide what the Job does; nothing is sent.
 
-    Raises PublishError where the Job could not see the base or the data, HubError where the Hub refuses.
+    Raises PublishError where the Job could not see the base or the data, or could not push at the end or would replace
+    what lorahub did not write; HubError where the Hub refuses.
     """
     if not re.fullmatch(r"\d+(\.\d+)?[smhd]?", options.timeout):
         raise ConfigError(f"--timeout takes a number of seconds, or one with s, m, h or d; found {options.timeout!r}.")
@@ -89,6 +93,7 @@ def plan(config: Config, options: Options) -> Plan:
         raise PublishError(
             f"the base {config.base.id} is a folder of this machine, which a Job does not see. Give --base USER/NAME."
         )
+    _check_target(repo, options.token)
     data, config = _data(config, f"{owner}/{repo.split('/')[1]}-data", options)
     mine = package.find()
     wheel = Upload(repo=f"{owner}/lorahub-wheels", files={mine.wheel.name: mine.wheel.content}) if mine.wheel else None
@@ -96,8 +101,12 @@ def plan(config: Config, options: Options) -> Plan:
     # Each setting is one word: huggingface_hub takes a word that is a file's name for a file to upload.
     settings = [f"--set={key}={json.dumps(value)}" for key, value in configs.differences(config).items()]
     private = ["--private"] if options.private else []
+    for upload in (wheel, data):
+        if upload:
+            uploads.check(upload, token=options.token)
     return Plan(
         options=options,
+        repo=repo,
         namespace=owner,
         command=["lorahub", "train", *settings, f"--push={repo}", *private],
         dependency=mine.requirement("train", wheel_at=at),
@@ -108,20 +117,27 @@ def plan(config: Config, options: Options) -> Plan:
 
 
 def start(made: Plan) -> "JobInfo":
-    """Upload what the Job needs and start it; raises HubError, and PublishError where it may have started unseen."""
+    """Make the repository that the Job pushes to, upload what it needs and start it.
+
+    Raises HubError, and PublishError where it may have started unseen. Where it was not started, an empty repository
+    may be left, which the next try uses.
+    """
     from huggingface_hub import Volume, get_token
 
     options = made.options
     token = options.token or get_token()
     if not token:
         raise HubError("a Job needs a token to push its run, and there is none. Run `hf auth login` or give --token.")
+    # Before anything is paid for: whoever may make it, or may write to it (see `plan`), may push to it hours later.
+    client.call(
+        lambda: client.api(options.token).create_repo(made.repo, private=options.private or None, exist_ok=True),
+        doing=f"create {made.repo}",
+    )
     volumes = []
-    for upload in (made.wheel, made.data):
-        if upload:
-            _send(upload, options.token)
     if made.wheel:
-        volumes.append(Volume(type="dataset", source=made.wheel.repo, mount_path=_WHEEL_FOLDER, read_only=True))
-    command, *arguments = made.command
+        at, source = uploads.send(made.wheel, token=options.token), made.wheel.repo
+        volumes = [Volume(type=uploads.KIND, source=source, revision=at, mount_path=_WHEEL_FOLDER, read_only=True)]
+    command, *arguments = made.command_at(uploads.send(made.data, token=options.token) if made.data else "")
     try:
         job: JobInfo = client.call(
             lambda: client.api(options.token).run_uv_job(
@@ -181,19 +197,19 @@ def _data(config: Config, repo: str, options: Options) -> tuple[Upload | None, C
         f"{'train' if name == 'all' else name}{Path(split.title).suffix}": Path(split.title)
         for name, split in source.splits.items()
     }
-    return Upload(repo=repo, files=files), dataclasses.replace(config, data=dataclasses.replace(config.data, id=repo))
+    return Upload(repo=repo, files=files), dataclasses.replace(
+        config, data=dataclasses.replace(config.data, id=repo, revision=None)
+    )
 
 
-def _send(upload: Upload, token: str | None) -> None:
-    from huggingface_hub import CommitOperationAdd
-
-    api, repo = client.api(token), upload.repo
-    client.call(lambda: api.create_repo(repo, repo_type="dataset", private=True, exist_ok=True), doing=f"create {repo}")
-    if not client.call(lambda: api.dataset_info(repo), doing=f"show {repo}").private:
-        raise PublishError(f"{repo} exists and is public; nothing is uploaded. Make it private on its settings page.")
-
-    def commit() -> object:
-        operations = [CommitOperationAdd(path, content) for path, content in upload.files.items()]
-        return api.create_commit(repo, operations, repo_type="dataset", commit_message="What a Job of lorahub needs")
-
-    client.call(commit, doing=f"take a commit for {repo}")
+def _check_target(repo: str, token: str | None) -> None:
+    """Raise where the push at the end of the Job would be refused: now that costs nothing."""
+    there = remote.look(repo, MAIN, token=token)
+    if there.head is None:
+        return
+    if there.foreign:
+        raise PublishError(
+            f"{repo} holds files that lorahub did not write ({there.foreign[0]}), and the Job would not replace them: "
+            "look at it there, or choose another name for --push."
+        )
+    client.call(lambda: client.api(token).auth_check(repo, write=True), doing=f"let you write to {repo}")

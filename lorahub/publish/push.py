@@ -5,14 +5,15 @@ In: a run folder and `Options`. `plan` only reads: it decides what would change 
 sent again, and a folder without a change makes no commit.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorahub import atomic
-from lorahub.errors import HubError
+from lorahub.errors import HubError, PublishError
 from lorahub.hub import client, safety
-from lorahub.publish import export, guard, remote
+from lorahub.publish import benchmark, export, guard, remote
 from lorahub.publish.export import CARD_FILE, Export
 from lorahub.publish.published import Published
 from lorahub.publish.remote import Remote
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
 
 MAIN = "main"
+_CHANGED, _SERVER_ERROR = 412, 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,7 @@ class Options:
     base_id: str | None = None
     licence: str | None = None
     language: str | None = None
+    benchmark: str | None = None
     force: bool = False
     token: str | None = None
 
@@ -81,21 +84,25 @@ def plan(folder: Path, options: Options) -> Plan:
     """
     memory = Published.load(folder)
     found = export.collect(folder, base_id=options.base_id or memory.base_id, token=options.token)
-    safety.refuse(safety.local(folder), str(folder))
+    safety.refuse(safety.local(folder), folder)
+    wanted = options.benchmark or memory.benchmark
+    if wanted:
+        found.files[benchmark.FILE_NAME] = benchmark.entry(found.record, wanted, token=options.token)
     repo = remote.full_id(options.repo or remote.as_name(found.record.name), token=options.token)
     there = remote.look(repo, options.revision, token=options.token)
     known = memory.commits.get(f"{repo}@{options.revision}")
     if not options.force and not options.create_pr:
-        guard.check(there, found, known=known, token=options.token)
+        replaced = {path for paths in _changes(found, there.hashes) for path in paths}
+        guard.check(there, found, replaced=replaced, known=known, token=options.token)
     card = _card(folder, found, there, options, known=known)
     found.files[CARD_FILE] = card.encode()
     export.scan(found, folder)
-    changed = [
-        path
-        for path in found.files
-        if path not in there.hashes or there.hashes[path] not in remote.local_hashes(found.read(path))
-    ]
-    published = {path for path in there.hashes if any(Path(path).match(pattern) for pattern in export.PUBLISHED)}
+    changed, deleted = _changes(found, there.hashes)
+    notes = _notes(card, there, options)
+    proposed = memory.pull_requests.get(f"{repo}@{options.revision}") if options.create_pr else None
+    if proposed and _holds(found, repo, proposed, options.token):
+        changed, deleted = [], []
+        notes.append(f"the pull request {proposed.rpartition('/')[2]} that you opened proposes all of this already")
     return Plan(
         folder=folder,
         options=options,
@@ -103,9 +110,9 @@ def plan(folder: Path, options: Options) -> Plan:
         export=found,
         card=card,
         changed=changed,
-        deleted=sorted(published - set(found.files)),
+        deleted=deleted,
         worse=guard.worse(found.record, there.record),
-        notes=_notes(card, there, options),
+        notes=notes,
     )
 
 
@@ -113,26 +120,27 @@ def send(made: Plan) -> Pushed:
     """Carry out a plan: repository and branch where they are missing, one commit, the collection.
 
     Raises HubError; its status is 412 where somebody else changed the repository since the plan was made. Nothing but
-    the one commit changes files, so a failure leaves the Hub as it was, and a second push goes on from there.
+    the one commit changes files, so a failure leaves the Hub as it was, and a second push goes on from there. Raises
+    PublishError where the answer to a pull request was lost: whether it was opened cannot be told.
     """
     options, there = made.options, made.remote
     api, repo = client.api(options.token), there.repo
     head = _prepare(made)
     pull_request, commit = None, head
     if made.changed or made.deleted:
-        try:
-            done = client.call(lambda: _commit(made, head), doing=f"take a commit for {repo}")
-        except HubError as error:
-            if there.head is not None:
-                raise
-            left = f"{error} {repo} was made and is empty; the next push fills it."
-            raise HubError(left, status=error.status) from error
-        commit, pull_request = str(done.oid), done.pr_url
-    if options.collection:
-        slug = options.collection
-        client.call(lambda: api.add_collection_item(slug, repo, "model", exists_ok=True), doing=f"add {repo} to {slug}")
+        if options.create_pr:
+            proposed = _propose(made, head)
+            commit, pull_request = str(proposed.oid), proposed.pr_url
+        else:
+            commit = _publish(made, head)
     if not options.create_pr:
         _remember(made, commit)
+    if options.collection:
+        slug = options.collection
+        done = f"it is published, at {commit}"
+        client.call(
+            lambda: api.add_collection_item(slug, repo, "model", exists_ok=True), doing=f"add {repo} to {slug} ({done})"
+        )
     return Pushed(
         repo=repo,
         commit=commit,
@@ -179,6 +187,11 @@ def _prepare(made: Plan) -> str:
         private = options.private or None
         client.call(lambda: api.create_repo(there.repo, private=private, exist_ok=True), doing=f"create {there.repo}")
         head = str(client.call(lambda: api.model_info(there.repo), doing=f"show {there.repo}").sha)
+        if remote.file_hashes(api, there.repo, head).keys() - {".gitattributes"}:
+            raise HubError(
+                f"{there.repo} was made by somebody else meanwhile (412). Look at what it holds and push again.",
+                status=_CHANGED,
+            )
     if there.branch is None and options.revision != MAIN:
         client.call(
             lambda: api.create_branch(there.repo, branch=options.revision, revision=head, exist_ok=True),
@@ -187,11 +200,57 @@ def _prepare(made: Plan) -> str:
     return head
 
 
-def _commit(made: Plan, head: str) -> "CommitInfo":
-    """One try, with new operations: the client asks the Hub again what it has, so a repeated try sends nothing twice.
+def _publish(made: Plan, head: str) -> str:
+    """Make the commit and return it, also where only the answer to it was lost."""
+    repo = made.remote.repo
+    try:
+        return str(client.call(lambda: _commit(made, head), doing=f"take a commit for {repo}").oid)
+    except HubError as error:
+        if error.status == _CHANGED and _holds(made.export, repo, made.options.revision, made.options.token):
+            # Somebody put exactly this there since the plan was made: we did, and a try later found it done.
+            return remote.look(repo, made.options.revision, token=made.options.token).head or head
+        if made.remote.head is not None:
+            raise
+        left = f"{error} {repo} was made and is empty; the next push fills it."
+        raise HubError(left, status=error.status) from error
 
-    A commit whose answer was lost is found that way too: there is nothing left to change, and no second commit.
-    """
+
+def _propose(made: Plan, head: str) -> "CommitInfo":
+    """Open a pull request, in one try, since a second one would open a second pull request; remember its ref."""
+    repo = made.remote.repo
+    try:
+        done = client.call(lambda: _commit(made, head), doing=f"open a pull request on {repo}", tries=1)
+    except HubError as error:
+        if error.status is None or error.status >= _SERVER_ERROR:
+            raise PublishError(
+                f"the Hub did not say whether the pull request on {repo} was opened ({error.status or 'no answer'}), "
+                "and it may have been all the same. Look at the repository's community page before you try again."
+            ) from error
+        raise
+    memory = Published.load(made.folder)
+    memory.pull_requests[f"{repo}@{made.options.revision}"] = str(done.pr_revision)
+    memory.save(made.folder)
+    return done
+
+
+def _changes(found: Export, hashes: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """The files to send and those to remove, for a place that holds files of these hashes."""
+    changed = [path for path in found.files if hashes.get(path) not in remote.local_hashes(found.read(path))]
+    ours = export.PUBLISHED | {benchmark.FILE_NAME}
+    return changed, sorted(ours & hashes.keys() - found.files.keys())
+
+
+def _holds(found: Export, repo: str, revision: str, token: str | None) -> bool:
+    """Whether a revision holds all of this and nothing of lorahub's beside it."""
+    try:
+        hashes = remote.file_hashes(client.api(token), repo, revision)
+    except HubError:
+        return False
+    return _changes(found, hashes) == ([], [])
+
+
+def _commit(made: Plan, head: str) -> "CommitInfo":
+    """One try, with new operations: the client asks the Hub again what it has and sends nothing twice."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     from lorahub import __version__
@@ -217,5 +276,6 @@ def _remember(made: Plan, commit: str) -> None:
     memory.commits[f"{made.remote.repo}@{made.options.revision}"] = commit
     if made.options.base_id:
         memory.base_id = f"{made.export.base.id}@{made.export.base.revision}"
+    memory.benchmark = made.options.benchmark or memory.benchmark
     memory.save(made.folder)
     atomic.write_text(made.folder / CARD_FILE, made.card)

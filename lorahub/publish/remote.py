@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from lorahub import records
 from lorahub.errors import AdapterError, HubError, PublishError
 from lorahub.hub import client
-from lorahub.publish.export import CARD_FILE
+from lorahub.publish.export import CARD_FILE, PUBLISHED
 from lorahub.records import RunRecord
 
 if TYPE_CHECKING:
@@ -37,6 +37,11 @@ class Remote:
     card: str | None = None
     record: RunRecord | None = None
 
+    @property
+    def foreign(self) -> list[str]:
+        """Files that are named as a run's and that lorahub did not write, since there is no record with them."""
+        return [] if self.record else sorted(PUBLISHED & self.hashes.keys())
+
 
 def look(repo: str, branch: str, *, token: str | None) -> Remote:
     """Return what the branch holds; where it does not exist yet, what it would begin from. Raises HubError."""
@@ -56,7 +61,7 @@ def look(repo: str, branch: str, *, token: str | None) -> Remote:
         branch=branch if branch in heads else None,
         private=bool(info.private),
         hashes=hashes,
-        card=download(api, repo, CARD_FILE, head).read_text(encoding="utf-8") if CARD_FILE in hashes else None,
+        card=card(api, repo, head, hashes),
         record=_record(api, repo, head) if records.FILE_NAME in hashes else None,
     )
 
@@ -107,10 +112,20 @@ def _branches(api: "HfApi", repo: str) -> list["GitRefInfo"]:
     return [*refs.branches, *(refs.pull_requests or [])]
 
 
-def download(api: "HfApi", repo: str, name: str, revision: str, *, kind: str = MODEL) -> Path:
+def download(api: "HfApi", repo: str, name: str, revision: str | None, *, kind: str = MODEL) -> Path:
     """One file of a repository, in the cache."""
     fetch = partial(api.hf_hub_download, repo, name, revision=revision, repo_type=kind)
     return Path(client.call(fetch, doing=f"send {name} of {repo}"))
+
+
+def card(api: "HfApi", repo: str, revision: str, hashes: Mapping[str, str], *, kind: str = MODEL) -> str | None:
+    """The card at a commit with these files, None where there is none; raises PublishError where it is no text."""
+    if CARD_FILE not in hashes:
+        return None
+    try:
+        return download(api, repo, CARD_FILE, revision, kind=kind).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise PublishError(f"the card of {repo} is not UTF-8 text. Mend its README.md there and try again.") from None
 
 
 def _record(api: "HfApi", repo: str, revision: str) -> RunRecord | None:

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
 
 KIND = "space"
-_NOT_FOUND = 404
+# What a Space holds when it is made; whatever else is there, somebody has put there.
+_NEW = frozenset({".gitattributes", space_files.CARD_FILE})
+_NOT_FOUND, _CHANGED = 404, 412
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,10 +125,17 @@ def send(made: Plan) -> Pushed:
     if commit is None:
         private = options.private or None
         client.call(
-            lambda: api.create_repo(repo, repo_type=KIND, space_sdk="gradio", private=private, exist_ok=True),
+            lambda: api.create_repo(repo, repo_type=KIND, space_sdk=space_files.SDK, private=private, exist_ok=True),
             doing=f"create the Space {repo}",
         )
         commit = str(client.call(lambda: api.space_info(repo), doing=f"show the Space {repo}").sha)
+        if not _NEW.issuperset(remote.file_hashes(api, repo, commit, kind=KIND)):
+            # Somebody else made it since the plan, and building on it would undo what they sent.
+            raise HubError(
+                f"cannot take a commit for the Space {repo}: the repository changed meanwhile (412). Look at what came "
+                "in and try again.",
+                status=_CHANGED,
+            )
     if made.changed or made.deleted:
         head = commit
         done = client.call(lambda: _commit(made, head), doing=f"take a commit for the Space {repo}")
@@ -146,7 +155,7 @@ def send(made: Plan) -> Pushed:
 def _look(repo: str, options: Options) -> tuple[str | None, bool, dict[str, str]]:
     """The Space's commit, whether it is or would be private, and the hashes of its files.
 
-    Raises PublishError where it holds an app that lorahub did not write.
+    Raises PublishError where it holds what lorahub did not write.
     """
     api = client.api(options.token)
     try:
@@ -155,11 +164,17 @@ def _look(repo: str, options: Options) -> tuple[str | None, bool, dict[str, str]
         if error.status == _NOT_FOUND:
             return None, options.private, {}
         raise
-    head, name = str(info.sha), space_files.CARD_FILE
+    head = str(info.sha)
     there = remote.file_hashes(api, repo, head, kind=KIND)
-    card = remote.download(api, repo, name, head, kind=KIND).read_text(encoding="utf-8") if name in there else ""
-    if space_files.APP_FILE in there and space_files.TAG not in sections.front_matter(card).get("tags", []):
-        raise PublishError(f"the Space {repo} holds an app that lorahub did not write. Choose another name for yours.")
+    card = remote.card(api, repo, head, there, kind=KIND) or ""
+    strange = [] if space_files.TAG in sections.tags(card) else sorted(there.keys() - _NEW)
+    sdk = sections.front_matter(card).get("sdk")
+    if sdk not in (None, space_files.SDK):
+        strange.append(f"sdk: {sdk}")
+    if strange:
+        raise PublishError(
+            f"the Space {repo} holds what lorahub did not write ({strange[0]}). Choose another name for yours."
+        )
     return head, bool(info.private), there
 
 

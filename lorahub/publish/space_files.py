@@ -13,6 +13,7 @@ from lorahub.publish.pins import Pinned
 
 # `lorahub space` finds its own Spaces by it, and people theirs.
 TAG = "lorahub"
+SDK = "gradio"
 APP_FILE, CARD_FILE, REQUIREMENTS_FILE = "app.py", "README.md", "requirements.txt"
 # ZeroGPU knows few versions; this one it has, and lorahub runs on it.
 _PYTHON = "3.12"
@@ -77,7 +78,7 @@ def _front_matter(space: Space) -> str:
         emoji="⚖️",
         colorFrom="green",
         colorTo="gray",
-        sdk="gradio",
+        sdk=SDK,
         sdk_version=space.sdk_version,
         python_version=_PYTHON,
         app_file=APP_FILE,

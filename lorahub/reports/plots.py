@@ -9,6 +9,7 @@ from typing import Any
 from lorahub.errors import need
 from lorahub.records import RunRecord
 
+CONFUSION, RELIABILITY, CURVE = "confusion.png", "reliability.png", "curve.png"
 _SIZE = (5.2, 4.2)  # inches
 _DPI = 130
 _INK, _ACCENT, _MUTED = "#1f2937", "#0f766e", "#9ca3af"
@@ -17,11 +18,11 @@ _INK, _ACCENT, _MUTED = "#1f2937", "#0f766e", "#9ca3af"
 def draw(record: RunRecord, folder: Path, *, split: str = "test") -> list[Path]:
     """Write the three pictures into `folder` and return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / "confusion.png", folder / "reliability.png"]
+    paths = [folder / CONFUSION, folder / RELIABILITY]
     confusion(record, paths[0], split=split)
     reliability(record, paths[1], split=split)
     if record.happened.get("curve"):
-        paths.append(folder / "curve.png")
+        paths.append(folder / CURVE)
         curve(record, paths[-1])
     return paths
 

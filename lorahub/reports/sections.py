@@ -56,6 +56,12 @@ def front_matter(card: str) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
+def tags(card: str) -> list[str]:
+    """The tags of a card; people also write one word instead of a list, or nothing after the colon."""
+    found = front_matter(card).get("tags") or []
+    return [str(tag) for tag in (found if isinstance(found, list) else [found])]
+
+
 def body(card: str) -> str:
     """A card without its metadata."""
     return _MATTER.sub("", card, count=1)

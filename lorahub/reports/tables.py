@@ -3,6 +3,7 @@
 In: a RunRecord. Out: rows of text. A difference whose interval holds 0 is called undetectable, never a gain.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from lorahub.records import SYSTEMS, RunRecord
 HEADER = ("system", "accuracy", "weighted F1", "macro F1", "ECE")
 RUNS_HEADER = ("run", "data", "labels", "before", "best baseline", "after", "after: weighted F1", "difference")
 METRIC_NAMES = {"accuracy": "accuracy", "f1_weighted": "weighted F1", "f1_macro": "macro F1"}
+_INTERVAL = re.compile(r"\[([+-]?[\d.]+), ([+-]?[\d.]+)\]")
 BASELINES = ("majority", "tfidf", "linear_probe")
 _TITLES = {
     "majority": "majority label",
@@ -118,6 +120,7 @@ def sentence(comparison: Comparison, metric: str = "f1_macro") -> str:
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first column is left-aligned, the others right."""
+    """A Markdown table; the first column is left-aligned, the others right, and no line breaks inside an interval."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    text = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return _INTERVAL.sub("[\\1,\N{NO-BREAK SPACE}\\2]", text)

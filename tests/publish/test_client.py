@@ -3,11 +3,10 @@
 import logging
 
 import pytest
+from hub_server import BOB
 
 from lorahub.errors import HubError
 from lorahub.hub import client
-
-SECRET = "hf_bob_secret"
 
 
 def whoami(token=None):
@@ -16,7 +15,7 @@ def whoami(token=None):
 
 def test_the_login_is_used_and_a_flag_wins(hub):
     assert whoami() == "alice"
-    assert whoami(SECRET) == "bob"
+    assert whoami(BOB) == "bob"
 
 
 def test_the_real_client_makes_a_commit_and_reads_it_back(hub, tmp_path):
@@ -35,7 +34,7 @@ def test_the_real_client_makes_a_commit_and_reads_it_back(hub, tmp_path):
     snapshot = api.snapshot_download("alice/one", cache_dir=tmp_path / "c")
     assert (tmp_path / snapshot / "big.safetensors").read_bytes() == b"x" * 1000
     with pytest.raises(HubError, match="private") as caught:
-        client.call(lambda: client.api(SECRET).model_info("alice/one"), doing="read alice/one")
+        client.call(lambda: client.api(BOB).model_info("alice/one"), doing="read alice/one")
     assert caught.value.status == 404
 
 
@@ -102,12 +101,13 @@ def test_an_unreachable_hub_and_offline_mode_say_so_at_once(hub, monkeypatch):
 
 
 def test_a_token_is_in_no_error_and_no_log(hub, caplog):
-    wrong = "hf_wrongtoken1234"
+    wrong = "hf_" + "Wrong" * 7
     with caplog.at_level(logging.DEBUG), pytest.raises(HubError) as caught:
         whoami(wrong)
     assert wrong not in str(caught.value)
     assert wrong not in caplog.text
     assert client.redact(f"Bearer {wrong} and {wrong}") == "(token) and (token)"
+    assert client.redact("hf_lorahub and hf_transfer") == "hf_lorahub and hf_transfer"
 
 
 def test_a_bug_keeps_its_own_error():

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import learnable
 from hub_fixtures import TOKEN
+from hub_server import READER
 
 from lorahub import config
 from lorahub.errors import HubError, PublishError
@@ -38,9 +39,14 @@ def spec(hub):
     return hub.jobs["job-1"]["spec"]
 
 
+def asked(command):
+    """The config that a Job's command asks for."""
+    return config.load(None, [word.removeprefix("--set=") for word in command if word.startswith("--set=")])
+
+
 def planned(*settings, **options):
-    asked = config.load(None, ["data.id=starter-wording", *settings])
-    return jobs.plan(asked, jobs.Options(**{"flavor": "a10g-small", "push": REPO, **options}))
+    wanted = config.load(None, ["data.id=starter-wording", *settings])
+    return jobs.plan(wanted, jobs.Options(**{"flavor": "a10g-small", "push": REPO, **options}))
 
 
 def test_the_job_trains_what_was_asked_with_this_release_and_pushes_it(hub, cli):
@@ -58,7 +64,7 @@ def test_the_job_trains_what_was_asked_with_this_release_and_pushes_it(hub, cli)
     assert "lorahub verify alice/far" in out
     for words in ("costs $1.00 an hour", "at most 90m", "hf jobs cancel job-1", "/jobs/alice/job-1"):
         assert words in err
-    assert not hub.repos, "nothing is uploaded for a release and data that ships with it"
+    assert list(hub.repos) == [("model", REPO)], "nothing is uploaded for a release and data that ships with it"
 
 
 def test_the_token_is_a_secret_and_nowhere_else(hub, cli):
@@ -72,16 +78,15 @@ def test_the_token_is_a_secret_and_nowhere_else(hub, cli):
 
 
 def test_the_settings_of_the_job_are_the_settings_that_were_asked_for(hub):
-    asked = [
+    settings = [
         "data.label_map={a: b}",
         "data.labels=[b, c]",
         "train.learning_rate=2e-4",
         "eval.adjust=false",
         "data.claim=x.yaml",
     ]
-    plan = planned(*asked)
-    given = [word.removeprefix("--set=") for word in plan.command if word.startswith("--set=")]
-    assert config.load(None, given) == config.load(None, ["data.id=starter-wording", *asked])
+    plan = planned(*settings)
+    assert asked(plan.command) == config.load(None, ["data.id=starter-wording", *settings])
     assert jobs.start(plan).id == "job-1", "no setting is taken for a file"
 
 
@@ -93,6 +98,17 @@ def test_a_checkout_sends_its_wheel_to_a_private_place_and_mounts_it(hub, wheel)
     assert "file:///lorahub/hf_lorahub-0.1.0-py3-none-any.whl#sha256=" in spec(hub)["command"][3]
     (volume,) = spec(hub)["volumes"]
     assert (volume["type"], volume["source"], volume["mountPath"]) == ("dataset", repo.id, "/lorahub")
+    assert volume["revision"] == repo.branches["main"]
+
+
+def test_a_newer_wheel_takes_the_place_of_the_older_which_a_waiting_job_still_finds(hub, wheel, monkeypatch):
+    jobs.start(planned())
+    newer = package.Wheel(name="hf_lorahub-0.2.0-py3-none-any.whl", content=b"v")
+    monkeypatch.setattr(package, "find", lambda: package.Package(version="0.2.0", wheel=newer))
+    jobs.start(planned())
+    assert set(hub.files("alice/lorahub-wheels", kind="dataset")) == {".gitattributes", "README.md", newer.name}
+    waiting = hub.jobs["job-1"]["spec"]["volumes"][0]["revision"]
+    assert wheel.wheel.name in hub.files("alice/lorahub-wheels", waiting, kind="dataset")
 
 
 def test_local_data_is_uploaded_only_when_asked_and_only_to_a_private_place(hub, claims_file):
@@ -109,7 +125,108 @@ def test_local_data_is_uploaded_only_when_asked_and_only_to_a_private_place(hub,
     hub.repo("alice/far-data", "dataset").private = False
     with pytest.raises(PublishError, match="is public; nothing is uploaded"):
         jobs.start(plan)
+    with pytest.raises(PublishError, match="is public; nothing is uploaded"):
+        planned(f"data.id={data}", upload_data=True)
     assert len(hub.jobs) == 1
+
+
+@pytest.fixture
+def two_uploads(hub, claims_file, tmp_path):
+    """Two Jobs for one --push: the first with a folder of three splits, the second with a single file."""
+    folder = tmp_path / "claims"
+    folder.mkdir()
+    for seed, name in enumerate(("train", "validation", "test")):
+        claims_file(learnable(40, seed), f"{name}.jsonl").rename(folder / f"{name}.jsonl")
+    jobs.start(planned(f"data.id={folder}", upload_data=True))
+    single = claims_file(learnable(60, 3), "claims.csv")
+    jobs.start(planned(f"data.id={single}", "data.revision=v1", upload_data=True))
+    return [asked(hub.jobs[name]["spec"]["command"]).data for name in ("job-1", "job-2")]
+
+
+def test_an_upload_deletes_the_files_of_the_one_before(hub, two_uploads):
+    first, second = two_uploads
+    repo = hub.repo(second.id, "dataset")
+    assert set(hub.files(repo.id, kind="dataset")) == {".gitattributes", "README.md", "train.csv"}
+    assert second.revision == repo.branches["main"]
+    assert {"train.jsonl", "test.jsonl"} < set(hub.files(repo.id, first.revision, kind="dataset"))
+    assert len(repo.commits) == 3, "one commit each, after the Hub's own"
+
+
+READ = """
+import json, sys
+from lorahub.data import sources
+for repo, revision in json.loads(sys.argv[1]):
+    splits = sources.find(repo, revision=revision).splits
+    print(json.dumps({name: [row["claim"] for row in split.rows()] for name, split in splits.items()}))
+"""
+
+
+@pytest.mark.slow
+def test_a_job_reads_exactly_what_was_uploaded_for_it(two_uploads, program):
+    done = program(json.dumps([[data.id, data.revision] for data in two_uploads]), code=READ)
+    assert done.returncode == 0, done.stderr
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert {name: len(claims) for name, claims in first.items()} == {"train": 40, "validation": 40, "test": 40}
+    assert second == {"train": [row["claim"] for row in learnable(60, 3)]}, "which the seed splits, there as here"
+
+
+def test_the_same_data_again_is_no_commit_and_a_lost_answer_no_failure(hub, claims_file):
+    plan = planned(f"data.id={claims_file(learnable(40), 'claims.csv')}", upload_data=True)
+    for _ in range(2):
+        jobs.start(plan)
+    repo = hub.repo("alice/far-data", "dataset")
+    assert len(repo.commits) == 2, "the first is the Hub's own"
+    other = planned(f"data.id={claims_file(learnable(40), 'claims.jsonl')}", upload_data=True)
+    hub.fail("/commit/", "lost", method="POST")
+    jobs.start(other)
+    assert set(hub.files(repo.id, kind="dataset")) == {".gitattributes", "README.md", "train.jsonl"}
+    assert asked(hub.jobs["job-3"]["spec"]["command"]).data.revision == repo.branches["main"]
+
+
+@pytest.mark.parametrize("name", ["far-data", "lorahub-wheels"])
+@pytest.mark.parametrize("front", ["", "---\ntags:\n---\n", "---\ntags: [lorahub]\n---\n"])
+def test_a_data_set_of_somebodys_own_is_not_written_to(hub, wheel, claims_file, name, front):
+    theirs = {"train.csv": b"mine"} | ({"README.md": front.encode()} if front else {})
+    hub.put(f"alice/{name}", theirs, kind="dataset", private=True)
+    with pytest.raises(PublishError, match=f"alice/{name} holds files that lorahub did not write"):
+        planned(f"data.id={claims_file(learnable(40), 'claims.csv')}", upload_data=True)
+    assert hub.files(f"alice/{name}", kind="dataset") == theirs
+    assert not hub.sent("", "POST")
+
+
+def test_a_data_set_that_appears_after_the_plan_is_not_written_to_either(hub, claims_file):
+    plan = planned(f"data.id={claims_file(learnable(40), 'claims.csv')}", upload_data=True)
+    hub.put("alice/far-data", {"train.csv": b"mine"}, kind="dataset", private=True)
+    with pytest.raises(PublishError, match="did not write"):
+        jobs.start(plan)
+    assert hub.files("alice/far-data", kind="dataset") == {"train.csv": b"mine"}
+    assert not hub.jobs
+
+
+def test_a_job_whose_push_would_be_refused_is_not_started(hub, monkeypatch):
+    hub.put(REPO, {"adapter_config.json": b"{}", "README.md": b"mine"})
+    with pytest.raises(PublishError, match=r"did not write \(adapter_config.json\).*another name for --push"):
+        planned()
+    hub.put("bob/far", {"README.md": b"his"})
+    with pytest.raises(HubError, match="refused to let you write to bob/far"):
+        planned(push="bob/far")
+    hub.put("alice/mine", {"README.md": b"mine"})
+    monkeypatch.setenv("HF_TOKEN", READER)
+    with pytest.raises(HubError, match="refused to let you write to alice/mine"):
+        planned(push="alice/mine")
+    with pytest.raises(HubError, match="refused to create alice/new"):
+        jobs.start(planned(push="alice/new"))
+    assert not hub.jobs
+    assert not any(kind == "dataset" for kind, _ in hub.repos)
+
+
+def test_the_job_finds_its_repository_made_and_a_run_of_lorahubs_may_be_replaced(hub, tiny_run):
+    jobs.start(planned(private=True))
+    assert hub.repo(REPO).private
+    record = (tiny_run.folder / "record.json").read_bytes()
+    hub.put(REPO, {"adapter_config.json": b"{}", "record.json": record})
+    jobs.start(planned(private=True))
+    assert len(hub.jobs) == 2
 
 
 @pytest.mark.slow
@@ -117,7 +234,9 @@ def test_what_a_job_cannot_do_is_refused_before_anything_is_sent(hub, cli, tiny_
     folder = tiny_base("bert")
     capsys.readouterr()  # transformers tells of the base that is made here
     for arguments, words in {
-        ("--out", tmp_path / "x", "--push", REPO): "--out and --force",
+        ("--out", tmp_path / "x", "--push", REPO): "--out is about a folder here",
+        ("--force", "--push", REPO): "--force is about a folder here",
+        ("--license", "mit", "--push", REPO): "--license is for a push from here",
         (): "--push USER/NAME",
         ("--push", REPO, "--base", folder): "folder of this machine",
         ("--push", REPO, "--remote", "a11g"): "no hardware 'a11g'",
@@ -127,14 +246,28 @@ def test_what_a_job_cannot_do_is_refused_before_anything_is_sent(hub, cli, tiny_
         code, out, err = cli(*ASK, *arguments)
         assert (code, out, err.count("\n")) == (2, "", 1), err
         assert words in err
-    code, _, err = cli("train", "--dry-run")
-    assert code == 2
-    assert "--remote" in err
     assert not hub.jobs
     assert not hub.repos
 
 
-def test_a_dry_run_shows_the_job_and_its_price_and_starts_nothing(hub, cli, wheel):
+def test_a_flag_that_would_do_nothing_is_refused(cli):
+    for arguments, words in {
+        ("--dry-run",): "--dry-run does nothing without --remote",
+        ("--upload-data", "--push", REPO): "--upload-data does nothing without --remote",
+        ("--timeout", "2h", "--push", REPO): "--timeout does nothing without --remote",
+        ("--private",): "--private does nothing without --push",
+        ("--license", "mit"): "--license does nothing without --push",
+        ("--language", "en"): "--language does nothing without --push",
+        ("--base-id", "a/b"): "--base-id does nothing without --push",
+        ("--token", TOKEN): "--token does nothing without --push",
+    }.items():
+        code, out, err = cli("train", "--data", "missing.csv", *arguments)
+        assert (code, out, err.count("\n")) == (2, "", 1), err
+        assert words in err
+        assert TOKEN not in err
+
+
+def test_a_dry_run_shows_the_job_and_its_price_and_starts_nothing(hub, cli, wheel, claims_file):
     code, out, err = cli(*ASK, "--push", REPO, "--dry-run")
     assert code == 0, err
     for words in (jobs.IMAGE, "uv run --with", "a10g-small", "2h", "$1.00 an hour", "HF_TOKEN", "private data set"):
@@ -142,6 +275,12 @@ def test_a_dry_run_shows_the_job_and_its_price_and_starts_nothing(hub, cli, whee
     code, out, _ = cli(*ASK, "--push", REPO, "--dry-run", "--json")
     assert json.loads(out)["uploads"] == {"alice/lorahub-wheels": [wheel.wheel.name]}
     assert TOKEN not in out
+    assert not hub.sent("", "POST")
+    data = claims_file(learnable(40), "claims.csv")
+    code, out, err = cli(*ASK, "--push", REPO, "--data", data, "--upload-data", "--dry-run")
+    assert code == 0, err
+    assert "train.csv to the private data set alice/far-data" in out
+    assert '--set=data.revision="COMMIT-OF-THE-UPLOAD"' in out
     assert not hub.sent("", "POST")
 
 
@@ -198,13 +337,21 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_see_it_again(hub, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_local_training_pushes_when_it_is_done(hub, hub_base, cli, claims_file, tmp_path):
-    data = claims_file(learnable(120), "claims.csv")
+def test_a_local_training_pushes_when_it_is_done(hub, hub_base, tiny_base, cli, claims_file, tmp_path):
+    data, base = claims_file(learnable(120), "claims.csv"), tiny_base("bert")
+    command = ["train", "--data", data, "--base", base, "--out", tmp_path / "run", "--push", REPO]
+    code, _, err = cli(*command)
+    assert code == 2
+    assert "--base-id USER/NAME" in err
+    assert not (tmp_path / "run").exists(), "told before the training"
     code, out, err = cli(
-        "train", "--data", data, "--base", "org/tiny-bert", "--out", tmp_path / "run", "--push", REPO, "--private",
+        *command, "--base-id", hub_base, "--license", "mit", "--language", "de", "--private",
         "--set", "train.min_steps=10", "--set", "train.epochs=1", "--set", "eval.bootstrap=200",
     )  # fmt: skip
     assert code == 0, err
     assert f"published as {hub.url}/{REPO}" in out
+    assert json.loads(hub.files(REPO)["adapter_config.json"])["base_model_name_or_path"] == "org/tiny-bert"
+    assert b"\nlicense: mit\n" in hub.files(REPO)["README.md"]
+    assert b"\nlanguage: de\n" in hub.files(REPO)["README.md"]
     assert hub.files(REPO)["adapter_model.safetensors"] == (tmp_path / "run" / "adapter_model.safetensors").read_bytes()
     assert hub.repo(REPO).private

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hub_fixtures import TOKEN
+from hub_server import BOB
 from huggingface_hub import ModelCard
 
 from lorahub import records
@@ -19,6 +20,7 @@ from lorahub.reports import cards, sections
 
 REPO = "alice/tiny"
 CARD, WEIGHTS = "README.md", "adapter_model.safetensors"
+WRONG = "hf_" + "Wrong" * 7
 
 
 @pytest.fixture
@@ -91,7 +93,6 @@ def test_a_repeated_push_makes_no_commit_and_sends_no_file(hub, run, base):
     again = publish(run, None)
     assert (again.commit, again.sent, again.bytes_sent) == (first.commit, [], 0)
     assert not hub.sent("/lfs/|/commit/|/preupload/")
-    shutil.rmtree(run.parent.parent / "elsewhere", ignore_errors=True)
     (run / "published.json").unlink()
     assert publish(run, base).commit == first.commit, "a copy without memory finds the same"
 
@@ -106,11 +107,14 @@ def test_only_what_changed_is_sent(hub, run, base):
 
 def test_a_stale_file_of_an_older_run_is_removed_and_a_persons_stays(hub, run, base):
     publish(run, base)
-    hub.put(REPO, {"notes.txt": b"mine"})
+    mine = ("notes.txt", "plots/mine.png", "docs/labels.json", "archive/v1/adapter_model.safetensors")
+    hub.put(REPO, dict.fromkeys(mine, b"mine"))
     (run / "plots" / "curve.png").unlink()
-    publish(run, base, force=True)
+    plan = push.plan(run, Options(base_id=base))
+    assert plan.deleted == ["plots/curve.png"]
+    push.send(plan)
     assert "plots/curve.png" not in hub.files(REPO)
-    assert hub.files(REPO)["notes.txt"] == b"mine"
+    assert {hub.files(REPO)[path] for path in mine} == {b"mine"}
 
 
 def test_a_local_base_needs_a_hub_id_that_exists(hub, run):
@@ -150,7 +154,7 @@ def test_this_machines_own_folders_are_found_even_in_a_vocabulary(hub, run, base
 def test_what_would_not_load_is_not_published(hub, run, base):
     config = json.loads((run / "adapter_config.json").read_text())
     (run / "adapter_config.json").write_text(json.dumps({**config, "r": 3}))
-    with pytest.raises(AdapterError, match="does not fit rank 3"):
+    with pytest.raises(AdapterError, match="does not fit the config's rank 3"):
         push.plan(run, Options(base_id=base))
     (run / WEIGHTS).unlink()
     with pytest.raises(AdapterError, match=f"lacks {WEIGHTS}"):
@@ -237,6 +241,17 @@ def test_two_pushes_at_once_one_wins_and_the_other_is_told(hub, run, base, tmp_p
     assert len(hub.repo(REPO).commits) == 3
 
 
+def test_two_first_pushes_at_once_one_wins_and_the_other_is_told(hub, run, base, tmp_path):
+    other = shutil.copytree(run, tmp_path / "other")
+    (other / "probe.json").write_text((other / "probe.json").read_text() + "\n")
+    first, second = (push.plan(folder, Options(repo=REPO, base_id=base)) for folder in (run, other))
+    push.send(first)
+    with pytest.raises(HubError, match="made by somebody else meanwhile") as told:
+        push.send(second)
+    assert told.value.status == 412
+    assert hub.files(REPO)["probe.json"] == (run / "probe.json").read_bytes()
+
+
 STEPS = ("repos/create", "validate-yaml", "/preupload/", "objects/batch", "/lfs/[0-9a-f]+$", "/verify$", "/commit/")
 FAULTS = [
     500,
@@ -251,10 +266,11 @@ def test_a_fault_at_any_step_publishes_nothing_or_all(hub, run, base, step, faul
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     plan = push.plan(run, Options(base_id=base))
     headers = {429: {"Retry-After": "0"}, "gated": {"X-Error-Code": "GatedRepo"}}.get(fault)
-    hub.fail(step, 403 if fault == "gated" else fault, times=1, headers=headers)
+    injected = hub.fail(step, 403 if fault == "gated" else fault, times=1, headers=headers)
     error = outcome(lambda: push.send(plan))
+    assert injected.times == 0, f"no push asks for {step}"
+    assert isinstance(error, HubError) == (fault not in (429, 500, "cut", "slow")), error
     if isinstance(error, HubError):
-        assert fault not in (429, 500, "cut", "slow"), f"what heals is tried again: {error}"
         assert "\n" not in str(error)
         assert ("was made and is empty" in str(error)) == (("model", REPO) in hub.repos)
         assert ("model", REPO) not in hub.repos or set(hub.files(REPO)) == {".gitattributes"}
@@ -271,6 +287,77 @@ def test_a_commit_whose_answer_was_lost_is_not_made_twice(hub, run, base):
     assert done.commit == hub.repo(REPO).branches["main"]
 
 
+def test_a_commit_that_also_removes_a_file_and_whose_answer_was_lost_is_known(hub, run, base):
+    publish(run, base)
+    (run / "plots" / "curve.png").unlink()
+    hub.fail("/commit/", "lost")
+    done = publish(run, base)
+    assert len(hub.repo(REPO).commits) == 3
+    assert done.commit == hub.repo(REPO).branches["main"]
+    assert publish(run, base).sent == []
+
+
+def test_a_pull_request_whose_answer_was_lost_is_not_opened_twice(hub, run, base):
+    publish(run, base)
+    (run / "probe.json").write_text((run / "probe.json").read_text() + "\n")
+    hub.fail("/commit/", "lost")
+    with pytest.raises(PublishError, match="did not say whether the pull request"):
+        publish(run, base, create_pr=True)
+    assert len(hub.repo(REPO).pulls) == 1
+
+
+def test_a_repeated_pull_request_opens_no_second_one(hub, run, base):
+    publish(run, base)
+    (run / "probe.json").write_text((run / "probe.json").read_text() + "\n")
+    assert publish(run, base, create_pr=True).pull_request
+    plan = push.plan(run, Options(base_id=base, create_pr=True))
+    assert (plan.changed, plan.deleted) == ([], [])
+    assert any("pull request 1" in note for note in plan.notes)
+    push.send(plan)
+    assert len(hub.repo(REPO).pulls) == 1
+
+
+def test_a_collection_that_is_not_there_leaves_the_push_whole(hub, run, base):
+    with pytest.raises(HubError, match=r"collection.*published, at|published, at") as caught:
+        publish(run, base, collection="alice/typo-1")
+    assert caught.value.status == 404
+    (run / "probe.json").write_text((run / "probe.json").read_text() + "\n")
+    assert publish(run, base).sent == ["probe.json"], "and the next push accuses nobody of a change"
+
+
+READING = (
+    "whoami", "/api/models/alice/tiny$", "/refs", "/tree/", "/resolve/", "/api/models/org/tiny-bert", "/branch/",
+    "/collections/",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("step", READING)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_before_or_after_the_commit_changes_nothing_and_the_next_push_succeeds(
+    hub, run, base, step, fault, monkeypatch
+):
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+    publish(run, base)
+    hub.collections["alice/mine-1"] = []
+    (run / "probe.json").write_text((run / "probe.json").read_text() + "\n")
+    options = {"revision": "next", "collection": "alice/mine-1"}
+    headers = {429: {"Retry-After": "0"}, "gated": {"X-Error-Code": "GatedRepo"}}.get(fault)
+    # A HEAD has no body that could be cut.
+    method = "GET" if fault == "cut" and step == "/resolve/" else ""
+    injected = hub.fail(step, 403 if fault == "gated" else fault, method=method, times=1, headers=headers)
+    before = hub.files(REPO)
+    error = outcome(lambda: publish(run, base, **options))
+    assert injected.times == 0, f"no push asks for {step}"
+    if isinstance(error, HubError):
+        assert fault not in (429, 500, "cut", "slow"), f"what heals is tried again: {error}"
+        assert "\n" not in str(error)
+    assert hub.files(REPO) == before, "another branch was asked for"
+    assert publish(run, base, **options).commit == hub.repo(REPO).branches["next"]
+    assert hub.files(REPO, "next")["probe.json"] == (run / "probe.json").read_bytes()
+    assert len(hub.repo(REPO).commits) == 3
+    assert [item["id"] for item in hub.collections["alice/mine-1"]] == [REPO]
+
+
 def test_a_server_that_stays_down_is_given_up_after_four_tries(hub, run, base):
     hub.fail("/commit/", 503, times=99)
     with pytest.raises(HubError, match="503, 4 times"):
@@ -281,7 +368,7 @@ def test_a_server_that_stays_down_is_given_up_after_four_tries(hub, run, base):
 def test_private_branch_pull_request_message_and_collection(hub, run, base):
     publish(run, base, private=True)
     with pytest.raises(HubError):
-        client.call(lambda: client.api("hf_bob_secret").model_info(REPO), doing="look")
+        client.call(lambda: client.api(BOB).model_info(REPO), doing="look")
     (run / "probe.json").write_text((run / "probe.json").read_text() + "\n")
     publish(run, base, revision="next", message="Try this")
     repo = hub.repo(REPO)
@@ -301,8 +388,8 @@ def test_a_stranger_can_open_a_pull_request_but_not_push(hub, run, base, tmp_pat
     other = shutil.copytree(run, tmp_path / "other")
     (other / "probe.json").write_text((other / "probe.json").read_text() + "\n")
     with pytest.raises(HubError, match="write access"):
-        publish(other, base, repo=REPO, token="hf_bob_secret")
-    assert publish(other, base, repo=REPO, token="hf_bob_secret", create_pr=True).pull_request
+        publish(other, base, repo=REPO, token=BOB)
+    assert publish(other, base, repo=REPO, token=BOB, create_pr=True).pull_request
 
 
 @pytest.mark.parametrize("name", ["a/b/c", "alice/has space", "alice/a--b", "alice/..", ""])
@@ -330,7 +417,7 @@ def test_the_published_record_is_the_runs_own_but_for_the_base(hub, run, base):
     mine, theirs = records.load(run).to_dict(), json.loads(hub.files(REPO)["record.json"])
     assert theirs["results"] == mine["results"]
     changed = copy.deepcopy(mine)
-    changed["environment"] |= {"base_id": "org/tiny-bert", "base_revision": base.split("@")[1]}
+    changed["environment"] |= {"base_id": "org/tiny-bert", "base_revision": base.split("@")[1], "base_origin": "hub"}
     changed["asked"]["base"]["id"] = "org/tiny-bert"
     assert theirs == changed
 
@@ -352,10 +439,10 @@ def test_the_command_says_what_it_would_do_and_what_it_did(hub, run, base, cli):
     code, out, err = cli("push", run, "--json")
     assert json.loads(out)["sent"] == []
     assert err == ""
-    code, out, err = cli("push", run, "--token", "hf_wrongtoken123456")
+    code, out, err = cli("push", run, "--token", WRONG)
     assert code == 2
     assert "token is not valid" in err
-    assert "hf_wrongtoken123456" not in out + err
+    assert WRONG not in out + err
 
 
 @pytest.mark.slow

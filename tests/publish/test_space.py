@@ -180,12 +180,59 @@ def test_a_private_space_cannot_get_at_a_checkouts_wheel(hub, adapter, monkeypat
     assert pushed_files(hub)["requirements.txt"].endswith(b"\nhf-lorahub[app]==0.1.0\n")
 
 
-def test_an_app_of_somebody_else_is_not_replaced_and_a_race_is_told(hub, adapter):
-    hub.put(
-        SPACE, {"app.py": b"print()", "README.md": "---\ntitle: x\nemoji: 🐢\nsdk: gradio\n---".encode()}, kind="space"
-    )
-    with pytest.raises(PublishError, match="did not write"):
+def card(*lines):
+    return "\n".join(["---", "title: x", "emoji: 🐢", *lines, "---", ""]).encode()
+
+
+THEIRS = {
+    "an app": ({"app.py": b"print()", "README.md": card("sdk: gradio")}, "app.py"),
+    "a tag that is not ours": ({"app.py": b"print()", "README.md": card("sdk: gradio", "tags: [lorahubs]")}, "app.py"),
+    "no tag after the colon": ({"app.py": b"print()", "README.md": card("sdk: gradio", "tags:")}, "app.py"),
+    "a word for tags": ({"app.py": b"print()", "README.md": card("sdk: gradio", "tags: not-lorahub")}, "app.py"),
+    "no card": ({"index.html": b"<p>"}, "index.html"),
+    "a static page": ({"index.html": b"<p>", "README.md": card("sdk: static")}, "index.html"),
+    "a new static one": ({"README.md": card("sdk: static")}, "sdk: static"),
+    "a container": ({"Dockerfile": b"FROM x", "README.md": card("sdk: docker")}, "Dockerfile"),
+    "a container with our tag": (
+        {"Dockerfile": b"FROM x", "README.md": card("sdk: docker", "tags: [lorahub]")},
+        "docker",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", THEIRS)
+def test_a_space_of_somebody_else_is_not_replaced(hub, adapter, what):
+    files, named = THEIRS[what]
+    hub.put(SPACE, {".gitattributes": b"*.bin filter=lfs\n", **files}, kind="space")
+    with pytest.raises(PublishError, match=rf"alice/claims holds what lorahub did not write \(.*{named}\)"):
         planned()
+
+
+@pytest.mark.parametrize("tags", ["tags: [lorahub, mine]", "tags: lorahub"])
+def test_a_space_that_is_empty_or_ours_is_filled(hub, adapter, tags):
+    hub.put(SPACE, {".gitattributes": b"", "README.md": card("sdk: gradio", "tags:")}, kind="space")
+    space.send(planned())
+    hub.put(SPACE, {"README.md": card("sdk: gradio", tags), "app.py": b"print()"}, kind="space")
+    assert space.send(planned()).sent == ["README.md", "app.py"]
+
+
+def test_a_card_that_is_no_text_is_one_line(hub, adapter):
+    hub.put(SPACE, {"README.md": b"---\ntitle: \xff\n---\n"}, kind="space")
+    with pytest.raises(PublishError, match="the card of alice/claims is not UTF-8 text"):
+        planned()
+
+
+def test_of_two_first_pushes_at_once_the_second_is_told(hub, adapter):
+    first, second = planned(message="first"), planned(message="second")
+    assert (first.head, second.head) == (None, None)
+    space.send(first)
+    with pytest.raises(HubError, match="changed meanwhile") as caught:
+        space.send(second)
+    assert caught.value.status == 412
+    assert [commit.title for commit in hub.repo(SPACE, "space").commits.values()] == ["initial commit", "first"]
+
+
+def test_a_race_is_told(hub, adapter):
     plan = planned(repo="alice/mine")
     space.send(plan)
     hub.put("alice/mine", {"app.py": b"print()"}, kind="space")
