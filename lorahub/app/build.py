@@ -88,8 +88,8 @@ def _choose(adapters: Sequence[str] | None, base: str | None) -> tuple[Engine, l
 def load(root: Path, base: str | None = None) -> tuple[Engine, list[str]]:
     """Return an engine with the newest finished runs under `root`, and a sentence for each run that is left out.
 
-    The base is the given one, else that of the newest run. A run is left out where it does not fit this base or is
-    damaged, as the engine says. Raises AdapterError where nothing is left.
+    The base is the given one, else that of the newest run that was trained here, else MiniLM. A run is left out where
+    it does not fit this base or is damaged, as the engine says. Raises AdapterError where nothing is left.
     """
     found = records.find(root)
     if not found:
@@ -97,7 +97,9 @@ def load(root: Path, base: str | None = None) -> tuple[Engine, list[str]]:
         raise AdapterError(
             f"there is no finished run under {root}/ to show. Train one first: lorahub train --data starter-wording"
         )
-    engine, left_out = Engine(base or found[0][1].asked["base"]["id"]), []
+    # What was pulled names no base.
+    own = [record.environment["base_id"] for folder, record in found if fetch.adapter(folder).repo is None]
+    engine, left_out = Engine(base or (own[0] if own else fetch.MINILM)), []
     for folder, _ in found:
         if len(engine.adapters) == _MOST_ADAPTERS:
             left_out.append(f"{folder.name} is older than the {_MOST_ADAPTERS} runs that are shown; name it to see it.")

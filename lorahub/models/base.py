@@ -71,9 +71,9 @@ def choose_dtype(wanted: str, device: torch.device, parameters: int) -> tuple[to
     return torch.float32, "float32 is exact, and small or CPU-bound bases gain little from less"
 
 
-def load(config: BaseConfig, labels: LabelSet | None = None) -> Base:
+def load(config: BaseConfig, labels: LabelSet | None = None, *, token: str | None = None) -> Base:
     """Load base and tokenizer; the head is fresh, from torch's global generator. Raises BaseModelError."""
-    resolved = fetch.base(config.id, revision=config.revision)
+    resolved = fetch.base(config.id, revision=config.revision, token=token)
     names = labels or _ANY_LABELS
     settings = {"trust_remote_code": False, "local_files_only": True}
     try:

@@ -80,8 +80,8 @@ class LinearProbe:
         safetensors.save_file(arrays, folder / PROBE_FILE)
 
     @classmethod
-    def load(cls, folder: Path) -> "LinearProbe | None":
-        """Read the probe of a run folder; None where there is none."""
+    def load(cls, folder: Path, labels: int) -> "LinearProbe | None":
+        """Read the probe of a run folder; None where there is none. Raises AdapterError where it is damaged."""
         path = folder / PROBE_FILE
         if not path.exists():
             return None
@@ -89,9 +89,20 @@ class LinearProbe:
         damaged = need("safetensors", extra="train").SafetensorError
         try:
             arrays = safetensors.load_file(path)
-            return cls(weight=arrays["weight"], bias=arrays["bias"])
-        except (KeyError, ValueError, OSError, damaged) as error:
+            weight, bias = arrays["weight"], arrays["bias"]
+        except (KeyError, ValueError, TypeError, OSError, damaged) as error:
             raise AdapterError(f"{path} is damaged ({error}). Restore it or train again.") from None
+        if weight.ndim != 2 or len(weight) != labels or bias.shape != (labels,):
+            raise AdapterError(
+                f"{path} does not fit {labels} labels: its weight is {weight.shape}, its bias {bias.shape}. "
+                "Restore it or train again."
+            )
+        for name, values in (("weight", weight), ("bias", bias)):
+            if not np.issubdtype(values.dtype, np.floating) or not np.isfinite(values).all():
+                raise AdapterError(
+                    f"{path}: {name} holds values that are not finite numbers. Restore it or train again."
+                )
+        return cls(weight=weight.astype(np.float32), bias=bias.astype(np.float32))
 
 
 def linear_probe(

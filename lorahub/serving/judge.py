@@ -16,7 +16,13 @@ from lorahub.serving.engine import Engine
 
 
 def judge(
-    adapters: Sequence[str], *, data: str, split: str = "test", base: str | None = None, settings: Sequence[str] = ()
+    adapters: Sequence[str],
+    *,
+    data: str,
+    split: str = "test",
+    base: str | None = None,
+    settings: Sequence[str] = (),
+    token: str | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Return adapter name -> the results block that a record would hold for this split.
 
@@ -25,8 +31,8 @@ def judge(
     if split not in SPLITS:
         raise ConfigError(f"--split is one of {', '.join(SPLITS)}; found {split!r}.")
     config = configs.load(None, [f"data.id={json.dumps(data)}", *settings])
-    found = claims.load(config.data)
-    engine = Engine(base, adapters, config=config.base)
+    found = claims.load(config.data, token=token)
+    engine = Engine(base, adapters, config=config.base, token=token)
     return {name: score(engine, name, found, split, config.eval) for name in engine.adapters}
 
 

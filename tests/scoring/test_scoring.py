@@ -130,7 +130,7 @@ def test_the_linear_probe_survives_the_disk(tmp_path):
     probe, found = baselines.linear_probe(features, gold, 3, metric="accuracy")
     assert (found.logits["validation"].argmax(1) == gold["validation"]).mean() > 0.9
     probe.save(tmp_path)
-    again = baselines.LinearProbe.load(tmp_path)
+    again = baselines.LinearProbe.load(tmp_path, 3)
     np.testing.assert_array_equal(again.logits(features["train"]), probe.logits(features["train"]))
 
 
