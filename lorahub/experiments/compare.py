@@ -127,9 +127,9 @@ def _system(entry: Entry, found: Predictions, labels: LabelSet, *, adjust: bool)
 
 def _judged(entry: Entry, system: System, gold: Ids, answers: Answers, *, alone: bool) -> Judged:
     figures = metrics.quick(gold, system.answers, system.probabilities.shape[1])
-    baseline = tables.title(entry.system) if alone else f"{entry.run}: {tables.title(entry.system)}"
+    baseline = tables.title(entry.system).removeprefix("before: ")
     return Judged(
-        title=entry.run if entry.system == ADAPTER else baseline,
+        title=entry.run if entry.system == ADAPTER else baseline if alone else f"{baseline} of {entry.run}",
         run=entry.run,
         system=entry.system,
         source=answers.source,
@@ -160,13 +160,13 @@ def _disagreements(
     differ = np.any([by_name[ours] != by_name[theirs] for ours, theirs in pairs], axis=0)
     return [
         Disagreement(
-            row=int(row),
+            row=row,
             sha256=answered.sha256[row],
             claim=None if texts is None else texts[row],
             gold=labels.names[answered.gold[row]],
             answers={name: labels.names[given[row]] for name, given in by_name.items()},
         )
-        for row in np.flatnonzero(differ)
+        for row in map(int, np.flatnonzero(differ))
     ]
 
 

@@ -123,7 +123,9 @@ class Systems:
         key = self.data or entry.run
         if key not in self._read:
             if entry.record is None:
-                raise DataError(f"{entry.name} has no record, so its data and labels' columns are unknown: not compared.")
+                raise DataError(
+                    f"{entry.name} has no record, so its data and labels' columns are unknown: not compared."
+                )
             self._read[key] = recorded.data(entry.located, entry.record, instead=self.data, token=self.token)
         return self._read[key]
 
@@ -144,9 +146,8 @@ class Systems:
         from lorahub.serving import judge
         from lorahub.serving.engine import Engine
 
-        assert entry.record is not None
-        base = recorded.base(entry.located, entry.record, instead=self.base)
-        engine = Engine(base.id, [entry.located], config=base, token=self.token)
+        base = recorded.base(entry.located, entry.record, instead=self.base) if entry.record else None
+        engine = Engine(base.id if base else self.base, [entry.located], config=base, token=self.token)
         gold, logits = judge.answer(engine, next(iter(engine.adapters)), data, self.split)
         return Predictions(sha256=fingerprints(data.splits[self.split].joined()), gold=gold, logits=logits)
 
@@ -161,7 +162,7 @@ def check_same(entries: Sequence[Entry], known: Mapping[str, Answers], split: st
             shared = len(set(ours.sha256) & set(theirs.sha256))
             raise DataError(
                 f"{first.name} and {entry.name} were judged on different {split} claims: of {len(ours.sha256):,} and "
-                f"{len(theirs.sha256):,}, {shared:,} have the same sha256. Compare runs on one data set, or give --data."
+                f"{len(theirs.sha256):,}, {shared:,} share their sha256. Compare runs on one data set, or give --data."
             )
         differ = int((ours.gold != theirs.gold).sum())
         if differ:

@@ -15,13 +15,17 @@ from lorahub.hub import fetch
 from lorahub.hub.fetch import Located
 from lorahub.records import RunRecord
 
+# Kinds of data that a record names and nobody else can open.
+_ONLY_THERE = {"file": "a file", "folder": "a folder", claims.MEMORY: "in the memory"}
+
 
 def base(located: Located, record: RunRecord, *, instead: str | None = None) -> BaseConfig:
     """The base `instead`, ours, or for a run that is here the recorded one, with the run's own settings.
 
-    A downloaded file names neither base nor commit. Raises AdapterError where it would have to.
+    A downloaded file names neither base nor commit: the Hub serves the commits of anybody's pull request under the name
+    of the repository. Raises AdapterError where it would have to.
     """
-    own = str(record.environment["base_id"])
+    own = record.environment["base_id"]
     chosen, revision = instead, None
     if chosen is None and located.repo is None:
         chosen, revision = own, record.environment.get("base_revision")
@@ -33,13 +37,13 @@ def base(located: Located, record: RunRecord, *, instead: str | None = None) -> 
     return dataclasses.replace(asked, id=chosen, revision=revision, device="auto")
 
 
-def data(located: Located, record: RunRecord, *, instead: str | None = None) -> ClaimData:
+def data(located: Located, record: RunRecord, *, instead: str | None = None, token: str | None = None) -> ClaimData:
     """The recorded data at its recorded revision, or `instead` of it, read as the run read it; raises DataError."""
-    recorded = record.environment["data"]
-    if instead is None and recorded["kind"] in ("file", "folder", claims.MEMORY):
-        raise DataError(f"{recorded['id']} was a {recorded['kind']} on the machine that trained. Give it with --data.")
-    if instead is None and located.repo and not (named.named_set(recorded["id"]) or fetch.remote_id(recorded["id"])):
-        raise DataError(f"{recorded['id']!r} is neither a named data set nor a Hub id. Give the data with --data.")
+    found = record.environment["data"]
+    if instead is None and found["kind"] in _ONLY_THERE:
+        raise DataError(f"{found['id']} was {_ONLY_THERE[found['kind']]} of the machine that trained. Give --data.")
+    if instead is None and located.repo and not (named.named_set(found["id"]) or fetch.remote_id(found["id"])):
+        raise DataError(f"{found['id']!r} is neither a named data set nor a Hub id. Give the data with --data.")
     asked = configs.from_dict(record.asked).data
-    revision = recorded.get("revision") if instead is None else None
-    return claims.load(dataclasses.replace(asked, id=instead or recorded["id"], revision=revision or asked.revision))
+    revision = (found.get("revision") if instead is None else None) or asked.revision
+    return claims.load(dataclasses.replace(asked, id=instead or found["id"], revision=revision), token=token)
