@@ -52,7 +52,9 @@ def compare(
     asked = _pairs(systems, [str(item) for item in adapters], require_better)
     entries = list({entry.name: entry for pair in asked for entry in pair}.values())
     first = entries[0]
-    answers = {entry.name: systems.answers(entry, first.labels) for entry in entries}
+    # Baselines first: they are kept or refused, while an adapter may have to answer now.
+    in_turn = sorted(entries, key=lambda entry: entry.system == ADAPTER)
+    answers = {entry.name: systems.answers(entry, first.labels) for entry in in_turn}
     check_same(entries, answers, split)
     known_answers = answers[first.name].predictions
     judged = [_system(entry, answers[entry.name].predictions, first.labels, adjust=adjust) for entry in entries]
