@@ -234,5 +234,13 @@ class Writer:
             self._csv.writeheader()
         self._csv.writerows(rows)
 
+    def write_none(self, columns: Sequence[str]) -> None:
+        """Make a table of these columns, as text, without rows; a jsonl file stays empty."""
+        if self._kind == ".parquet":
+            self._parquet = pq.ParquetWriter(self._path, pa.schema([(name, pa.string()) for name in columns]))
+        elif self._kind in _DELIMITERS:
+            assert self._file is not None
+            csv.writer(self._file, delimiter=_DELIMITERS[self._kind]).writerow(columns)
+
     def _schema(self) -> pa.Schema | None:
         return None if self._parquet is None else self._parquet.schema

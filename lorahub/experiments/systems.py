@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lorahub import records
-from lorahub.data import sources
+from lorahub.config import DataConfig
+from lorahub.data import claims, sources
 from lorahub.data.claims import ClaimData
 from lorahub.errors import ConfigError, DataError, need
 from lorahub.hub import fetch, recorded
@@ -122,11 +123,13 @@ class Systems:
         """The data to judge a system on: what was given, else the recorded; raises DataError where there is neither."""
         key = self.data or entry.run
         if key not in self._read:
-            if entry.record is None:
-                raise DataError(
-                    f"{entry.name} has no record, so its data and labels' columns are unknown: not compared."
-                )
-            self._read[key] = recorded.data(entry.located, entry.record, instead=self.data, token=self.token)
+            if entry.record is not None:
+                found = recorded.data(entry.located, entry.record, instead=self.data, token=self.token)
+            elif self.data is not None:
+                found = claims.load(DataConfig(id=self.data), token=self.token)
+            else:
+                raise DataError(f"{entry.name} has no {records.FILE_NAME} that names its data. Give it with --data.")
+            self._read[key] = found
         return self._read[key]
 
     def texts(self, entry: Entry, answered: Predictions) -> list[str] | None:
@@ -134,10 +137,11 @@ class Systems:
         at_hand = (self.data or entry.run) in self._read
         if not at_hand and entry.record is not None:
             at_hand = sources.at_hand(entry.record.environment["data"]["id"])
-        if not at_hand:
+        try:
+            part = self.claims(entry).splits[self.split] if at_hand else None
+        except DataError:  # what lies here under that name is something else now
             return None
-        part = self.claims(entry).splits[self.split]
-        return part.texts if fingerprints(part.joined()) == list(answered.sha256) else None
+        return part.texts if part and fingerprints(part.joined()) == list(answered.sha256) else None
 
     def _compute(self, entry: Entry) -> Predictions:
         """What the adapter answers now."""

@@ -105,13 +105,16 @@ def sentence(comparison: Comparison, pair: Pair) -> str:
     figures = f"{TITLES[metric]} {tables.signed(found.difference, found.interval)}, p {p_text(found.p_holm)}{many}"
     if found.detectable:
         return f"{ours} is {pair.verdict(metric)} than {theirs}: {figures}."
-    text = f"No detectable difference between {ours} and {theirs}: {figures}."
-    if found.claims_needed is None:
-        return text
-    return (
-        f"{text} If the true difference were the observed one, it would take about {found.claims_needed:,} claims to "
-        f"detect it (power {POWER:.0%}, alpha {ALPHA:g}); here are {comparison.n:,}."
-    )
+    parts = [f"No detectable difference between {ours} and {theirs}: {figures}."]
+    if found.claims_needed is not None:
+        parts.append(
+            f"If the true difference were the observed one, it would take about {found.claims_needed:,} claims to "
+            f"detect it (power {POWER:.0%}, alpha {ALPHA:g}); here are {comparison.n:,}."
+        )
+    others = [f"{TITLES[name]} ({pair.verdict(name)})" for name, row in pair.metrics.items() if row.detectable]
+    if others:
+        parts.append(f"There is one by {', '.join(others)}, which was not what decides.")
+    return " ".join(parts)
 
 
 def requirement(comparison: Comparison) -> str | None:
@@ -181,6 +184,8 @@ def save_disagreements(comparison: Comparison, path: Path) -> None:
     ]
     with atomic.replacing(path) as part, Writer(part, kind=path.suffix.lower()) as writer:
         writer.write(rows)
+        if not rows:
+            writer.write_none(("row", "sha256", "claim", "gold", *(f"{name}.label" for name in comparison.systems)))
 
 
 def _heading(comparison: Comparison) -> str:
