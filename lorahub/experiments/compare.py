@@ -116,7 +116,10 @@ def _pairs(systems: Systems, adapters: Sequence[str], require_better: str | None
 def _settings(first: Entry, resamples: int | None, confidence: float | None) -> EvalConfig:
     """The first run's own way of judging, so that intervals are those of its record, or what was asked for."""
     own = configs.from_dict(first.record.asked).eval if first.record else EvalConfig()
-    return replace(own, bootstrap=resamples or own.bootstrap, confidence=confidence or own.confidence)
+    given = {"bootstrap": resamples, "confidence": confidence}
+    asked = [f"eval.{name}={value}" for name, value in given.items() if value is not None]
+    checked = vars(configs.load(None, asked).eval)
+    return replace(own, **{name: checked[name] for name, value in given.items() if value is not None})
 
 
 def _system(entry: Entry, found: Predictions, labels: LabelSet, *, adjust: bool) -> System:

@@ -139,7 +139,9 @@ def test_labels_in_another_order_are_the_same_labels(make_run):
     kept = Predictions.load(one, "test", "adapter", labels=3)
     two = shutil.copytree(one, one.parent / "two")
     turned.save(two)
-    kept.relabelled(LABELS, turned).save(two, "test", "adapter")
+    gold = turned.encode([LABELS.names[index] for index in kept.gold])
+    logits = np.stack([kept.logits[:, LABELS.ids[name]] for name in turned.names], axis=1)
+    Predictions(sha256=kept.sha256, gold=gold, logits=logits).save(two, "test", "adapter")
     Calibration(temperature=1.2, bias=(0.0, 0.0, 0.1)).save(two)
     (pair,) = lorahub.compare([one, two]).pairs
     for row in pair.metrics.values():
@@ -161,6 +163,14 @@ def test_runs_on_other_claims_or_labels_are_refused(make_run):
 def test_a_run_without_kept_baselines_has_nothing_to_be_compared_with(make_run):
     with pytest.raises(ConfigError, match="Name a second adapter"):
         lorahub.compare([make_run("one", systems=("adapter",))])
+
+
+def test_settings_out_of_range_are_refused(make_run):
+    folder = make_run("one")
+    for settings in ({"resamples": 0}, {"resamples": 99}, {"confidence": 95}, {"confidence": 0.0}):
+        with pytest.raises(ConfigError, match="eval."):
+            lorahub.compare([folder], **settings)
+    assert lorahub.compare([folder], resamples=500, confidence=0.9).resamples == 500
 
 
 def test_a_comparison_is_the_same_every_time(make_run):
