@@ -201,6 +201,8 @@ def from_dict(values: Mapping[str, Any]) -> Config:
         converted = {}
         for key, value in given.items():
             _known(key, known, "field", prefix=f"{name}.")
+            if value is False and "no" in known[key].metadata["choices"]:
+                value = "no"
             converted[key] = _check(known[key], _convert(value, hints[key], f"{name}.{key}"), f"{name}.{key}")
         sections[name] = kind(**converted)
     return Config(**sections)
