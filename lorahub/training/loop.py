@@ -177,6 +177,8 @@ def fit(  # noqa: C901 - one story, read from top to bottom
         with torch.no_grad():
             for parameter, value in zip(trained, best, strict=True):
                 parameter.copy_(value)
+    # From here on `model` answers as its saved files will, in full precision.
+    accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
     model.eval()
     if _patience_is_over(since_best, config.patience):
         log.info("stopped early: no better %s for %d evaluations", config.metric, config.patience)

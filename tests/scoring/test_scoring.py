@@ -150,3 +150,16 @@ def test_tfidf_on_real_data_is_not_weaker_than_published(shared_data):
         figures = metrics.quick(gold["test"], found.logits["test"].argmax(1))
         assert figures["f1_weighted"] >= weighted - 0.01, name
         assert figures["f1_macro"] >= macro - 0.01, name
+
+
+def test_intervals_of_many_labels_take_little_memory():
+    """As many labels as banking77 has: a cell for each triple of labels would take 15 GB."""
+    import tracemalloc
+
+    gold, ours, theirs = np.random.default_rng(0).integers(0, 77, (3, 3000))
+    tracemalloc.start()
+    found = intervals.paired_difference(gold, ours, theirs, 77, resamples=2000, confidence=0.95)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert not found["f1_macro"]["detectable"]
+    assert peak < 400e6, peak
