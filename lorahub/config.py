@@ -117,7 +117,7 @@ class TrainConfig:
     max_grad_norm: float = opt(1.0, "Gradient norm above which gradients are scaled down.", above=0)
     class_weights: str = opt(
         "sqrt",
-        "Weight of a label in the loss: none, 1/sqrt(frequency), or 1/frequency.",
+        "Weight of a label in the loss: none, 1/sqrt(frequency), or 1/frequency; relative to the other claims of the batch, so that a batch of one feels none.",
         choices=("none", "sqrt", "balanced"),
     )
     label_smoothing: float = opt(0.0, "Share of the target spread evenly over all labels.", low=0, high=0.9)
