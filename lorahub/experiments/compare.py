@@ -131,7 +131,7 @@ def _system(entry: Entry, found: Predictions, labels: LabelSet, *, adjust: bool)
 
 
 def _judged(entry: Entry, system: System, gold: Ids, answers: Answers, *, alone: bool) -> Judged:
-    figures = metrics.quick(gold, system.answers, system.probabilities.shape[1])
+    figures = metrics.quick(gold, system.answers)
     baseline = tables.title(entry.system).removeprefix("before: ")
     return Judged(
         title=entry.run if entry.system == ADAPTER else baseline if alone else f"{baseline} of {entry.run}",

@@ -57,7 +57,7 @@ def tfidf(texts: Mapping[str, Sequence[str]], gold: dict[str, Ids], labels: int,
         vectorizer = TfidfVectorizer(**{**options, "min_df": 1}, token_pattern=r"\S+")
         train = vectorizer.fit_transform(texts["train"])
     features = {name: train if name == "train" else vectorizer.transform(part) for name, part in texts.items()}
-    model, chosen = _best_regression(features, gold, TFIDF_C, labels, metric)
+    model, chosen = _best_regression(features, gold, TFIDF_C, metric)
     return Chosen(logits={name: _logits(model, part, labels) for name, part in features.items()}, options=chosen)
 
 
@@ -111,7 +111,7 @@ def linear_probe(
     """Logistic regression on standardised features of the frozen base; the scaling is folded into the weights."""
     scaler = StandardScaler().fit(features["train"])
     scaled = {name: scaler.transform(features[name]) for name in ("train", "validation")}
-    model, chosen = _best_regression(scaled, gold, PROBE_C, labels, metric)
+    model, chosen = _best_regression(scaled, gold, PROBE_C, metric)
     weight, bias = _full_head(model, labels)
     weight = weight / scaler.scale_
     bias = bias - weight @ scaler.mean_
@@ -120,7 +120,7 @@ def linear_probe(
 
 
 def _best_regression(
-    features: dict[str, Any], gold: dict[str, Ids], strengths: Sequence[float], labels: int, metric: str
+    features: dict[str, Any], gold: dict[str, Ids], strengths: Sequence[float], metric: str
 ) -> tuple[LogisticRegression, dict[str, Any]]:
     best: tuple[float, LogisticRegression, dict[str, Any]] | None = None
     for strength, (balancing, margin) in product(strengths, (("balanced", 0.0), (None, _UNWEIGHTED_MARGIN))):
@@ -128,7 +128,7 @@ def _best_regression(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(features["train"], gold["train"])
-        value = quick(gold["validation"], model.predict(features["validation"]), labels)[metric] - margin
+        value = quick(gold["validation"], model.predict(features["validation"]))[metric] - margin
         log.debug("logistic regression C=%g class_weight=%s: validation %s %.3f", strength, balancing, metric, value)
         if best is None or value > best[0]:
             best = (value, model, {"C": strength, "class_weight": balancing})

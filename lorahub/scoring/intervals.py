@@ -24,9 +24,11 @@ Values = npt.NDArray[np.float64]
 
 def bootstrap(confusion: Counts, *, resamples: int, confidence: float) -> dict[str, list[float]]:
     """Intervals of the headline metrics for one confusion matrix (C, C) with gold in rows."""
-    classes = len(confusion)
-    draws = _draw(confusion.reshape(-1), resamples).reshape(resamples, classes, classes)
-    return {name: percentiles(values, confidence) for name, values in _metrics(draws).items()}
+    labels = len(confusion)
+    cells = np.flatnonzero(confusion)
+    draws = _draw(confusion.reshape(-1)[cells], resamples)
+    found = _metrics(draws, cells // labels, cells % labels, labels)
+    return {name: percentiles(values, confidence) for name, values in found.items()}
 
 
 def paired_difference(
@@ -57,15 +59,14 @@ class Draws:
 
 def paired_draws(gold: Ids, ours: Ids, theirs: Ids, labels: int, *, resamples: int) -> Draws:
     """Both systems judged on the same resampled claims, so that what makes a claim hard for both cancels out."""
-    # One cell per (gold, ours, theirs): resampling cells resamples claims with both answers attached.
-    cells = np.bincount((gold * labels + ours) * labels + theirs, minlength=labels**3)
-    cube = (resamples + 1, labels, labels, labels)
-    draws = np.concatenate([cells[None], _draw(cells, resamples)]).reshape(cube)
-    left, right = draws.sum(axis=3), draws.sum(axis=2)
-    ours_by_metric, theirs_by_metric = _metrics(left), _metrics(right)
+    # One cell per (gold, ours, theirs) that occurs: resampling cells resamples claims with both answers attached.
+    cells, counts = np.unique((gold * labels + ours) * labels + theirs, return_counts=True)
+    draws = np.concatenate([counts[None], _draw(counts, resamples)])
+    correct, left, right = cells // labels**2, cells // labels % labels, cells % labels
+    by_ours, by_theirs = _metrics(draws, correct, left, labels), _metrics(draws, correct, right, labels)
     return Draws(
-        metrics={name: values - theirs_by_metric[name] for name, values in ours_by_metric.items()},
-        f1=_f1(left) - _f1(right),
+        metrics={name: values - by_theirs[name] for name, values in by_ours.items()},
+        f1=_f1(*_by_label(draws, correct, left, labels)) - _f1(*_by_label(draws, correct, right, labels)),
     )
 
 
@@ -111,33 +112,37 @@ def p_value(draws: Values) -> float:
     return min(1.0, 2 * (min(below, len(draws) - below) + 1) / (len(draws) + 1))
 
 
-def _draw(cells: Counts, resamples: int) -> Counts:
-    total = int(cells.sum())
-    generator = np.random.default_rng(_SEED)
-    occupied = np.flatnonzero(cells)
-    draws = np.zeros((resamples, cells.size), dtype=np.int64)
-    draws[:, occupied] = generator.multinomial(total, cells[occupied] / total, size=resamples)
-    return draws
+def _draw(counts: Counts, resamples: int) -> Counts:
+    """Resampled counts (R, K) of K cells."""
+    total = int(counts.sum())
+    return np.random.default_rng(_SEED).multinomial(total, counts / total, size=resamples)
 
 
-def _metrics(confusions: Counts) -> dict[str, Values]:
-    """Headline metrics (R,) of confusion matrices (R, C, C)."""
-    right = np.diagonal(confusions, axis1=1, axis2=2).astype(np.float64)  # (R, C)
-    support, f1 = confusions.sum(axis=2), _f1(confusions)  # (R, C)
+def _by_label(draws: Counts, gold: Ids, answers: Ids, labels: int) -> tuple[Values, Values, Values]:
+    """Claims of each label that are right, that there are, and that are answered, (R, C) each.
+
+    `draws` are resampled counts (R, K), where cell k holds claims of gold[k] answered answers[k].
+    """
+    of_gold, of_answer = np.eye(labels)[gold], np.eye(labels)[answers]  # (K, C)
+    return draws @ (of_gold * of_answer), draws @ of_gold, draws @ of_answer
+
+
+def _f1(right: Values, support: Values, predicted: Values) -> Values:
+    """F1 of each label (R, C); 0 for a label that is neither there nor answered."""
+    return 2 * right / np.maximum(support + predicted, 1)
+
+
+def _metrics(draws: Counts, gold: Ids, answers: Ids, labels: int) -> dict[str, Values]:
+    """Headline metrics (R,) of resampled counts (R, K); see `_by_label`."""
+    right, support, predicted = _by_label(draws, gold, answers, labels)
+    occurs, f1 = support + predicted > 0, _f1(right, support, predicted)
     total = support.sum(axis=1)
     return {
         "accuracy": right.sum(axis=1) / total,
         "f1_weighted": (f1 * support).sum(axis=1) / total,
-        "f1_macro": f1.mean(axis=1),
+        # As in scikit-learn, a label that is neither there nor answered has no part in the mean.
+        "f1_macro": f1.sum(axis=1) / occurs.sum(axis=1),
     }
-
-
-def _f1(confusions: Counts) -> Values:
-    """F1 of each label (R, C) in confusion matrices (R, C, C)."""
-    right = np.diagonal(confusions, axis1=1, axis2=2).astype(np.float64)
-    # F1 = 2 TP / (support + predicted); a class that is neither there nor predicted counts as 0, as in scikit-learn.
-    found: Values = 2 * right / np.maximum(confusions.sum(axis=2) + confusions.sum(axis=1), 1)
-    return found
 
 
 def percentiles(values: Values, confidence: float) -> list[float]:

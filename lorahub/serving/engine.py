@@ -175,15 +175,16 @@ class Engine:
 
         Adapters that came without a probe are left out.
         """
+        served = self._served
         probes = {
             name: (adapter.probe, adapter.labels.names)
-            for name, adapter in self._pick(self._served, adapters).items()
+            for name, adapter in self._pick(served, adapters).items()
             if adapter.probe is not None
         }
-        if not probes:
-            return {}
+        if not texts:
+            return {name: [] for name in probes}
         found: dict[str, list[Verdict]] = {}
-        groups = self._by_input(self._served, list(probes), texts, evidence)
+        groups = self._by_input(served, list(probes), texts, evidence)
         for (length, paired), group in groups.items():
             parts = [
                 (rows, features(self._base.model, batch).float().cpu().numpy())
