@@ -21,7 +21,7 @@ def compare(
     adapters: Annotated[
         list[str],
         typer.Argument(
-            metavar="ADAPTER...",
+            metavar="ADAPTER",
             help="Run folders, names under runs/, USER/NAME[@REV], or RUN:SYSTEM for a baseline, as in mine:tfidf.",
         ),
     ],
