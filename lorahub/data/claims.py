@@ -71,12 +71,13 @@ class ClaimData:
     warnings: list[str] = field(default_factory=list)
 
 
-def load(config: DataConfig, *, compare: bool = True) -> ClaimData:
+def load(config: DataConfig, *, token: str | None = None, compare: bool = True) -> ClaimData:
     """Find, read, check and (where needed) split the data; raises DataError.
 
-    With `compare` the splits are searched for claims in common, which takes longest, and the warnings tell.
+    A private data set on the Hub is read with `token`, else with the login. With `compare` the splits are searched for
+    claims in common, which takes longest, and the warnings tell.
     """
-    source = find(config.id, revision=config.revision)
+    source = find(config.id, revision=config.revision, token=token)
     warnings = [source.note] if source.note else []
     raw = {name: _read(source, source.splits[name], config) for name in (*SPLITS, "all") if name in source.splits}
     dropped = {name: rows.dropped for name, rows in raw.items() if rows.dropped}

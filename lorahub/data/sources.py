@@ -43,13 +43,13 @@ class Source:
     note: str | None = None
 
 
-def find(identifier: str, *, revision: str | None = None, split: str = "train") -> Source:
+def find(identifier: str, *, revision: str | None = None, split: str = "train", token: str | None = None) -> Source:
     """Locate a data set that has the split, or a train split; one file, or one split on the Hub, is `all`.
 
     One on the Hub may be `user/name@revision`. Raises DataError naming the places tried.
     """
     if identifier == "auto":
-        return _find_auto(revision, split)
+        return _find_auto(revision, split, token)
     path = Path(identifier)
     hub_id, _, at = identifier.partition("@")
     named = named_set(hub_id)
@@ -73,21 +73,21 @@ def find(identifier: str, *, revision: str | None = None, split: str = "train") 
             f"there is no data set {identifier!r}: it is no file, no folder, no Hub id (user/name) and none of "
             f"{', '.join(NAMED)}."
         )
-    return _find_on_hub(hub_id, named, revision or at or None, split)
+    return _find_on_hub(hub_id, named, revision or at or None, split, token)
 
 
-def _find_auto(revision: str | None, split: str) -> Source:
+def _find_auto(revision: str | None, split: str, token: str | None) -> Source:
     wanted = NAMED[DEFAULT]
     if _local_copy(DEFAULT) or (wanted.hub_id and hub_rows.reachable(wanted.hub_id)):
-        return find(DEFAULT, revision=revision, split=split)
+        return find(DEFAULT, revision=revision, split=split, token=token)
     found = find(FALLBACK, split=split)
     note = f"{DEFAULT} cannot be reached, so the shipped {FALLBACK} is used; choose data with --data."
     return Source(id=found.id, kind=found.kind, splits=found.splits, named=found.named, note=note)
 
 
-def _find_on_hub(hub_id: str, named: NamedSet | None, revision: str | None, split: str) -> Source:
+def _find_on_hub(hub_id: str, named: NamedSet | None, revision: str | None, split: str, token: str | None) -> Source:
     hub_id = named.hub_id if named and named.hub_id else hub_id
-    found = hub_rows.load(hub_id, revision=revision or (named.revision if named else None))
+    found = hub_rows.load(hub_id, revision=revision or (named.revision if named else None), token=token)
     splits = {
         _ALIASES.get(name, name): Split(title=f"{hub_id} ({name})", columns=columns, rows=rows)
         for name, (columns, rows) in found.splits.items()
@@ -102,6 +102,12 @@ def _local_copy(name: str) -> Path | None:
     root = os.environ.get("LORAHUB_DATA")
     folder = Path(root) / name if root else None
     return folder if folder is not None and name in NAMED and folder.is_dir() else None
+
+
+def at_hand(identifier: str) -> bool:
+    """Whether a named set lies on this machine, shipped or in `$LORAHUB_DATA`, so that it is read without the Hub."""
+    named = named_set(identifier)
+    return named is not None and (named.folder is not None or _local_copy(identifier) is not None)
 
 
 def _folder_splits(folder: Path, split: str) -> dict[str, Split]:

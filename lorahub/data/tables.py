@@ -300,6 +300,11 @@ class Writer:
             self._csv.writerows(rows)
         self._done += len(rows)
 
+    def write_none(self, columns: Sequence[str]) -> None:
+        """Make a table of these columns, as text, without rows; a jsonl file stays empty."""
+        if self._kind != ".jsonl":
+            self._begin([dict.fromkeys(columns, "")])
+
     def _begin(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Complete the schema from the first rows and open what needs it."""
         for name in dict.fromkeys(name for row in rows for name in row):

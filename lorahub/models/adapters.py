@@ -96,15 +96,23 @@ def load(folder: Path, *, name: str | None = None) -> Adapter:
         lora=_updates(report.config, tensors),
         heads=_head_states(report.config["modules_to_save"], tensors),
         calibration=Calibration.load(folder, len(labels)),
-        probe=LinearProbe.load(folder),
+        probe=LinearProbe.load(folder, len(labels)),
         max_length=_max_length(folder),
         reads_evidence=_reads_evidence(folder),
     )
 
 
 def load_with_peft(folder: Path, base: Base) -> PeftModel:
-    """Load the folder onto a fresh base the way any peft user would; `base` must have the adapter's label count."""
-    return PeftModel.from_pretrained(base.model, folder).eval()
+    """Load the folder onto a fresh base the way any peft user would; `base` must have the adapter's label count.
+
+    Raises AdapterError where its weights do not fit the base.
+    """
+    try:
+        return PeftModel.from_pretrained(base.model, folder).eval()
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:  # sizes, layers and settings that peft refuses
+        raise AdapterError(
+            f"peft cannot load {folder} onto {base.resolved.id} ({one_line(error)}). Was it made for another base?"
+        ) from error
 
 
 def _max_length(folder: Path) -> int | None:
@@ -113,7 +121,7 @@ def _max_length(folder: Path) -> int | None:
         return None
     try:
         found = json.loads(path.read_text(encoding="utf-8")).get("model_max_length")
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
+    except (ValueError, RecursionError, AttributeError) as error:
         raise AdapterError(f"{path} is damaged ({one_line(error)}). Restore it or train again.") from None
     # transformers writes 1e30 for "no limit".
     return int(found) if isinstance(found, int | float) and found >= 1 else None

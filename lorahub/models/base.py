@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -71,9 +72,9 @@ def choose_dtype(wanted: str, device: torch.device, parameters: int) -> tuple[to
     return torch.float32, "float32 is exact, and small or CPU-bound bases gain little from less"
 
 
-def load(config: BaseConfig, labels: LabelSet | None = None) -> Base:
+def load(config: BaseConfig, labels: LabelSet | None = None, *, token: str | None = None) -> Base:
     """Load base and tokenizer; the head is fresh, from torch's global generator. Raises BaseModelError."""
-    resolved = fetch.base(config.id, revision=config.revision)
+    resolved = fetch.base(config.id, revision=config.revision, token=token)
     names = labels or _ANY_LABELS
     settings = {"trust_remote_code": False, "local_files_only": True}
     try:
@@ -95,6 +96,8 @@ def load(config: BaseConfig, labels: LabelSet | None = None) -> Base:
     device, reasons["device"] = choose_device(config.device)
     dtype, reasons["dtype"] = choose_dtype(config.dtype, device, _parameters(model_config))
     model, missing = _load_model(resolved, model_config, dtype, settings)
+    heads = architectures.head_names(model, missing)
+    _keep_in_float32(model, heads)
     limit = _limit(model_config, tokenizer)
     max_length = min(config.max_length, limit)
     why = "base.max_length" if max_length == config.max_length else "the base takes no more"
@@ -107,13 +110,25 @@ def load(config: BaseConfig, labels: LabelSet | None = None) -> Base:
         model=model.to(device).eval(),
         tokenizer=tokenizer,
         resolved=resolved,
-        heads=architectures.head_names(model, missing),
+        heads=heads,
         max_length=max_length,
         limit=limit,
         device=device,
         dtype=dtype,
         reasons=reasons,
     )
+
+
+def _keep_in_float32(model: PreTrainedModel, heads: list[str]) -> None:
+    """Trained modules stay exact whatever the frozen weights are kept in; peft's copies of them keep both changes."""
+    for name, module in model.named_modules():
+        if any(f".{name}".endswith(f".{head}") for head in heads):
+            module.float()
+            module.register_forward_pre_hook(_to_float32)
+
+
+def _to_float32(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    return tuple(item.float() if item.is_floating_point() else item for item in inputs)
 
 
 def _load_model(

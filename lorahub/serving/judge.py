@@ -17,7 +17,7 @@ from lorahub.hub.fetch import Located
 from lorahub.labels import LabelSet
 from lorahub.records import RunRecord
 from lorahub.scoring import metrics
-from lorahub.scoring.verdicts import calibrated, decide
+from lorahub.scoring.verdicts import Floats, Ids, calibrated, decide
 from lorahub.serving.engine import Engine
 
 
@@ -31,7 +31,13 @@ class Judged:
 
 
 def judge(
-    adapters: Sequence[str], *, data: str, split: str = "test", base: str | None = None, settings: Sequence[str] = ()
+    adapters: Sequence[str],
+    *,
+    data: str,
+    split: str = "test",
+    base: str | None = None,
+    settings: Sequence[str] = (),
+    token: str | None = None,
 ) -> Judged:
     """Judge adapters on one split of a data set.
 
@@ -42,25 +48,18 @@ def judge(
         raise ConfigError(f"--split is one of {', '.join(SPLITS)}; found {split!r}.")
     config = configs.load(None, [f"data.id={json.dumps(data)}", *settings])
     # Before the base, which takes longer.
-    located = [fetch.adapter(adapter) for adapter in adapters]
-    found = _claims(config.data, split, located)
+    located = [fetch.adapter(adapter, token=token) for adapter in adapters]
+    found = _claims(config.data, split, located, token)
     split = split if split in found.splits else "all"
-    engine = Engine(base, located, config=config.base)
+    engine = Engine(base, located, config=config.base, token=token)
     results = {name: score(engine, name, found, split, config.eval) for name in engine.adapters}
     return Judged(results=results, split=split, notes=found.warnings)
 
 
 def score(engine: Engine, name: str, data: ClaimData, split: str, options: EvalConfig) -> dict[str, Any]:
     """The results block of one adapter of an engine; raises DataError where the data has labels unknown to it."""
-    adapter, part = engine.adapters[name], data.splits[split]
-    present = [data.labels.names[index] for index in part.gold]
-    if not set(present) <= set(adapter.labels.names):
-        raise DataError(
-            f"{data.source['id']} has the labels {', '.join(sorted(set(present)))}; "
-            f"{name} knows {', '.join(adapter.labels.names)}. Map them with --set data.label_map=MAPPING."
-        )
-    gold = adapter.labels.encode(present)
-    logits = engine.logits(part.texts, [name], evidence=part.evidence)[name]
+    adapter = engine.adapters[name]
+    gold, logits = answer(engine, name, data, split)
     return metrics.score(
         gold,
         decide(logits, adapter.calibration),
@@ -71,14 +70,26 @@ def score(engine: Engine, name: str, data: ClaimData, split: str, options: EvalC
     )
 
 
-def _claims(config: DataConfig, split: str, located: Sequence[Located]) -> ClaimData:
+def answer(engine: Engine, name: str, data: ClaimData, split: str) -> tuple[Ids, Floats]:
+    """Gold ids (N,) and raw logits (N, C) of one adapter on a split, in the adapter's label order; see `score`."""
+    adapter, part = engine.adapters[name], data.splits[split]
+    present = [data.labels.names[index] for index in part.gold]
+    if not set(present) <= set(adapter.labels.names):
+        raise DataError(
+            f"{data.source['id']} has the labels {', '.join(sorted(set(present)))}; "
+            f"{name} knows {', '.join(adapter.labels.names)}. Map them with --set data.label_map=MAPPING."
+        )
+    return adapter.labels.encode(present), engine.logits(part.texts, [name], evidence=part.evidence)[name]
+
+
+def _claims(config: DataConfig, split: str, located: Sequence[Located], token: str | None) -> ClaimData:
     """The claims to judge on, with a warning where they are not a split that the data brings along."""
-    source = sources.find(config.id, revision=config.revision, split=split)
+    source = sources.find(config.id, revision=config.revision, split=split, token=token)
     labels = [name for item in located for name in LabelSet.load(item.folder).names]
     if split in source.splits:
         return claims.load_split(source, config, split, labels)
     runs = [(item.name, records.load(item.folder)) for item in located if (item.folder / records.FILE_NAME).exists()]
-    known = [(name, data) for name, run in runs if (data := _as_trained(config, run)) is not None]
+    known = [(name, data) for name, run in runs if (data := _as_trained(config, run, token)) is not None]
     if len({data.source["sha256"][split] for _, data in known}) > 1:
         names = ", ".join(name for name, _ in known)
         raise ConfigError(
@@ -103,11 +114,11 @@ def _claims(config: DataConfig, split: str, located: Sequence[Located]) -> Claim
     return replace(found, warnings=warnings)
 
 
-def _as_trained(config: DataConfig, run: RunRecord) -> ClaimData | None:
+def _as_trained(config: DataConfig, run: RunRecord, token: str | None) -> ClaimData | None:
     """The data read and split as a run did; None where that does not give the claims that it was trained on."""
     try:
         asked = replace(configs.from_dict(run.asked).data, id=config.id, revision=config.revision)
-        data = claims.load(asked, compare=False)
+        data = claims.load(asked, token=token, compare=False)
     except (ConfigError, DataError):
         return None
     return data if data.source["sha256"] == run.environment.get("data", {}).get("sha256") else None

@@ -3,14 +3,12 @@
 In: the trained model and the record. Out: a folder that is a plain PEFT adapter with its evidence beside it.
 """
 
-import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from lorahub import atomic
@@ -25,6 +23,7 @@ from lorahub.records import FILE_NAME as RECORD_FILE
 from lorahub.records import SYSTEMS, RunRecord
 from lorahub.reports import cards, plots
 from lorahub.scoring.baselines import LinearProbe
+from lorahub.scoring.predictions import Predictions, fingerprints
 from lorahub.scoring.verdicts import Calibration, Floats
 
 PROBE_FILE = "probe.json"
@@ -41,6 +40,12 @@ def check_free(folder: Path, *, force: bool) -> None:
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir():
         raise ConfigError(f"--out {folder}: {there} is a file; a run needs a folder. Choose another --out.")
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise ConfigError(f"--out {folder} is where you are; a run is a folder of its own. Choose another --out.")
+    # The folder is written under another name and renamed, so it is the parent that must take it.
+    parent = folder.absolute().parent if there == folder else there
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise ConfigError(f"--out {folder}: you may not write to {parent}. Choose another --out.")
     finished = (folder / RECORD_FILE).exists()
     if finished and not force:
         raise AdapterError(f"{folder} holds a finished run. Choose another --out, or replace it with --force.")
@@ -105,15 +110,8 @@ def probe_logits(model: Any, base: Base, some: ClaimSet) -> Floats:
 
 
 def _write_predictions(folder: Path, logits: dict[str, dict[str, Floats]], data: ClaimData) -> None:
-    target = folder / "predictions"
-    target.mkdir()
     for split in JUDGED:
         part = data.splits[split]
-        columns = {
-            "row": pa.array(range(len(part)), pa.int32()),
-            "sha256": pa.array([hashlib.sha256(text.encode()).hexdigest() for text in part.joined()]),
-            "gold": pa.array(part.gold, pa.int32()),
-        }
+        known = fingerprints(part.joined())
         for system in SYSTEMS:
-            values = pa.array(list(logits[system][split]), pa.list_(pa.float32()))
-            pq.write_table(pa.table({**columns, "logits": values}), target / f"{split}.{system}.parquet")
+            Predictions(sha256=known, gold=part.gold, logits=logits[system][split]).save(folder, split, system)

@@ -8,11 +8,14 @@ import json
 import shutil
 import sys
 
+import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 
 from lorahub.data.tables import Writer
+from lorahub.scoring.predictions import Predictions, fingerprints
 
 NO_BASE = "no-such-base"
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -106,11 +109,32 @@ class Desk:
         change(folder)
         return self.train(self.good(), base=folder)
 
+    def probe(self, base=NO_BASE, **arrays):
+        """Classify with an adapter whose linear probe holds these arrays; without them it is a sound one."""
+        folder = self.adapter()
+        sound = {"weight": np.zeros((3, 32), np.float32), "bias": np.zeros(3, np.float32)}
+        save_arrays({**sound, **arrays}, folder / "linear_probe.safetensors")
+        return self.classify(folder, base=base)
+
     def record(self, **values):
         """List a run whose record is this one."""
         folder = self.adapter()
         (folder / "record.json").write_text(json.dumps(values))
         return ["runs", folder]
+
+    def judged(self, name, *, claims=("a", "b", "c"), labels=3, gold=(0, 1, 2)):
+        """A run with its kept answers to these claims, a line of logits for each."""
+        folder = self.adapter(name)
+        (folder / "labels.json").write_text(json.dumps([f"label{index}" for index in range(labels)]))
+        logits = np.eye(labels, dtype=np.float32)[list(gold)]
+        kept = Predictions(sha256=fingerprints(claims), gold=np.array(gold), logits=logits)
+        for system in ("adapter", "majority"):
+            kept.save(folder, "test", system)
+        return folder
+
+    def compare(self, *arguments):
+        """Compare a sound run with its majority baseline, and what else is given."""
+        return ["compare", self.judged("one"), *arguments]
 
 
 def _corrupt_parquet(desk):
@@ -120,6 +144,13 @@ def _corrupt_parquet(desk):
     content[4:60] = bytes(range(200, 256))
     path.write_bytes(content)
     return desk.train(path)
+
+
+def _damaged_predictions(desk):
+    folder = desk.judged("other")
+    path = folder / "predictions" / "test.adapter.parquet"
+    path.write_bytes(path.read_bytes()[:100])
+    return desk.compare(folder)
 
 
 def _folder(desk, *names):
@@ -136,6 +167,10 @@ def _unknown_test_label(desk):
 
 def _half_a_head(desk):
     return desk.tensors(lambda found: found.pop("base_model.model.classifier.bias"), base=desk.tiny_base("bert"))
+
+
+def _wide_head(found):
+    found["base_model.model.classifier.weight"] = torch.zeros(3, 48)
 
 
 def _without_weights(desk, **others):
@@ -368,6 +403,30 @@ ADAPTER = {
         ["linear_probe.safetensors", "damaged", "train again"],
         lambda d: d.without(linear_probe__safetensors="x"),
     ),
+    "a linear probe for other labels": (
+        ["linear_probe.safetensors", "3 labels", "(2, 32)", "train again"],
+        lambda d: d.probe(weight=np.zeros((2, 32), np.float32)),
+    ),
+    "a linear probe with a bias of another length": (
+        ["linear_probe.safetensors", "3 labels", "(3, 1)"],
+        lambda d: d.probe(bias=np.zeros((3, 1), np.float32)),
+    ),
+    "a linear probe with NaN": (
+        ["linear_probe.safetensors", "weight", "not finite"],
+        lambda d: d.probe(weight=np.full((3, 32), np.nan, np.float32)),
+    ),
+    "a linear probe of integers": (
+        ["linear_probe.safetensors", "bias", "not finite"],
+        lambda d: d.probe(bias=np.zeros(3, np.int32)),
+    ),
+    "a linear probe of another base": (
+        ["mine", "linear probe", "48 features", "32", "train again"],
+        lambda d: d.probe(weight=np.zeros((3, 48), np.float32), base=d.tiny_base("bert")),
+    ),
+    "a head of another width": (
+        ["mine", "classifier.weight", "train again"],
+        lambda d: d.tensors(_wide_head, base=d.tiny_base("bert")),
+    ),
     "an adapter of another base": (
         ["mine", "tiny-bert", "tiny-roberta", "--base"],
         lambda d: d.classify(d.adapter(), base=d.tiny_base("roberta")),
@@ -380,6 +439,10 @@ ADAPTER = {
     "no run": (["gone", "lorahub runs"], lambda d: ["runs", "gone"]),
     "a record of a newer schema": (["record.json", "schema 99", "Upgrade"], lambda d: d.record(schema=99)),
     "a record of a schema that never was": (["record.json", "schema"], lambda d: d.record(schema=0)),
+    "a record that nests too deep": (
+        ["record.json", "JSON", "train again"],
+        lambda d: ["runs", d.file("deep/record.json", "[" * 60_000).parent],
+    ),
     "a record without results": (["record.json", "results", "train again"], lambda d: d.record(schema=1)),
 }
 
@@ -430,6 +493,68 @@ CLASSIFY = {
     "a split that there is not": (
         ["--split", "validation", "'tset'"],
         lambda d: ["evaluate", d.sound, "--data", d.good(), "--split", "tset"],
+    ),
+}
+
+COMPARE = {
+    "no such run": (["'gone'", "lorahub runs"], lambda d: d.compare("gone")),
+    "a run named twice": (["one", "twice"], lambda d: d.compare(d.folder / "one")),
+    "other claims": (
+        ["one and other", "different test claims", "2 share", "sha256", "--data"],
+        lambda d: d.compare(d.judged("other", claims=("a", "b", "x"))),
+    ),
+    "fewer claims": (
+        ["one and other", "of 3 and 2", "2 share"],
+        lambda d: d.compare(d.judged("other", claims=("a", "b"), gold=(0, 1))),
+    ),
+    "other gold labels": (
+        ["one and other", "another gold label", "one version"],
+        lambda d: d.compare(d.judged("other", gold=(0, 1, 1))),
+    ),
+    "other labels": (
+        ["other", "label0, label1,", "same labels"],
+        lambda d: d.compare(d.judged("other", labels=4)),
+    ),
+    "damaged predictions": (["test.adapter.parquet", "damaged", "train again"], _damaged_predictions),
+    "predictions of other labels": (
+        [".parquet", "2 labels", "train again"],
+        lambda d: ["compare", d.file("labels.json", '["a", "b"]').rename(d.judged("one") / "labels.json").parent],
+    ),
+    "one run without baselines": (
+        ["mine", "no predictions of its baselines", "second adapter"],
+        lambda d: ["compare", d.adapter()],
+    ),
+    "nothing to compare on": (
+        ["mine", "record.json", "--data"],
+        lambda d: d.compare(d.adapter()),
+    ),
+    "a system that there is not": (
+        ["one:majorty", "majority", "'majorty'"],
+        lambda d: d.compare(f"{d.folder / 'one'}:majorty"),
+    ),
+    "a baseline that was not kept": (
+        ["one", "tfidf", "cannot be computed"],
+        lambda d: d.compare("--require-better", "tfidf"),
+    ),
+    "a required run that is not there": (["'gone'", "lorahub runs"], lambda d: d.compare("--require-better", "gone")),
+    "a required run that is among the compared": (
+        ["--require-better", "leave it out"],
+        lambda d: d.compare("--require-better", d.folder / "one"),
+    ),
+    "a metric that there is not": (["--metric", "f1_macro", "'f1'"], lambda d: d.compare("--metric", "f1")),
+    "a split that there is not": (["--split", "validation", "'tset'"], lambda d: d.compare("--split", "tset")),
+    "two things on stdout": (["--json", "--markdown", "--output"], lambda d: d.compare("--json", "--markdown")),
+    "an output that is a file": (
+        ["--output", "notes is a file", ".csv"],
+        lambda d: d.compare("--output", d.file("notes", "x")),
+    ),
+    "an output that is a run": (
+        ["--output", "run folder", "another"],
+        lambda d: d.compare("--output", d.file("old/record.json", "{}").parent),
+    ),
+    "an output table that is a folder": (
+        ["all.csv is a folder"],
+        lambda d: d.compare("--output", d.file("all.csv/x", "x").parent),
     ),
 }
 
@@ -501,6 +626,7 @@ GROUPS = {
     "recipe": RECIPE,
     "adapter": ADAPTER,
     "classify": CLASSIFY,
+    "compare": COMPARE,
     "base": BASE,
     "out": OUT,
 }
