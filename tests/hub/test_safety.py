@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lorahub.errors import UnsafeAdapterError
-from lorahub.hub import fetch, safety
+from lorahub.hub import fetch, rules, safety
 
-CONFIG, WEIGHTS = safety.CONFIG_FILE, safety.WEIGHTS_FILE
+CONFIG, WEIGHTS = rules.CONFIG_FILE, rules.WEIGHTS_FILE
 QUERY = "base_model.model.bert.encoder.layer.0.attention.self.query"
 
 
@@ -57,7 +57,18 @@ HOSTILE = {
     "pattern": (setting(target_modules=".*"), "not a list of layer names"),
     "pattern in a list": (setting(target_modules=["(a+)+$"]), "no layer name"),
     "whole layers": (setting(modules_to_save=["classifier", "embeddings"]), "more than a classification head"),
-    "other method": (setting(peft_type="IA3"), "peft_type is 'IA3'"),
+    "unknown method": (setting(peft_type="ADALORA"), "peft_type is 'ADALORA'"),
+    "no method": (setting(peft_type=["LORA"]), "peft_type is"),
+    "settings of another method": (setting(peft_type="IA3"), "r is 4"),
+    "other task": (setting(task_type="CAUSAL_LM"), "task_type is"),
+    "biases of the base": (setting(bias="all"), "bias is 'all'"),
+    "dora without magnitudes": (setting(use_dora=True), "no magnitude"),
+    "dora that is no yes or no": (setting(use_dora="yes"), "use_dora is 'yes'"),
+    "magnitudes without dora": (
+        tensors(lambda t: t.update({f"{QUERY}.lora_magnitude_vector": torch.ones(32)})),
+        "could overwrite the base",
+    ),
+    "prompt in a lora": (tensors(lambda t: t.update(prompt_embeddings=torch.ones(4, 32))), "could overwrite the base"),
     "pissa": (setting(init_lora_weights="pissa"), "would change the base"),
     "import": (setting(auto_mapping={"parent_library": "os", "base_model_class": "system"}), "auto_mapping is"),
     "megatron": (setting(megatron_core="evil"), "to import"),
