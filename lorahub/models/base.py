@@ -106,13 +106,14 @@ def load(config: BaseConfig, labels: LabelSet | None = None) -> Base:
     dtype, reasons["dtype"] = choose_dtype(
         config.dtype, device, sum(parameter.numel() for parameter in _skeleton(model_config).parameters())
     )
-    reasons["quantize"] = quantisation.reason(config.quantize)
+    whole: list[str] = []
     if config.quantize != quantisation.NONE:
         skeleton = _skeleton(model_config)
         # A pooler inside the backbone is new, and then trained as a head, where the checkpoint lacks it.
         whole = [*architectures.head_names(skeleton), f"{skeleton.base_model_prefix}.pooler"]
         settings |= {"device_map": {"": str(device)}}
         settings |= {"quantization_config": quantisation.settings(config.quantize, whole)}
+    reasons["quantize"] = quantisation.reason(config.quantize, whole)
     model, missing = _load_model(resolved, model_config, dtype, settings)
     quantisation.steady(model)
     heads = architectures.head_names(model, missing)

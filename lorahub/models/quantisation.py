@@ -15,11 +15,11 @@ from lorahub.errors import need
 NONE, NF4 = "none", "nf4"
 
 
-def reason(kind: str) -> str:
-    """Why the base is kept as it is."""
+def reason(kind: str, whole: Iterable[str] = ()) -> str:
+    """How the base is kept, in words."""
     if kind == NONE:
         return "none: the base's weights are kept whole"
-    return f"{kind}: linear layers in 4 bits with double quantisation, products in bfloat16, heads in float32"
+    return f"{kind}: linear layers in 4 bits, double quantisation, products in bfloat16; kept whole: {', '.join(whole)}"
 
 
 def settings(kind: str, whole: Iterable[str], *, double: bool = True) -> Any:
