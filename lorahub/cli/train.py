@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lorahub.cli.publish import BaseId, Language, Licence, Token
+from lorahub.config import METHODS
 from lorahub.errors import ConfigError, need
 
 if TYPE_CHECKING:
@@ -33,7 +34,9 @@ def train(
         str | None, typer.Option(help="Named set, Hub id, folder or file. Default: pubhealth, else starter-wording.")
     ] = None,
     base: Annotated[str | None, typer.Option(help="Hub id or folder of the base; default: embedded minilm.")] = None,
-    method: Annotated[str | None, typer.Option(help="How the base is adapted; default: lora.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help=f"How the base is adapted: {', '.join(METHODS)}; default: lora.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; default: runs/DATA-METHOD-BASE-sSEED.")] = None,
     seed: Annotated[int | None, typer.Option(help="Training seed; default: 0.")] = None,
     settings: Set = None,

@@ -33,6 +33,7 @@ PUBLISHED = frozenset({
     *(f"plots/{name}" for name in (plots.CONFUSION, plots.RELIABILITY, plots.CURVE)),
 })  # fmt: skip
 _REQUIRED = (CONFIG_FILE, "adapter_model.safetensors", "labels.json", "probe.json", "tokenizer_config.json")
+_NOT_PUBLISHED = {"full": "a whole model", "linear-probe": "a head alone"}
 _TEXT = (".json", ".md", ".txt", ".yaml")
 # What transformers notes about how it was called; on another machine `local_files_only` would be wrong.
 _TOKENIZER_NOTES = ("is_local", "local_files_only", "name_or_path")
@@ -79,6 +80,12 @@ def collect(folder: Path, *, base_id: str | None = None, token: str | None = Non
     where the base is not there.
     """
     record = records.load(folder)
+    method = record.asked["adapter"]["method"]
+    if method in _NOT_PUBLISHED:
+        raise PublishError(
+            f"{folder} was trained with {method}: it holds {_NOT_PUBLISHED[method]}, and lorahub publishes PEFT "
+            "adapters. Train with another adapter.method, or upload the folder with `hf upload`."
+        )
     missing = [name for name in _REQUIRED if not (folder / name).is_file()]
     if missing:
         raise AdapterError(f"{folder} lacks {', '.join(missing)}: it is no whole run. Restore them or train again.")
