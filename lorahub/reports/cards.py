@@ -168,10 +168,8 @@ def _use(record: RunRecord, asked: config.Config, repo: str | None) -> dict[str,
     if environment.get("calibration", {}).get("bias"):
         notes.append("The table's labels add the bias in `calibration.json` to these logits before the arg max.")
     if asked.base.quantize != "none":
-        notes.append(
-            f"It was trained on its base in 4 bits ({environment['reasons']['quantize']}). On the whole base, as above, "
-            "its answers differ a little."
-        )
+        how = environment["reasons"]["quantize"]
+        notes.append(f"It was trained on its base in 4 bits ({how}). On the whole base, as above, its answers differ.")
     if environment.get("base_origin") == "folder" and not revision:
         notes.append(
             f"`{environment['base_id']}` was a folder on the machine that trained: give its path in its place."
