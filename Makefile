@@ -12,7 +12,8 @@ APP ?= 1
 TASKS := checkable topic wording
 RUNS := $(TASKS:%=runs/starter-%/record.json)
 # The installers and tests of a machine differ; a fresh environment follows from these three files.
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Compiling every module of torch and its neighbours takes longer than an import of the few that are used.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 .PHONY: demo app test test-long check docs clean
 
@@ -52,6 +53,8 @@ $(VENV)/bin/python:
 $(VENV)/run.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(if $(TORCH),$(INSTALL) $(TORCH))
 	$(INSTALL) -e ".[app]" $(if $(TORCH),-c constraints.txt)
+# The page's modules are compiled now, so that nobody waits for it when it is opened first.
+	$(BIN)/python -c "import lorahub.app.build, lorahub.serving.engine"
 	touch $@
 
 $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python

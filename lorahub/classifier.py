@@ -119,7 +119,7 @@ class ClaimClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if found.repo is not None:
             # A repository on the Hub says how long its texts are, and not which base is loaded, or how.
             asked = replace(asked, base=BaseConfig(max_length=asked.base.max_length))
-        (engine,) = answering([found], base, settings=asked.base)
+        (engine,) = answering([found], base, settings=asked.base, token=token)
         made = cls(
             base or _only(engine).base_id,
             method=asked.adapter.method,

@@ -143,7 +143,7 @@ class TrainConfig:
     max_grad_norm: float = opt(1.0, "Gradient norm above which gradients are scaled down.", above=0)
     class_weights: str = opt(
         "sqrt",
-        "Weight of a label in the loss: none, 1/sqrt(frequency), or 1/frequency.",
+        "Weight of a label in the loss: none, 1/sqrt(frequency), or 1/frequency; relative to the other claims of the batch, so that a batch of one feels none.",
         choices=("none", "sqrt", "balanced"),
     )
     label_smoothing: float = opt(0.0, "Share of the target spread evenly over all labels.", low=0, high=0.9)
@@ -232,6 +232,8 @@ def from_dict(values: Mapping[str, Any]) -> Config:
         converted = {}
         for key, value in given.items():
             _known(key, known, "field", prefix=f"{name}.")
+            if value is False and "no" in known[key].metadata["choices"]:
+                value = "no"
             converted[key] = _check(known[key], _convert(value, hints[key], f"{name}.{key}"), f"{name}.{key}")
         sections[name] = kind(**converted)
     return Config(**sections)

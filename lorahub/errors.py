@@ -37,11 +37,14 @@ class UnsafeAdapterError(AdapterError):
 
 
 class HubError(LorahubError):
-    """The Hub cannot be reached or refuses; `status` is the HTTP status where there was an answer."""
+    """The Hub cannot be reached or refuses.
 
-    def __init__(self, message: str, *, status: int | None = None) -> None:
+    `status` is the HTTP status where there was an answer; `reached` is False where no request got through to the Hub.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None, reached: bool = True) -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.reached = status, reached
 
 
 class PublishError(LorahubError):

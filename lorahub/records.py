@@ -5,21 +5,33 @@ reading. Nothing in it is a path of the machine that it was written on.
 """
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from lorahub import atomic
-from lorahub.errors import AdapterError
+from lorahub.errors import AdapterError, one_line
+
+log = logging.getLogger(__name__)
 
 FILE_NAME = "record.json"
 SCHEMA = 1
 
 # The systems of a results table, in the order in which people read it: what costs nothing first.
 SYSTEMS = ("majority", "tfidf", "linear_probe", "untrained", "adapter")
+# The headline figures of a system on a split.
+METRICS = ("accuracy", "f1_macro", "f1_weighted", "ece")
 
-_BLOCKS = ("asked", "happened", "environment", "results")
+# What others read of a record without asking whether it is there; everything else is read with care.
+_READ: dict[str, type | tuple[type, ...]] = {
+    "name": str, "created": str, "asked": dict, "happened": dict, "environment": dict, "results": dict,
+    "environment.base_id": str, "environment.labels": list, "environment.data": dict, "environment.data.id": str,
+    "environment.data.kind": str, "environment.data.rows": dict, "environment.data.sha256": dict,
+    "environment.base_revision": (str, type(None)), "environment.data.revision": (str, type(None)),
+}  # fmt: skip
+_KINDS: dict[Any, str] = {dict: "names and values", list: "list"}
 
 # UPGRADES[n] turns a record of schema n into one of schema n + 1.
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
@@ -65,8 +77,8 @@ def load(folder: Path) -> RunRecord:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise AdapterError(f"{folder} has no {FILE_NAME}: the run did not finish. Train it again.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise AdapterError(f"{path} is not valid JSON ({error}). Restore it or train again.") from None
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number too long, lists too deep
+        raise AdapterError(f"{path} is not valid JSON ({one_line(error)}). Restore it or train again.") from None
     schema = values.get("schema") if isinstance(values, dict) else None
     if not isinstance(schema, int) or schema < 1:
         raise AdapterError(f"{path} is no run record: its schema is {schema!r}. Restore it or train again.")
@@ -76,17 +88,43 @@ def load(folder: Path) -> RunRecord:
         )
     while values["schema"] < SCHEMA:
         values = UPGRADES[values["schema"]](values)
-    known = {item.name for item in fields(RunRecord)}
     missing = {"name", "created", "asked", "results"} - set(values)
     if missing:
         raise AdapterError(f"{path} lacks {', '.join(sorted(missing))}. Restore it or train again.")
-    blocks = {name: values.get(name, {}) for name in _BLOCKS}
-    if isinstance(blocks["asked"], dict):
-        blocks |= {f"asked.{section}": fields for section, fields in blocks["asked"].items()}
-    for name, block in blocks.items():
-        if not isinstance(block, dict):
-            raise AdapterError(f"{path}: {name} holds no names and values. Restore it or train again.")
+    values = {"happened": {}, "environment": {}, **values}
+    wrong = _wrong(values)
+    if wrong:
+        raise AdapterError(f"{path}: {wrong}. Restore it or train again.")
+    known = {item.name for item in fields(RunRecord)}
     return RunRecord(**{key: value for key, value in values.items() if key in known})
+
+
+def _wrong(values: dict[str, Any]) -> str | None:
+    """The first part of a record that is not what others take it for, as the beginning of a sentence."""
+    for name, kind in _READ.items():
+        found: Any = values
+        for key in name.split("."):
+            found = found.get(key) if isinstance(found, dict) else None
+        if not isinstance(found, kind):
+            return f"{name} holds no {_KINDS.get(kind, 'text')}"
+    if not all(isinstance(label, str) for label in values["environment"]["labels"]):
+        return "environment.labels holds what is no text"
+    blocks = {f"asked.{section}": block for section, block in values["asked"].items()}
+    blocks |= {f"results.{split}": block for split, block in values["results"].items()}
+    systems = {
+        f"results.{split}.{system}": block
+        for split, found in values["results"].items()
+        if isinstance(found, dict)
+        for system, block in found.items()
+    }
+    for name, block in (blocks | systems).items():
+        if not isinstance(block, dict):
+            return f"{name} holds no {_KINDS[dict]}"
+    for name, block in systems.items():
+        for metric in METRICS:
+            if type(block.get(metric, 0.0)) not in (int, float):
+                return f"{name}.{metric} holds no number"
+    return None
 
 
 def locate(identifier: str | Path) -> Path:
@@ -101,6 +139,14 @@ def locate(identifier: str | Path) -> Path:
 
 
 def find(root: Path) -> list[tuple[Path, RunRecord]]:
-    """The finished runs directly under `root`, newest first; folders without a record are passed over."""
-    runs = [(path.parent, load(path.parent)) for path in root.glob(f"*/{FILE_NAME}")]
+    """The finished runs directly under `root`, newest first.
+
+    Folders without a record are passed over; one whose record is damaged is left out, and the log says why.
+    """
+    runs = []
+    for path in root.glob(f"*/{FILE_NAME}"):
+        try:
+            runs.append((path.parent, load(path.parent)))
+        except AdapterError as error:
+            log.warning("%s is left out: %s", path.parent, error)
     return sorted(runs, key=lambda run: run[1].created, reverse=True)

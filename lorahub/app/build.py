@@ -11,7 +11,7 @@ import gradio as gr
 
 from lorahub import records
 from lorahub.app import check, present, runs
-from lorahub.errors import AdapterError, ConfigError
+from lorahub.errors import AdapterError, BaseModelError, ConfigError
 from lorahub.hub import fetch
 from lorahub.hub.fetch import Located
 from lorahub.serving.engine import Engine
@@ -88,8 +88,9 @@ def _choose(adapters: Sequence[str] | None, base: str | None) -> tuple[Engine, l
 def load(root: Path, base: str | None = None) -> tuple[Engine, list[str]]:
     """Return an engine with the newest finished runs under `root`, and a sentence for each run that is left out.
 
-    The base is the given one, else that of the newest run. A run is left out where it does not fit this base or is
-    damaged, as the engine says. Raises AdapterError where nothing is left.
+    The base is the given one, else that of the newest run that was trained here and whose base is still to be had,
+    else MiniLM. A run is left out where it does not fit this base or is damaged, as the engine says. Raises
+    AdapterError where nothing is left, BaseModelError where the given base is not to be had.
     """
     found = records.find(root)
     if not found:
@@ -97,7 +98,10 @@ def load(root: Path, base: str | None = None) -> tuple[Engine, list[str]]:
         raise AdapterError(
             f"there is no finished run under {root}/ to show. Train one first: lorahub train --data starter-wording"
         )
-    engine, left_out = Engine(base or found[0][1].asked["base"]["id"]), []
+    # What was pulled names no base.
+    own = [record.environment["base_id"] for folder, record in found if fetch.adapter(folder).repo is None]
+    engine = Engine(base) if base else _first_engine([*own, fetch.MINILM])
+    left_out = []
     for folder, _ in found:
         if len(engine.adapters) == _MOST_ADAPTERS:
             left_out.append(f"{folder.name} is older than the {_MOST_ADAPTERS} runs that are shown; name it to see it.")
@@ -109,6 +113,15 @@ def load(root: Path, base: str | None = None) -> tuple[Engine, list[str]]:
     if not engine.adapters:
         raise AdapterError(f"no run under {root}/ can be shown. {left_out[0]}")
     return engine, left_out
+
+
+def _first_engine(bases: Iterable[str]) -> Engine:
+    for base in dict.fromkeys(bases):
+        try:
+            return Engine(base)
+        except BaseModelError as error:
+            log.warning("%s", error)
+    raise BaseModelError("none of the runs' bases is to be had. Name one with --base.")
 
 
 def build(

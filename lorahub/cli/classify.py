@@ -2,11 +2,15 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lorahub.cli.hub import Token
 from lorahub.errors import ConfigError, need
+
+if TYPE_CHECKING:
+    from lorahub.serving.engine import Engine
 
 
 def register(app: typer.Typer) -> None:
@@ -16,7 +20,9 @@ def register(app: typer.Typer) -> None:
 
 def classify(
     texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT", help="Claims to judge.")] = None,
-    adapter: Annotated[list[str] | None, typer.Option(help="Run folder or name under runs/; repeatable.")] = None,
+    adapter: Annotated[
+        list[str] | None, typer.Option(help="Run folder, name under runs/ or USER/NAME[@REV]; repeatable.")
+    ] = None,
     base: Annotated[str | None, typer.Option(help="Base model; default: the first adapter's own.")] = None,
     file: Annotated[Path | None, typer.Option(help="csv, tsv, jsonl or parquet file to classify.")] = None,
     output: Annotated[Path | None, typer.Option(help="Where the file with verdict columns goes.")] = None,
@@ -25,6 +31,7 @@ def classify(
         str | None, typer.Option(help="Column with a second text (with TEXT: the text itself).")
     ] = None,
     adjust: Annotated[bool, typer.Option(help="Decide with the bias chosen on validation.")] = True,
+    token: Token = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdicts as JSON.")] = False,
 ) -> None:
     """Judge claims with one or more adapters on one base."""
@@ -40,18 +47,23 @@ def classify(
     if blank:
         raise ConfigError(f"TEXT number {blank[0]} is empty. Leave it out.")
     need("torch", extra="train")
+    from lorahub.serving import files
+    from lorahub.serving.engine import Engine
+
     if file is not None and output is not None:
-        _file(file, output, adapter, base=base, claim=claim, evidence=evidence, adjust=adjust, as_json=as_json)
+        # Before the engine, which takes longer.
+        files.check(file, output, claim=claim, evidence=evidence)
+        engine = Engine(base, adapter, token=token)
+        _file(engine, file, output, claim=claim, evidence=evidence, adjust=adjust, as_json=as_json)
     elif texts:
-        _texts(texts, adapter, base=base, evidence=evidence, adjust=adjust, as_json=as_json)
+        _texts(Engine(base, adapter, token=token), texts, evidence=evidence, adjust=adjust, as_json=as_json)
 
 
 def _file(
+    engine: "Engine",
     file: Path,
     output: Path,
-    adapters: list[str],
     *,
-    base: str | None,
     claim: str | None,
     evidence: str | None,
     adjust: bool,
@@ -59,10 +71,7 @@ def _file(
 ) -> None:
     from lorahub.cli import show
     from lorahub.serving import files
-    from lorahub.serving.engine import Engine
 
-    files.check(file, output, claim=claim, evidence=evidence)
-    engine = Engine(base, adapters)
     with show.counting("classifying", quiet=as_json) as bar:
         task = bar.add_task("rows", total=None)
         rows = files.classify_file(
@@ -80,13 +89,9 @@ def _file(
         typer.echo(f"{rows:,} rows written to {output}")
 
 
-def _texts(
-    texts: list[str], adapters: list[str], *, base: str | None, evidence: str | None, adjust: bool, as_json: bool
-) -> None:
+def _texts(engine: "Engine", texts: list[str], *, evidence: str | None, adjust: bool, as_json: bool) -> None:
     from lorahub.cli import show
-    from lorahub.serving.engine import Engine
 
-    engine = Engine(base, adapters)
     answers = engine.classify(texts, evidence=[evidence] * len(texts) if evidence else None, adjust=adjust)
     found = [(text, name, answers[name][place]) for place, text in enumerate(texts) for name in answers]
     if as_json:

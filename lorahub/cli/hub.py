@@ -30,11 +30,13 @@ def pull(
     from lorahub.cli import show
     from lorahub.hub import fetch
 
-    if fetch.hub_id(repo) is None:
+    wanted = fetch.hub_id(repo)
+    if wanted is None:
         raise ConfigError(f"{repo!r} is no Hub id. Give USER/NAME or USER/NAME@REVISION.")
     if out is not None and out.exists():
         raise ConfigError(f"--out {out} exists. Choose a new folder.")
-    found = fetch.adapter(repo, token=token)
+    # A folder of that name on this machine is not what was asked for.
+    found = fetch.download(*wanted, token=token)
     if out is not None:
         with atomic.replacing_folder(out) as part:
             fetch.copy(found, part)
@@ -66,7 +68,7 @@ def list_adapters(
         try:
             found += search.hub(base, limit=limit, token=token)
         except HubError as error:
-            if error.status is not None:
+            if error.reached:
                 raise
             typer.echo(f"note: only the runs here: {error}", err=True)
     found = search.sort(found, sort)

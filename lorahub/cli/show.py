@@ -35,8 +35,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | 
 
 
 def _console() -> Console:
-    console = Console(highlight=False, markup=False)
-    return console if console.is_terminal else Console(highlight=False, markup=False, width=160)
+    console = Console(highlight=False, markup=False, emoji=False)
+    return console if console.is_terminal else Console(highlight=False, markup=False, emoji=False, width=160)
 
 
 def before_and_after(record: RunRecord) -> None:

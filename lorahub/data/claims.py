@@ -73,9 +73,12 @@ class ClaimData:
     warnings: list[str] = field(default_factory=list)
 
 
-def load(config: DataConfig) -> ClaimData:
-    """Find, read, check and (where needed) split the data; raises DataError."""
-    source = find(config.id, revision=config.revision)
+def load(config: DataConfig, *, token: str | None = None) -> ClaimData:
+    """Find, read, check and (where needed) split the data; raises DataError.
+
+    A private data set on the Hub is read with `token`, else with the login.
+    """
+    source = find(config.id, revision=config.revision, token=token)
     warnings = [source.note] if source.note else []
     raw = {name: _read(source, source.splits[name], config) for name in (*SPLITS, "all") if name in source.splits}
     whole = raw.pop("all", None)

@@ -37,15 +37,15 @@ def reachable(hub_id: str) -> bool:
     return True
 
 
-def load(hub_id: str, *, revision: str | None) -> HubRows:
+def load(hub_id: str, *, revision: str | None, token: str | None = None) -> HubRows:
     """Load every split of a Hub data set; raises DataError where it cannot be had."""
     datasets = need("datasets", extra="train")
     from huggingface_hub import HfApi
 
     try:
         # A branch may move while it is read: what is recorded is what was read.
-        commit = str(HfApi().dataset_info(hub_id, revision=revision).sha)
-        builder = datasets.load_dataset_builder(hub_id, revision=commit)
+        commit = str(HfApi(token=token).dataset_info(hub_id, revision=revision).sha)
+        builder = datasets.load_dataset_builder(hub_id, revision=commit, token=token)
         if builder.hash != commit:
             # Where it can read nothing there, the library serves any other revision that is in its cache.
             raise DataError(f"the datasets library can read nothing at {commit}")

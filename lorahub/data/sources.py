@@ -42,10 +42,10 @@ class Source:
     note: str | None = None
 
 
-def find(identifier: str, *, revision: str | None = None) -> Source:
+def find(identifier: str, *, revision: str | None = None, token: str | None = None) -> Source:
     """Locate a data set; one on the Hub may be `user/name@revision`. Raises DataError naming the places tried."""
     if identifier == "auto":
-        return _find_auto(revision)
+        return _find_auto(revision, token)
     path = Path(identifier)
     hub_id, _, at = identifier.partition("@")
     named = named_set(hub_id)
@@ -69,21 +69,21 @@ def find(identifier: str, *, revision: str | None = None) -> Source:
             f"there is no data set {identifier!r}: it is no file, no folder, no Hub id (user/name) and none of "
             f"{', '.join(NAMED)}."
         )
-    return _find_on_hub(hub_id, named, revision or at or None)
+    return _find_on_hub(hub_id, named, revision or at or None, token)
 
 
-def _find_auto(revision: str | None) -> Source:
+def _find_auto(revision: str | None, token: str | None) -> Source:
     wanted = NAMED[DEFAULT]
     if _local_copy(DEFAULT) or (wanted.hub_id and hub_rows.reachable(wanted.hub_id)):
-        return find(DEFAULT, revision=revision)
+        return find(DEFAULT, revision=revision, token=token)
     found = find(FALLBACK)
     note = f"{DEFAULT} cannot be reached, so the shipped {FALLBACK} is used; choose data with --data."
     return Source(id=found.id, kind=found.kind, splits=found.splits, named=found.named, note=note)
 
 
-def _find_on_hub(hub_id: str, named: NamedSet | None, revision: str | None) -> Source:
+def _find_on_hub(hub_id: str, named: NamedSet | None, revision: str | None, token: str | None) -> Source:
     hub_id = named.hub_id if named and named.hub_id else hub_id
-    found = hub_rows.load(hub_id, revision=revision or (named.revision if named else None))
+    found = hub_rows.load(hub_id, revision=revision or (named.revision if named else None), token=token)
     splits = {
         _ALIASES.get(name, name): Split(title=f"{hub_id} ({name})", columns=columns, rows=rows)
         for name, (columns, rows) in found.splits.items()

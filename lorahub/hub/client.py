@@ -28,6 +28,8 @@ _HEALING = frozenset({408, 429, 500, 502, 503, 504})
 _HEALING_ERRORS = frozenset(
     {"ReadError", "WriteError", "RemoteProtocolError", "ReadTimeout", "WriteTimeout", "PoolTimeout"}
 )
+# huggingface_hub's own words for a Hub that was not asked, or did not answer.
+_UNREACHED = frozenset({"OfflineModeIsEnabled", "LocalEntryNotFoundError", "IncompleteSnapshotError"})
 # What each failure means and what to do: by huggingface_hub's class first, then by status.
 _BY_CLASS = {
     "OfflineModeIsEnabled": "cannot {doing}: HF_HUB_OFFLINE is set. Unset it to reach the Hub.",
@@ -60,7 +62,8 @@ def api(token: str | None = None) -> "HfApi":
 def call(request: Callable[[], Answer], *, doing: str, tries: int = TRIES) -> Answer:
     """Return what `request` returns; it must be safe to repeat, or `tries` 1.
 
-    `doing` completes the sentence "the Hub refused to …". Raises HubError, whose `status` is the HTTP status if any.
+    `doing` completes the sentence "the Hub refused to …". Raises HubError, whose `status` is the HTTP status, if any;
+    where the connection failed or is forbidden, its `reached` is False.
     """
     for attempt in range(1, tries + 1):
         try:
@@ -72,7 +75,8 @@ def call(request: Callable[[], Answer], *, doing: str, tries: int = TRIES) -> An
             if status is None and not _is_http(error) and not _is_hub(error):
                 raise raised
             if not heals or attempt == tries:
-                raise HubError(_explain(error, status, doing, attempt), status=status) from error
+                reached = status is not None or not (_is_http(error) or type(error).__name__ in _UNREACHED)
+                raise HubError(_explain(error, status, doing, attempt), status=status, reached=reached) from error
             wait = _wait(error, attempt)
             log.warning("%s: %s; trying again in %.0f s (%d of %d)", doing, _brief(error), wait, attempt, tries)
             time.sleep(wait)

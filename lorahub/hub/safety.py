@@ -5,6 +5,7 @@ request) of a Hub repository. Out: findings, each one sentence. What a config ma
 stands in hub/rules.py. A run on this machine may also be a whole model or a head alone; on the Hub it may not.
 """
 
+import fnmatch
 import json
 import math
 import re
@@ -21,8 +22,17 @@ from lorahub.hub.rules import CONFIG_FILE, WEIGHTS_FILE
 
 LABELS_FILE = "labels.json"
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
-_LARGEST_WEIGHTS = 2 * 1024**3
-_LARGEST_CONFIG = 64 * 1024
+_KIB, _MIB = 1024, 1024**2
+# What is ever downloaded of an adapter, as patterns, and the most bytes that all files of a pattern may have together:
+# several times what the largest real ones have, and nothing that fills a disk.
+LIMITS = {
+    CONFIG_FILE: 64 * _KIB, WEIGHTS_FILE: 2048 * _MIB, LABELS_FILE: 64 * _KIB,
+    "record.json": 16 * _MIB, "probe.json": 4 * _MIB, "calibration.json": 1 * _MIB,
+    "linear_probe.safetensors": 64 * _MIB, "README.md": 1 * _MIB, "plots/*.png": 16 * _MIB,
+    "tokenizer_config.json": 4 * _MIB, "tokenizer.json": 64 * _MIB, "special_tokens_map.json": 1 * _MIB,
+    "added_tokens.json": 1 * _MIB, "vocab.txt": 16 * _MIB, "vocab.json": 16 * _MIB, "merges.txt": 16 * _MIB,
+    "tokenizer.model": 16 * _MIB, "spiece.model": 16 * _MIB, "sentencepiece.bpe.model": 16 * _MIB,
+}  # fmt: skip
 # Bits of the exponent: all ones means infinity or not a number.
 _EXPONENT = {"F32": (np.uint32, 0x7F800000), "F16": (np.uint16, 0x7C00), "BF16": (np.uint16, 0x7F80)}
 
@@ -127,12 +137,12 @@ def _report(files: Mapping[str, int], kind: Layout, fetch: Any, header: Any) -> 
 
     of_config: list[Finding] = []
     config, labels, tensors = {}, [], {}
-    if kind.config in files and files[kind.config] <= _LARGEST_CONFIG:
+    if kind.config in files and files[kind.config] <= LIMITS[CONFIG_FILE]:
         config = _object(fetch(kind.config), dict, kind.config, of_config)
         of_config += [Finding(text=text) for text in kind.check(config)]
         of_config += _base(config) if kind.names_base else []
     findings = [*_files(files, kind), *of_config]
-    if LABELS_FILE in files and files[LABELS_FILE] <= _LARGEST_CONFIG:
+    if LABELS_FILE in files and files[LABELS_FILE] <= LIMITS[LABELS_FILE]:
         labels = _object(fetch(LABELS_FILE), list, LABELS_FILE, findings)
         findings += list(_labels(labels))
     if kind.weights in files:
@@ -169,16 +179,18 @@ def _files(files: Mapping[str, int], kind: Layout) -> Iterator[Finding]:
         yield Finding(text=f"it has no {kind.weights}{pickled}")
     if LABELS_FILE not in files:
         yield Finding(text=f"it has no {LABELS_FILE}, the names of its labels")
-    for name, size in files.items():
+    for name in files:
         if name.startswith(("/", "\\")) or ".." in Path(name).parts or "\\" in name:
             yield Finding(text=f"a file is named {name!r}, which leads out of its folder")
         if name.endswith(_PICKLES):
             yield Finding(text=f"{name} is pickled and can run code: never downloaded and not loaded", refused=False)
         if name.endswith((".py", ".sh", ".so", ".dll", ".exe")):
             yield Finding(text=f"{name} is a program: never downloaded", refused=False)
-        limit = {WEIGHTS_FILE: _LARGEST_WEIGHTS, CONFIG_FILE: _LARGEST_CONFIG, LABELS_FILE: _LARGEST_CONFIG}.get(name)
-        if limit and size > limit:
-            yield Finding(text=f"{name} has {size:,} bytes, more than the {limit:,} of any real one")
+    # The config of another layout is as small as PEFT's.
+    for pattern, limit in {kind.config: LIMITS[CONFIG_FILE], **LIMITS}.items():
+        size = sum(bytes_ for name, bytes_ in files.items() if fnmatch.fnmatchcase(name, pattern))
+        if size > limit:
+            yield Finding(text=f"{pattern} has {size:,} bytes, more than the {limit:,} of any real one")
     if rules.MODEL_CONFIG in files and kind is not WHOLE:
         yield Finding(text="config.json makes transformers take it for a whole model", refused=False)
 

@@ -14,6 +14,7 @@ from lorahub import records
 from lorahub.errors import ConfigError
 from lorahub.hub import client, rules
 from lorahub.hub.fetch import MINILM
+from lorahub.records import RunRecord
 from lorahub.reports import metadata
 
 if TYPE_CHECKING:
@@ -60,26 +61,25 @@ def hub(base: str | None = None, *, limit: int = 100, token: str | None = None) 
 
 
 def here(root: Path, base: str | None = None) -> list[Found]:
-    """Finished runs under `root`."""
-    found = []
-    for folder, record in records.find(root):
-        environment, weights = record.environment, folder / rules.WEIGHTS_FILE
-        if base and str(environment["base_id"]).lower() != base_id(base).lower():
-            continue
-        adapter = record.results.get("test", {}).get("adapter", {})
-        found.append(
-            Found(
-                id=str(folder),
-                where="here",
-                base=str(environment["base_id"]),
-                data=str(environment["data"]["id"]),
-                labels=record.labels,
-                date=record.created,
-                size_bytes=weights.stat().st_size if weights.is_file() else None,
-                metrics={key: adapter[key] for key in metadata.METRICS if key in adapter},
-            )
-        )
-    return found
+    """Finished runs under `root`; those with a damaged record are left out."""
+    found = [describe_run(folder, record) for folder, record in records.find(root)]
+    return [item for item in found if not base or item.base.lower() == base_id(base).lower()]
+
+
+def describe_run(folder: Path, record: RunRecord) -> Found:
+    """What a run's record says."""
+    environment, weights = record.environment, folder / rules.WEIGHTS_FILE
+    adapter = record.results.get("test", {}).get("adapter", {})
+    return Found(
+        id=str(folder),
+        where="here",
+        base=environment["base_id"],
+        data=environment["data"]["id"],
+        labels=record.labels,
+        date=record.created,
+        size_bytes=weights.stat().st_size if weights.is_file() else None,
+        metrics={key: adapter[key] for key in metadata.METRICS if key in adapter},
+    )
 
 
 def describe(info: "ModelInfo") -> Found:

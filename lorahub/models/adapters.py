@@ -138,7 +138,7 @@ def load(folder: Path, *, name: str | None = None) -> Adapter:
         magnitudes={key.removesuffix(_MAGNITUDE): value for key, value in tensors.items() if key.endswith(_MAGNITUDE)},
         heads=_head_states(report.config["modules_to_save"], tensors),
         calibration=Calibration.load(folder, len(labels)),
-        probe=LinearProbe.load(folder),
+        probe=LinearProbe.load(folder, len(labels)),
         **{key: notes[key] for key in ("max_length", "reads_evidence", "quantize")},
     )
 
@@ -162,15 +162,25 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 def load_with_peft(folder: Path, base: Base) -> nn.Module:
     """Load the folder onto a fresh base the way any user of peft and transformers would.
 
-    `base` must have the adapter's label count, and is cut where the adapter's tokenizer cuts.
+    `base` must have the adapter's label count, and is cut where the adapter's tokenizer cuts. Raises AdapterError where
+    the weights do not fit the base.
     """
+    try:
+        return _onto(folder, base).eval()
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:  # sizes, layers and settings that peft refuses
+        raise AdapterError(
+            f"peft cannot load {folder} onto {base.resolved.id} ({one_line(error)}). Was it made for another base?"
+        ) from error
+
+
+def _onto(folder: Path, base: Base) -> nn.Module:
     base.shorten(trained_on(folder)["max_length"] or base.max_length, "as in training")
     kind = safety.layout(folder)
     if kind is safety.WHOLE:
         model: nn.Module = AutoModelForSequenceClassification.from_pretrained(
             folder, use_safetensors=True, local_files_only=True, dtype=base.dtype
         )
-        return model.to(base.device).eval()
+        return model.to(base.device)
     if kind is safety.HEAD:
         found = base.model.load_state_dict(read_tensors(folder / kind.weights), strict=False)
         if found.unexpected_keys:
@@ -179,7 +189,7 @@ def load_with_peft(folder: Path, base: Base) -> nn.Module:
         model = base.model
     else:
         model = PeftModel.from_pretrained(base.model, folder)
-    return model.eval()
+    return model
 
 
 def trained_on(folder: Path) -> dict[str, Any]:
@@ -200,7 +210,7 @@ def _max_length(folder: Path) -> int | None:
         return None
     try:
         found = json.loads(path.read_text(encoding="utf-8")).get("model_max_length")
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
+    except (ValueError, RecursionError, AttributeError) as error:
         raise AdapterError(f"{path} is damaged ({one_line(error)}). Restore it or train again.") from None
     # transformers writes 1e30 for "no limit".
     return int(found) if isinstance(found, int | float) and found >= 1 else None

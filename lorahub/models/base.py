@@ -5,11 +5,11 @@ length. Weights come from safetensors only, and code in a repository is never ru
 """
 
 import logging
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -81,9 +81,9 @@ def choose_dtype(wanted: str, device: torch.device, parameters: int) -> tuple[to
     return torch.float32, "float32 is exact, and small or CPU-bound bases gain little from less"
 
 
-def load(config: BaseConfig, labels: LabelSet | None = None) -> Base:
+def load(config: BaseConfig, labels: LabelSet | None = None, *, token: str | None = None) -> Base:
     """Load base and tokenizer; the head is fresh, from torch's global generator. Raises BaseModelError."""
-    resolved = fetch.base(config.id, revision=config.revision)
+    resolved = fetch.base(config.id, revision=config.revision, token=token)
     names = labels or _ANY_LABELS
     settings: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     try:
@@ -117,8 +117,7 @@ def load(config: BaseConfig, labels: LabelSet | None = None) -> Base:
     model, missing = _load_model(resolved, model_config, dtype, settings)
     quantisation.steady(model)
     heads = architectures.head_names(model, missing)
-    if dtype != torch.float32:
-        _keep_in_float32(model, heads)
+    _keep_in_float32(model, heads)
     limit = _limit(model_config, tokenizer)
     max_length = min(config.max_length, limit)
     why = "base.max_length" if max_length == config.max_length else "the base takes no more"
@@ -139,6 +138,17 @@ def load(config: BaseConfig, labels: LabelSet | None = None) -> Base:
         quantize=config.quantize,
         reasons=reasons,
     )
+
+
+def _keep_in_float32(model: PreTrainedModel, heads: list[str]) -> None:
+    """Trained modules stay exact whatever the frozen weights are kept in; peft's copies of them keep both changes."""
+    for _, module in architectures.head_modules(model, heads):
+        module.float()
+        module.register_forward_pre_hook(_to_float32)
+
+
+def _to_float32(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    return tuple(item.float() if item.is_floating_point() else item for item in inputs)
 
 
 def _load_model(
@@ -210,13 +220,3 @@ def _skeleton(model_config: Any) -> PreTrainedModel:
     """The model that the config describes, without its weights."""
     with torch.device("meta"):
         return AutoModelForSequenceClassification.from_config(model_config)
-
-
-def _keep_in_float32(model: PreTrainedModel, heads: Iterable[str]) -> None:
-    """Give the heads float32 weights and inputs in a base of less; copies that peft or the engine makes do the same."""
-    for _, module in architectures.head_modules(model, heads):
-        module.float().register_forward_pre_hook(_in_float32)
-
-
-def _in_float32(_: torch.nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(item.float() if torch.is_tensor(item) and item.is_floating_point() else item for item in given)

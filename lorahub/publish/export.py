@@ -18,21 +18,17 @@ from typing import Any
 
 from lorahub import records
 from lorahub.errors import AdapterError, PublishError
-from lorahub.hub import client
+from lorahub.hub import client, rules, safety
 from lorahub.records import RunRecord
 from lorahub.reports import plots
 
-CONFIG_FILE = "adapter_config.json"
 CARD_FILE = "README.md"
 # The files of a run that are published, and thereby all that a push may delete again: when a newer run has one no more.
-PUBLISHED = frozenset({
-    CONFIG_FILE, "adapter_model.safetensors", "labels.json", "probe.json", "calibration.json",
-    "linear_probe.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-    "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model", "spiece.model",
-    "sentencepiece.bpe.model", records.FILE_NAME,
-    *(f"plots/{name}" for name in (plots.CONFUSION, plots.RELIABILITY, plots.CURVE)),
-})  # fmt: skip
-_REQUIRED = (CONFIG_FILE, "adapter_model.safetensors", "labels.json", "probe.json", "tokenizer_config.json")
+# The card is not among them: it may hold a person's own words.
+PUBLISHED = frozenset(name for name in safety.LIMITS if "*" not in name and name != CARD_FILE) | {
+    f"plots/{name}" for name in (plots.CONFUSION, plots.RELIABILITY, plots.CURVE)
+}
+_REQUIRED = (rules.CONFIG_FILE, rules.WEIGHTS_FILE, safety.LABELS_FILE, "probe.json", "tokenizer_config.json")
 _NOT_PUBLISHED = {"full": "a whole model", "linear-probe": "a head alone"}
 _TEXT = (".json", ".md", ".txt", ".yaml")
 # What transformers notes about how it was called; on another machine `local_files_only` would be wrong.
@@ -98,8 +94,8 @@ def collect(folder: Path, *, base_id: str | None = None, token: str | None = Non
     export = Export(record=named, base=base)
     export.files.update({path: folder / path for path in sorted(PUBLISHED) if (folder / path).is_file()})
     export.files[records.FILE_NAME] = _json(named.to_dict(), sort=False)
-    config = _read_json(folder / CONFIG_FILE)
-    export.files[CONFIG_FILE] = _json({**config, "base_model_name_or_path": base.id, "revision": base.revision})
+    config = _read_json(folder / rules.CONFIG_FILE)
+    export.files[rules.CONFIG_FILE] = _json({**config, "base_model_name_or_path": base.id, "revision": base.revision})
     if "tokenizer_config.json" in export.files:
         notes = _read_json(folder / "tokenizer_config.json")
         kept = {key: value for key, value in notes.items() if key not in _TOKENIZER_NOTES}

@@ -53,16 +53,22 @@ def adapters(identifiers: Sequence[str], *, token: str | None) -> list[Pinned]:
 def base(identifier: str | None, shown: Sequence[Pinned], *, owner: str, token: str | None) -> Pinned:
     """Pin the base of the adapters; without `identifier` it is the first one's, where that is ours or `owner`'s.
 
-    Raises PublishError where an adapter was made for another base, or nobody who is trusted names one.
+    Ours is MiniLM, at the commit that this package knows. A stranger's file chooses no commit either: the Hub serves
+    the commits of anybody's pull request under the name of the repository. Raises PublishError where an adapter was
+    made for another base, or nobody who is trusted names one.
     """
     first = shown[0]
-    if identifier is None and first.base_id != fetch.MINILM and first.id.split("/")[0] != owner:
+    if identifier is None and first.base_id.lower() == fetch.MINILM.lower():
+        identifier = fetch.MINILM
+    if identifier is None and first.id.split("/")[0] != owner:
         raise PublishError(
             f"{first.id} says that its base is {first.base_id}; no base is taken on the word of somebody else's file. "
             f"If you trust it, give --base {first.base_id}."
         )
     own = f"{first.base_id}@{first.base_revision or ''}".rstrip("@")
-    info = _show(fetch.MINILM if identifier == "minilm" else identifier or own, "base", token)
+    if identifier in ("minilm", fetch.MINILM):
+        identifier = f"{fetch.MINILM}@{fetch.MINILM_REVISION}"
+    info = _show(identifier or own, "base", token)
     for one in shown:
         if one.base_id.lower() != info.id.lower():
             raise PublishError(

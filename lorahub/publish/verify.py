@@ -1,7 +1,9 @@
 """`lorahub verify`: an adapter loaded as a stranger would, and its claims measured again.
 
 In: an adapter, here or on the Hub. Out: checks, each with what was claimed and what was found: the files' safety, the
-probe's logits in plain peft and in the engine, the data's fingerprints, and the card's metrics on that data.
+base's commit, the probe's logits in plain peft and in the engine, the card's tables against the record, the data's
+fingerprints, and the metrics of card and record on that data. What the record says of other systems, and what people
+wrote into the card, is not measured.
 """
 
 import dataclasses
@@ -14,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from lorahub import config as configs
 from lorahub import records
 from lorahub.config import BaseConfig, Config
-from lorahub.errors import AdapterError, DataError, UnsafeAdapterError, need
+from lorahub.data import named
+from lorahub.errors import AdapterError, DataError, UnsafeAdapterError, need, one_line
 from lorahub.hub import fetch, safety
 from lorahub.hub.fetch import Located
 from lorahub.records import RunRecord
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from lorahub.data.claims import ClaimData, ClaimSet
+    from lorahub.serving.alone import Answers
+    from lorahub.serving.alone import answering
 
 PROBE_FILE = "probe.json"
 # Other processors round differently: about 1e-5 on float32 logits, and now and then a claim on the border falls over.
@@ -54,6 +59,7 @@ class Options:
 def verify(identifier: str, options: Options) -> Iterator[Check]:
     """Yield one check after the other; raises AdapterError where there is no adapter or no record of one."""
     need("torch", extra="train")
+
     safe = Check(name="file safety", claimed="loads without risk", found="no finding", ok=True)
     try:
         located = fetch.adapter(identifier, token=options.token)
@@ -66,33 +72,55 @@ def verify(identifier: str, options: Options) -> Iterator[Check]:
     yield dataclasses.replace(safe, found=notes or safe.found)
     record = records.load(located.folder)
     base = _base(located, record, options)
-    yield from _probe(located.folder, base)
-    yield from _figures(located, record, base, options)
+    # First, because it looks whether the adapter fits its base.
+    (engine,) = answering([located], base.id, settings=base, token=options.token)
+    yield from _revision(record, engine)
+    yield from _probe(located.folder, base, engine, options)
+    yield from _card(located.folder, record)
+    yield from _figures(located, record, engine, options)
 
 
 def _base(located: Located, record: RunRecord, options: Options) -> BaseConfig:
-    """The base as it was asked for in the run; one that a downloaded file names must be ours, or be given."""
-    named = str(record.environment["base_id"])
-    if options.base is None and located.repo is not None and named.lower() != fetch.MINILM.lower():
-        raise AdapterError(f"{located.repo} says that its base is {named}. If you trust it, give --base {named}.")
+    """The base to measure on: the given one, ours, or for a run that is here the recorded one.
+
+    A downloaded file names neither base nor commit: the Hub serves the commits of anybody's pull request under the name
+    of the repository.
+    """
+    own = record.environment["base_id"]
+    base, revision = options.base, None
+    if base is None and located.repo is None:
+        base, revision = own, record.environment.get("base_revision")
+    elif base is None and own.lower() == fetch.MINILM.lower():
+        base = fetch.MINILM
+    elif base is None:
+        raise AdapterError(f"{located.repo} says that its base is {own}. If you trust it, give --base {own}.")
     asked = configs.from_dict(record.asked).base
-    revision = None if options.base else asked.revision
-    return BaseConfig(**{**vars(asked), "id": options.base or named, "revision": revision, "device": "auto"})
+    return dataclasses.replace(asked, id=base, revision=revision, device="auto")
 
 
-def _probe(folder: Path, base: BaseConfig) -> Iterator[Check]:
+def _revision(record: RunRecord, engine: "Answers") -> Iterator[Check]:
+    claimed, found = record.environment.get("base_revision"), engine.base_revision
+    if claimed or found:
+        # Another commit of the base makes no claim false, but figures may differ for it.
+        yield Check(
+            name="base revision",
+            claimed=claimed or "a folder without one",
+            found=(found or "a folder without one") + ("" if claimed == found else ": figures may differ for it"),
+            ok=True if claimed == found else None,
+        )
+
+
+def _probe(folder: Path, base: BaseConfig, engine: "Answers", options: Options) -> Iterator[Check]:
     from lorahub.labels import LabelSet
     from lorahub.models import adapters
     from lorahub.models import base as bases
-    from lorahub.serving.alone import answering
     from lorahub.training.folder import probe_logits
 
     some, claimed = _read_probe(folder)
-    fresh = bases.load(base, LabelSet.load(folder))
+    fresh = bases.load(base, LabelSet.load(folder), token=options.token)
     plain = probe_logits(adapters.load_with_peft(folder, fresh), fresh, some)
     yield _logits("probe logits in plain peft", claimed, plain)
-    (answers,) = answering([folder], base.id, settings=base)
-    served = answers.logits(some.texts, evidence=some.evidence)
+    served = engine.logits(some.texts, evidence=some.evidence)
     yield _logits("probe logits in lorahub's engine", claimed, next(iter(served.values())))
 
 
@@ -104,9 +132,9 @@ def _read_probe(folder: Path) -> tuple["ClaimSet", "np.ndarray"]:
     try:
         rows = json.loads((folder / PROBE_FILE).read_text(encoding="utf-8"))
         logits = np.array([row["logits"] for row in rows], dtype=np.float32)
-        evidence = [row["evidence"] for row in rows] if rows and "evidence" in rows[0] else None
         texts = [str(row["claim"]) for row in rows]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        evidence = [str(row["evidence"]) for row in rows] if "evidence" in rows[0] else None
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
         raise AdapterError(f"{folder / PROBE_FILE} cannot be read ({error}). Restore it or train again.") from None
     return ClaimSet(texts=texts, gold=np.zeros(len(rows), np.int64), evidence=evidence), logits
 
@@ -122,63 +150,105 @@ def _logits(name: str, claimed: "np.ndarray", found: "np.ndarray") -> Check:
     )
 
 
-def _figures(located: Located, record: RunRecord, base: BaseConfig, options: Options) -> Iterator[Check]:
+def _card(folder: Path, record: RunRecord) -> Iterator[Check]:
+    """The lines of the card that follow from the record: the verdict, the tables and the comparisons."""
+    text = _card_text(folder)
+    if text is None:
+        return
+    told = _generated(text)
+    try:
+        fresh = _generated(cards.render(record))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise AdapterError(
+            f"{folder / records.FILE_NAME} is not what a card is written from ({type(error).__name__}: "
+            f"{one_line(error)}). Restore it or train again."
+        ) from None
+    check = Check(name="card's results", claimed=f"{len(told)} lines", found="as in the record", ok=True)
+    if not told:
+        check = dataclasses.replace(check, found="not compared: no section of lorahub's is left in the card", ok=None)
+    elif told != fresh:
+        changed = next((line for line in told if line not in fresh), "a line is missing")
+        check = dataclasses.replace(check, found=f"not in the record: {changed}", ok=False)
+    yield check
+
+
+def _card_text(folder: Path) -> str | None:
+    path = folder / cards.FILE_NAME
+    try:
+        return path.read_text(encoding="utf-8") if path.is_file() else None
+    except UnicodeDecodeError as error:
+        raise AdapterError(f"{path} is not UTF-8 text ({error}). Restore it or train again.") from None
+
+
+def _generated(card: str) -> list[str]:
+    lines = [line.rstrip() for name in ("summary", "results") for line in sections.lines(card, name)]
+    return [line for line in lines if line.startswith(("**", "| ", "- "))]
+
+
+def _figures(located: Located, record: RunRecord, engine: "Answers", options: Options) -> Iterator[Check]:
     from lorahub.serving import judge
-    from lorahub.serving.alone import answering
 
     config = configs.from_dict(record.asked)
-    claimed = _claimed(located.folder, record)
+    card, recorded = _claimed(located.folder), record.results.get("test", {}).get("adapter", {})
+    own = {key: recorded[key] for key in metadata.METRICS if key in recorded}
+    shown = [("", key, value) for key, value in card.items()]
+    # A card rounds; one that says something else than its record leaves two claims to measure.
+    shown += [(" in the record", key, value) for key, value in own.items() if card.get(key) != round(value, 6)]
     try:
-        data = _data(config, record, options.data)
+        data = _data(config, located, record, options)
     except DataError as error:
         # Nothing to measure on is no difference: said, and left to the person.
-        yield Check(name="card's metrics", claimed=f"{len(claimed)} figures", found=f"not measured: {error}", ok=None)
+        yield Check(name="card's metrics", claimed=f"{len(shown)} figures", found=f"not measured: {error}", ok=None)
         return
     yield from _fingerprints(record, data)
-    (answers,) = answering([located.folder], base.id, settings=base)
-    found = judge.score(answers, next(iter(answers.adapters)), data, "test", config.eval)
-    for key, value in claimed.items():
+    found = judge.score(engine, next(iter(engine.adapters)), data, "test", config.eval)
+    for where, key, value in shown:
         change = abs(found[key] - value)
-        name = metadata.METRICS[key][1]
+        name = f"{metadata.METRICS[key][1]}{where}"
         yield Check(name=name, claimed=f"{value:.4f}", found=f"{found[key]:.4f}", ok=change <= options.tolerance)
 
 
-def _data(config: Config, record: RunRecord, wanted: str | None) -> "ClaimData":
+def _data(config: Config, located: Located, record: RunRecord, options: Options) -> "ClaimData":
     """The recorded data at its recorded revision, or what stands in for it, read as the run read it."""
     from lorahub.data import claims
 
-    recorded = record.environment["data"]
+    recorded, wanted = record.environment["data"], options.data
     if wanted is None and recorded["kind"] in ("file", "folder"):
         raise DataError(f"{recorded['id']} was a {recorded['kind']} on the machine that trained. Give it with --data.")
-    revision = recorded["revision"] if wanted is None else None
+    if wanted is None and located.repo and not (named.named_set(recorded["id"]) or fetch.remote_id(recorded["id"])):
+        # A downloaded file opens none of this machine.
+        raise DataError(f"{recorded['id']!r} is neither a named data set nor a Hub id. Give the data with --data.")
+    revision = recorded.get("revision") if wanted is None else None
     asked = dataclasses.replace(config.data, id=wanted or recorded["id"], revision=revision or config.data.revision)
-    return claims.load(asked)
+    return claims.load(asked, token=options.token)
 
 
-def _claimed(folder: Path, record: RunRecord) -> dict[str, float]:
-    """The card's figures on test, by the record's keys; the record's own where there is no card."""
-    card = folder / cards.FILE_NAME
-    index = sections.front_matter(card.read_text(encoding="utf-8")).get("model-index") if card.is_file() else None
+def _claimed(folder: Path) -> dict[str, float]:
+    """The figures on test in the card's metadata, by the record's keys; none where there is no card."""
     names = {name: key for key, (_, name, _) in metadata.METRICS.items()}
-    results: list[dict[str, Any]] = index[0]["results"] if index else []
-    test = [row for row in results if row["dataset"].get("split") == "test"]
-    found = {
-        names[row["name"]]: float(row["value"]) for row in (test[0]["metrics"] if test else []) if row["name"] in names
-    }
-    own = record.results["test"]["adapter"]
-    return found or {key: own[key] for key in metadata.METRICS if key in own}
+    try:
+        index = sections.front_matter(_card_text(folder) or "").get("model-index")
+        results: list[dict[str, Any]] = index[0]["results"] if index else []
+        test = [row for row in results if row["dataset"].get("split") == "test"]
+        rows = test[0]["metrics"] if test else []
+        return {names[row["name"]]: float(row["value"]) for row in rows if row.get("name") in names}
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise AdapterError(
+            f"{folder / cards.FILE_NAME}: the figures in its model-index cannot be read ({one_line(error)}). "
+            "Restore it or train again."
+        ) from None
 
 
 def _fingerprints(record: RunRecord, data: "ClaimData") -> Iterator[Check]:
     recorded, split = record.environment["data"], "test"
-    claimed, found = recorded["sha256"][split], data.source["sha256"][split]
+    claimed, found = str(recorded["sha256"].get(split)), data.source["sha256"][split]
     yield Check(
         name=f"{data.source['id']}, {split}",
         claimed=f"sha256 {claimed[:16]}",
         found=f"sha256 {found[:16]}",
         ok=claimed == found,
     )
-    if recorded["revision"]:
+    if recorded.get("revision"):
         revision = data.source["revision"]
         yield Check(
             name="data revision", claimed=recorded["revision"], found=str(revision), ok=revision == recorded["revision"]

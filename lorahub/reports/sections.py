@@ -41,12 +41,17 @@ def own(card: str) -> str:
     return re.sub(r"\n{2,}", "\n\n", _SECTION.sub("", body(card))).strip()
 
 
+def lines(card: str, name: str) -> list[str]:
+    """The lines of a marked section; none where the card has no such section."""
+    return [line for match in _SECTION.finditer(card) if match[1] == name for line in match[0].splitlines()]
+
+
 def front_matter(card: str) -> dict[str, Any]:
     """The metadata at the top of a card; empty where there is none or it is no valid YAML mapping."""
     found = _MATTER.match(card)
     try:
         values = yaml.safe_load(found[1]) if found else None
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # a day that is none, lists that nest too deep
         return {}
     return values if isinstance(values, dict) else {}
 

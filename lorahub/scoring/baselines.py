@@ -57,7 +57,7 @@ def tfidf(texts: Mapping[str, Sequence[str]], gold: dict[str, Ids], labels: int,
         vectorizer = TfidfVectorizer(**{**options, "min_df": 1}, token_pattern=r"\S+")
         train = vectorizer.fit_transform(texts["train"])
     features = {name: train if name == "train" else vectorizer.transform(part) for name, part in texts.items()}
-    model, chosen = _best_regression(features, gold, TFIDF_C, labels, metric)
+    model, chosen = _best_regression(features, gold, TFIDF_C, metric)
     return Chosen(logits={name: _logits(model, part, labels) for name, part in features.items()}, options=chosen)
 
 
@@ -80,8 +80,8 @@ class LinearProbe:
         safetensors.save_file(arrays, folder / PROBE_FILE)
 
     @classmethod
-    def load(cls, folder: Path) -> "LinearProbe | None":
-        """Read the probe of a run folder; None where there is none."""
+    def load(cls, folder: Path, labels: int) -> "LinearProbe | None":
+        """Read the probe of a run folder; None where there is none. Raises AdapterError where it is damaged."""
         path = folder / PROBE_FILE
         if not path.exists():
             return None
@@ -89,9 +89,20 @@ class LinearProbe:
         damaged = need("safetensors", extra="train").SafetensorError
         try:
             arrays = safetensors.load_file(path)
-            return cls(weight=arrays["weight"], bias=arrays["bias"])
-        except (KeyError, ValueError, OSError, damaged) as error:
+            weight, bias = arrays["weight"], arrays["bias"]
+        except (KeyError, ValueError, TypeError, OSError, damaged) as error:
             raise AdapterError(f"{path} is damaged ({error}). Restore it or train again.") from None
+        if weight.ndim != 2 or len(weight) != labels or bias.shape != (labels,):
+            raise AdapterError(
+                f"{path} does not fit {labels} labels: its weight is {weight.shape}, its bias {bias.shape}. "
+                "Restore it or train again."
+            )
+        for name, values in (("weight", weight), ("bias", bias)):
+            if not np.issubdtype(values.dtype, np.floating) or not np.isfinite(values).all():
+                raise AdapterError(
+                    f"{path}: {name} holds values that are not finite numbers. Restore it or train again."
+                )
+        return cls(weight=weight.astype(np.float32), bias=bias.astype(np.float32))
 
 
 def linear_probe(
@@ -100,7 +111,7 @@ def linear_probe(
     """Logistic regression on standardised features of the frozen base; the scaling is folded into the weights."""
     scaler = StandardScaler().fit(features["train"])
     scaled = {name: scaler.transform(features[name]) for name in ("train", "validation")}
-    model, chosen = _best_regression(scaled, gold, PROBE_C, labels, metric)
+    model, chosen = _best_regression(scaled, gold, PROBE_C, metric)
     weight, bias = _full_head(model, labels)
     weight = weight / scaler.scale_
     bias = bias - weight @ scaler.mean_
@@ -109,7 +120,7 @@ def linear_probe(
 
 
 def _best_regression(
-    features: dict[str, Any], gold: dict[str, Ids], strengths: Sequence[float], labels: int, metric: str
+    features: dict[str, Any], gold: dict[str, Ids], strengths: Sequence[float], metric: str
 ) -> tuple[LogisticRegression, dict[str, Any]]:
     best: tuple[float, LogisticRegression, dict[str, Any]] | None = None
     for strength, (balancing, margin) in product(strengths, (("balanced", 0.0), (None, _UNWEIGHTED_MARGIN))):
@@ -117,7 +128,7 @@ def _best_regression(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(features["train"], gold["train"])
-        value = quick(gold["validation"], model.predict(features["validation"]), labels)[metric] - margin
+        value = quick(gold["validation"], model.predict(features["validation"]))[metric] - margin
         log.debug("logistic regression C=%g class_weight=%s: validation %s %.3f", strength, balancing, metric, value)
         if best is None or value > best[0]:
             best = (value, model, {"C": strength, "class_weight": balancing})

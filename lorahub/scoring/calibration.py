@@ -26,11 +26,10 @@ def fit(logits: Floats, gold: Ids, priors: npt.NDArray[np.float64], *, metric: s
     """
     if len(gold) < FEWEST_CLAIMS:
         return Calibration(split="validation")
-    labels = logits.shape[1]
 
     def value(strength: float) -> float:
         bias = tuple(strength * np.log(priors))
-        return quick(gold, decide(logits, Calibration(bias=bias)), labels)[metric]
+        return quick(gold, decide(logits, Calibration(bias=bias)))[metric]
 
     bias: tuple[float, ...] = ()
     if adjust:

@@ -17,9 +17,11 @@ Counts = npt.NDArray[np.int64]
 
 def bootstrap(confusion: Counts, *, resamples: int, confidence: float) -> dict[str, list[float]]:
     """Intervals of the headline metrics for one confusion matrix (C, C) with gold in rows."""
-    classes = len(confusion)
-    draws = _draw(confusion.reshape(-1), resamples).reshape(resamples, classes, classes)
-    return {name: _percentiles(values, confidence) for name, values in _metrics(draws).items()}
+    labels = len(confusion)
+    cells = np.flatnonzero(confusion)
+    draws = _draw(confusion.reshape(-1)[cells], resamples)
+    found = _metrics(draws, cells // labels, cells % labels, labels)
+    return {name: _percentiles(values, confidence) for name, values in found.items()}
 
 
 def paired_difference(
@@ -29,11 +31,12 @@ def paired_difference(
 
     Both systems are judged on the same resampled claims, so what makes a claim hard for both cancels out.
     """
-    # One cell per (gold, ours, theirs): resampling cells resamples claims with both answers attached.
-    cells = np.bincount((gold * labels + ours) * labels + theirs, minlength=labels**3)
-    cube = (resamples + 1, labels, labels, labels)
-    draws = np.concatenate([cells[None], _draw(cells, resamples)]).reshape(cube)
-    left, right = _metrics(draws.sum(axis=3)), _metrics(draws.sum(axis=2))
+    # One cell per (gold, ours, theirs) that occurs: resampling cells resamples claims with both answers attached.
+    cells, counts = np.unique((gold * labels + ours) * labels + theirs, return_counts=True)
+    draws = np.concatenate([counts[None], _draw(counts, resamples)])
+    correct = cells // labels**2
+    left = _metrics(draws, correct, cells // labels % labels, labels)
+    right = _metrics(draws, correct, cells % labels, labels)
     found = {}
     for name in left:
         difference = left[name] - right[name]
@@ -46,26 +49,25 @@ def paired_difference(
     return found
 
 
-def _draw(cells: Counts, resamples: int) -> Counts:
-    total = int(cells.sum())
-    generator = np.random.default_rng(_SEED)
-    occupied = np.flatnonzero(cells)
-    draws = np.zeros((resamples, cells.size), dtype=np.int64)
-    draws[:, occupied] = generator.multinomial(total, cells[occupied] / total, size=resamples)
-    return draws
+def _draw(counts: Counts, resamples: int) -> Counts:
+    """Resampled counts (R, K) of K cells."""
+    total = int(counts.sum())
+    return np.random.default_rng(_SEED).multinomial(total, counts / total, size=resamples)
 
 
-def _metrics(confusions: Counts) -> dict[str, npt.NDArray[np.float64]]:
-    """Headline metrics (R,) of confusion matrices (R, C, C)."""
-    right = np.diagonal(confusions, axis1=1, axis2=2).astype(np.float64)  # (R, C)
-    support, predicted = confusions.sum(axis=2), confusions.sum(axis=1)  # (R, C)
-    # F1 = 2 TP / (support + predicted); a class that is neither there nor predicted counts as 0, as in scikit-learn.
+def _metrics(draws: Counts, gold: Ids, answers: Ids, labels: int) -> dict[str, npt.NDArray[np.float64]]:
+    """Headline metrics (R,) of resampled counts (R, K), where cell k holds claims of gold[k] answered answers[k]."""
+    of_gold, of_answer = np.eye(labels)[gold], np.eye(labels)[answers]  # (K, C)
+    right = draws @ (of_gold * of_answer)  # (R, C)
+    support, predicted = draws @ of_gold, draws @ of_answer  # (R, C)
+    occurs = support + predicted > 0
     f1 = 2 * right / np.maximum(support + predicted, 1)
     total = support.sum(axis=1)
     return {
         "accuracy": right.sum(axis=1) / total,
         "f1_weighted": (f1 * support).sum(axis=1) / total,
-        "f1_macro": f1.mean(axis=1),
+        # As in scikit-learn, a label that is neither there nor answered has no part in the mean.
+        "f1_macro": f1.sum(axis=1) / occurs.sum(axis=1),
     }
 
 

@@ -1,7 +1,7 @@
 """The figures of one system on one split, from gold and predicted label ids.
 
-In: gold (N,) and predicted (N,) ids, probabilities (N, C). Out: the block that `record.json` stores per system. An
-absent class has F1 0 in its own row and in the macro mean, as in scikit-learn with `zero_division=0`.
+In: gold (N,) and predicted (N,) ids, probabilities (N, C). Out: the block that `record.json` stores per system. As in
+scikit-learn, the macro mean is over the labels that occur, as gold or as an answer.
 """
 
 from typing import Any
@@ -18,13 +18,12 @@ METRICS = ("accuracy", "f1_weighted", "f1_macro")
 ECE_BINS = 15
 
 
-def quick(gold: Ids, predicted: Ids, labels: int) -> dict[str, float]:
+def quick(gold: Ids, predicted: Ids) -> dict[str, float]:
     """The three headline metrics, for the evaluations during training."""
-    ids = np.arange(labels)
     return {
         "accuracy": float(accuracy_score(gold, predicted)),
-        "f1_weighted": float(f1_score(gold, predicted, labels=ids, average="weighted", zero_division=0)),
-        "f1_macro": float(f1_score(gold, predicted, labels=ids, average="macro", zero_division=0)),
+        "f1_weighted": float(f1_score(gold, predicted, average="weighted", zero_division=0)),
+        "f1_macro": float(f1_score(gold, predicted, average="macro", zero_division=0)),
     }
 
 
@@ -37,7 +36,7 @@ def score(
     confusion = confusion_matrix(gold, predicted, labels=ids)
     return {
         "n": len(gold),
-        **quick(gold, predicted, len(labels)),
+        **quick(gold, predicted),
         "ece": expected_calibration_error(gold, predicted, probabilities),
         "per_label": {
             name: {

@@ -46,7 +46,7 @@ class Calibration:
                 bias=tuple(float(value) for value in values["bias"]),
                 split=values.get("split"),
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise AdapterError(f"{path} is damaged ({error}). Restore it or train again.") from None
         if len(found.bias) not in (0, labels) or not np.isfinite([found.temperature, *found.bias]).all():
             raise AdapterError(

@@ -78,7 +78,7 @@ class Alone:
     `base` is as the engine's; a whole model needs none. Raises BaseModelError and AdapterError.
     """
 
-    def __init__(self, found: Located, base: str | None, settings: BaseConfig) -> None:
+    def __init__(self, found: Located, base: str | None, settings: BaseConfig, *, token: str | None = None) -> None:
         folder, report = found.folder, safety.local(found.folder)
         safety.refuse(report, folder)
         labels, notes = LabelSet.load(folder), adapter_files.trained_on(folder)
@@ -89,7 +89,7 @@ class Alone:
             chosen = replace(settings, id=base)
         else:
             chosen = base_for(found, base_id, report.config.get("revision"), notes["quantize"], settings)
-        self._base = bases.load(chosen, labels)
+        self._base = bases.load(chosen, labels, token=token)
         whole = report.layout is safety.WHOLE
         self._model = self._base.model if whole else adapter_files.load_with_peft(folder, self._base)
         self._name = found.name
@@ -132,15 +132,19 @@ class Alone:
 
 
 def answering(
-    adapters: Sequence[str | Path | Located], base: str | None = None, *, settings: BaseConfig | None = None
+    adapters: Sequence[str | Path | Located],
+    base: str | None = None,
+    *,
+    settings: BaseConfig | None = None,
+    token: str | None = None,
 ) -> list[Answers]:
     """Open adapters: together in one engine, and each that cannot share a base alone.
 
     Raises BaseModelError and AdapterError.
     """
     settings = settings or BaseConfig()
-    found = [item if isinstance(item, Located) else fetch.adapter(item) for item in adapters]
+    found = [item if isinstance(item, Located) else fetch.adapter(item, token=token) for item in adapters]
     alone = [item for item in found if adapter_files.needs_own_base(safety.local(item.folder)) is not None]
     shared = [item for item in found if item not in alone]
-    opened: list[Answers] = [Engine(base, shared, config=settings)] if shared else []
-    return [*opened, *(Alone(item, base, settings) for item in alone)]
+    opened: list[Answers] = [Engine(base, shared, config=settings, token=token)] if shared else []
+    return [*opened, *(Alone(item, base, settings, token=token) for item in alone)]

@@ -57,7 +57,8 @@ class Engine:
     """One base with many adapters.
 
     `base` is a Hub id, a folder or `minilm`; left out, it is the base of the first adapter. An adapter is a folder, a
-    run's name, `user/name[@revision]`, or what `hub.fetch` has located. Raises BaseModelError and AdapterError.
+    run's name, `user/name[@revision]`, or what `hub.fetch` has located. What is private is fetched with `token`, else
+    with the login. Raises BaseModelError and AdapterError.
     """
 
     def __init__(
@@ -66,9 +67,11 @@ class Engine:
         adapters: Iterable[str | Path | fetch.Located] = (),
         *,
         config: BaseConfig | None = None,
+        token: str | None = None,
     ) -> None:
+        self._token = token
         # Before the base, which takes longer.
-        found = [item if isinstance(item, fetch.Located) else fetch.adapter(item) for item in adapters]
+        found = [item if isinstance(item, fetch.Located) else fetch.adapter(item, token=token) for item in adapters]
         loaded = [adapter_files.load(item.folder, name=item.name) for item in found]
         settings = config or BaseConfig()
         if base is not None:
@@ -76,7 +79,7 @@ class Engine:
         elif loaded:
             first = loaded[0]
             settings = base_for(found[0], first.base_id, first.base_revision, first.quantize, settings)
-        self._base = bases.load(settings)
+        self._base = bases.load(settings, token=token)
         self._linears = {
             name: (module.out_features, module.in_features)
             for name, module in self._base.model.named_modules()
@@ -84,7 +87,7 @@ class Engine:
         }
         stacked.wrap(self._base.model, self._base.heads)
         self._heads = {
-            module.head: set(module.original.state_dict())
+            module.head: {key: tuple(value.shape) for key, value in module.original.state_dict().items()}
             for module in self._base.model.modules()
             if isinstance(module, stacked.RoutedHead)
         }
@@ -116,7 +119,7 @@ class Engine:
 
     def add(self, *adapters: str | Path) -> list[str]:
         """Load adapters and return the names under which they answer; a folder's name, numbered where it is taken."""
-        found = [fetch.adapter(adapter) for adapter in adapters]
+        found = [fetch.adapter(adapter, token=self._token) for adapter in adapters]
         return self._add([adapter_files.load(item.folder, name=item.name) for item in found])
 
     def _add(self, loaded: Sequence[Adapter]) -> list[str]:
@@ -173,15 +176,16 @@ class Engine:
 
         Adapters that came without a probe are left out.
         """
+        served = self._served
         probes = {
             name: (adapter.probe, adapter.labels.names)
-            for name, adapter in self._pick(self._served, adapters).items()
+            for name, adapter in self._pick(served, adapters).items()
             if adapter.probe is not None
         }
-        if not probes:
-            return {}
+        if not texts:
+            return {name: [] for name in probes}
         found: dict[str, list[Verdict]] = {}
-        groups = self._by_input(self._served, list(probes), texts, evidence)
+        groups = self._by_input(served, list(probes), texts, evidence)
         for (length, paired), group in groups.items():
             parts = [
                 (rows, features(self._base.model, batch).float().cpu().numpy())
@@ -304,14 +308,29 @@ class Engine:
             if self._linears.get(layer) != found:
                 has = self._linears.get(layer, "no such layer")
                 raise AdapterError(f"{adapter.name} adapts {layer} as {found}, {self.base_id} has {has}: another base?")
-        found_heads = {f"{head}.{key}" for head, state in adapter.heads.items() for key in state}
-        wrong = sorted(found_heads ^ {f"{head}.{key}" for head, keys in self._heads.items() for key in keys})
+        own = {(head, key, tuple(value.shape)) for head, state in adapter.heads.items() for key, value in state.items()}
+        wrong = sorted({f"{head}.{key}" for head, key, _ in own ^ self._head_shapes(len(adapter.labels))})
         if wrong:
             # A tensor that is not there would be random, one that has no place would be lost.
             raise AdapterError(
                 f"{adapter.name}: its head and that of {self.base_id} differ in {', '.join(wrong[:3])}. "
                 "Restore its weights or train again."
             )
+        hidden = getattr(self._base.model.config.get_text_config(), "hidden_size", None)
+        if adapter.probe is not None and hidden not in (None, adapter.probe.weight.shape[1]):
+            raise AdapterError(
+                f"{adapter.name}: its linear probe reads {adapter.probe.weight.shape[1]} features, {self.base_id} has "
+                f"{hidden}. Restore it or train again."
+            )
+
+    def _head_shapes(self, labels: int) -> set[tuple[str, str, tuple[int, ...]]]:
+        """The head's tensors with their shapes, as an adapter with this many labels has them."""
+        outputs = self._base.model.config.num_labels
+        return {
+            (head, key, (labels, *shape[1:]) if shape[:1] == (outputs,) else shape)
+            for head, shapes in self._heads.items()
+            for key, shape in shapes.items()
+        }
 
 
 def verdicts(logits: Floats, names: Sequence[str], calibration: Calibration) -> list[Verdict]:

@@ -16,7 +16,13 @@ from lorahub.serving.alone import Answers, answering
 
 
 def judge(
-    adapters: Sequence[str], *, data: str, split: str = "test", base: str | None = None, settings: Sequence[str] = ()
+    adapters: Sequence[str],
+    *,
+    data: str,
+    split: str = "test",
+    base: str | None = None,
+    settings: Sequence[str] = (),
+    token: str | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Return adapter name -> the results block that a record would hold for this split.
 
@@ -25,9 +31,9 @@ def judge(
     if split not in SPLITS:
         raise ConfigError(f"--split is one of {', '.join(SPLITS)}; found {split!r}.")
     config = configs.load(None, [f"data.id={json.dumps(data)}", *settings])
-    found = claims.load(config.data)
+    found = claims.load(config.data, token=token)
     results: dict[str, dict[str, Any]] = {}
-    for answers in answering(adapters, base, settings=config.base):
+    for answers in answering(adapters, base, settings=config.base, token=token):
         for name in answers.adapters:
             shown, number = name, 2
             while shown in results:

@@ -55,15 +55,19 @@ def _device_name(device: torch.device) -> str:
 
 def _git_commit() -> str | None:
     """The commit of the checkout that this package is used from, with `+` where it has changes; None elsewhere."""
-    here = Path(__file__).parent
+    here = Path(__file__)
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments]
+        done = subprocess.run(command, cwd=here.parent, capture_output=True, text=True, timeout=5, check=True)
+        return done.stdout.strip()
+
     try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--match="],
-            cwd=here, capture_output=True, text=True, timeout=5, check=True,
-        )  # fmt: skip
+        # Installed into an environment inside somebody's repository, this file is none of that repository's.
+        git("ls-files", "--error-unmatch", here.name)
+        return git("describe", "--always", "--abbrev=40", "--dirty=+", "--match=") or None
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() or None
 
 
 def reset_peak() -> None:

@@ -58,7 +58,8 @@ def _compute(
     # Every process takes each n-th batch; rows are put back by number, so nothing depends on how they were dealt.
     mine = list(loader.batch_sampler)[accelerator.process_index :: accelerator.num_processes]  # type: ignore[arg-type]
     parts = []
-    with torch.inference_mode(), accelerator.autocast():
+    # In the precision of `model` itself: one that accelerate has prepared does its own autocast.
+    with torch.inference_mode():
         for rows in mine:
             batch = send_to_device(loader.collate_fn([claims[row] for row in rows]), accelerator.device)  # type: ignore[misc]
             batch.pop("labels"), batch.pop("row")

@@ -5,6 +5,7 @@ In: the trained model and the record. Out: a folder that is a plain PEFT adapter
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,12 @@ def check_free(folder: Path, *, force: bool) -> None:
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir():
         raise ConfigError(f"--out {folder}: {there} is a file; a run needs a folder. Choose another --out.")
+    if Path.cwd().is_relative_to(folder.resolve()):
+        raise ConfigError(f"--out {folder} is where you are; a run is a folder of its own. Choose another --out.")
+    # The folder is written under another name and renamed, so it is the parent that must take it.
+    parent = folder.absolute().parent if there == folder else there
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise ConfigError(f"--out {folder}: you may not write to {parent}. Choose another --out.")
     finished = (folder / RECORD_FILE).exists()
     if finished and not force:
         raise AdapterError(f"{folder} holds a finished run. Choose another --out, or replace it with --force.")

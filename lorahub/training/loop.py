@@ -102,6 +102,7 @@ def fit(  # noqa: C901 - one story, read from top to bottom
 
     happened = Fit(planned_steps=total)
     best: list[torch.Tensor] | None = None
+    best_loss = math.inf
     recent: list[float] = []
     since_best, seen, epoch, started = 0, 0, 0, time.perf_counter()
     wrapped.train()
@@ -119,6 +120,7 @@ def fit(  # noqa: C901 - one story, read from top to bottom
                     if accelerator.sync_gradients:
                         accelerator.clip_grad_norm_(trained, config.max_grad_norm)
                     optimizer.step()
+                    rate = scheduler.get_last_lr()[0]
                     scheduler.step()
                     optimizer.zero_grad()
                 seen += len(gold) * accelerator.num_processes
@@ -126,7 +128,6 @@ def fit(  # noqa: C901 - one story, read from top to bottom
                 if not accelerator.sync_gradients:
                     continue
                 happened.steps += 1
-                rate = scheduler.get_last_lr()[0]
                 alarms.check_loss(recent[-1], happened.steps, rate)
                 metrics = None
                 if happened.steps % evaluate_every == 0 or happened.steps == total:
@@ -139,8 +140,10 @@ def fit(  # noqa: C901 - one story, read from top to bottom
                         {"step": happened.steps, "loss": float(np.mean(recent)), "learning_rate": rate, **metrics}
                     )
                     since_best += 1
-                    if metrics[config.metric] > happened.best_value:
-                        happened.best_value, happened.best_step, since_best = metrics[config.metric], happened.steps, 0
+                    # Of equal scores, which a small validation split often gives, the surer one is the better.
+                    if (metrics[config.metric], -metrics["loss_validation"]) > (happened.best_value, -best_loss):
+                        happened.best_value, best_loss = metrics[config.metric], metrics["loss_validation"]
+                        happened.best_step, since_best = happened.steps, 0
                         best = [parameter.detach().to("cpu", copy=True) for parameter in trained]
                 if on_step is not None:
                     on_step(
@@ -175,6 +178,8 @@ def fit(  # noqa: C901 - one story, read from top to bottom
         with torch.no_grad():
             for parameter, value in zip(trained, best, strict=True):
                 parameter.copy_(value)
+    # From here on `model` answers as its saved files will, in full precision.
+    accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
     model.eval()
     if _patience_is_over(since_best, config.patience):
         log.info("stopped early: no better %s for %d evaluations", config.metric, config.patience)
@@ -208,6 +213,6 @@ def _evaluate(
     """Validation metrics and loss, and a warning when the model has collapsed onto one label."""
     logits = evaluation.logits(model, claims, tokenizer, batch_size=batch_size, accelerator=accelerator)
     predicted = logits.argmax(axis=1)
-    metrics = quick(claims.gold, predicted, len(labels))
+    metrics = quick(claims.gold, predicted)
     metrics["loss_validation"] = float(F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(claims.gold)))
     return metrics, alarms.one_class(predicted, claims.gold, labels)

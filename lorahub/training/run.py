@@ -23,7 +23,7 @@ from lorahub.config import Config
 from lorahub.data import claims
 from lorahub.data.batches import EncodedClaims
 from lorahub.data.claims import ClaimData
-from lorahub.errors import ConfigError
+from lorahub.errors import ConfigError, one_line
 from lorahub.models import base as bases
 from lorahub.models import methods
 from lorahub.models.base import Base
@@ -190,11 +190,18 @@ def _accelerator(config: Config) -> Accelerator:
         precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "no"
     if precision == "fp16" and device.type == "cpu":
         raise ConfigError("train.mixed_precision is fp16, which needs a GPU. Use --set train.mixed_precision=auto.")
-    return Accelerator(
-        cpu=device.type == "cpu",
-        mixed_precision=precision,
-        gradient_accumulation_steps=config.train.gradient_accumulation,
-    )
+    try:
+        return Accelerator(
+            cpu=device.type == "cpu",
+            mixed_precision=precision,
+            gradient_accumulation_steps=config.train.gradient_accumulation,
+        )
+    except ValueError as error:
+        # accelerate keeps one state a process.
+        raise ConfigError(
+            f"train.mixed_precision is {precision} here, and this process has trained with another: use the same, or a "
+            f"new process ({one_line(error)})."
+        ) from error
 
 
 def _baseline_logits(

@@ -122,3 +122,21 @@ def test_runs_that_do_not_fit_are_left_out_with_the_reason(tiny_run, tiny_base, 
     shutil.rmtree(tmp_path / "good")
     with pytest.raises(AdapterError, match="can be shown"):
         build.load(tmp_path, str(tiny_base("bert")))
+
+
+def test_a_newest_run_whose_base_is_gone_hides_no_other_run(tiny_run, tiny_base, tmp_path, monkeypatch):
+    """Its base was a folder of which only the name is on record; the older run's base is to be had by that name."""
+    from lorahub.app import build
+
+    monkeypatch.chdir(tiny_base("bert").parent)
+    for name, base, created in (("old", "tiny-bert", "2020"), ("new", "gone", "2030")):
+        folder = shutil.copytree(tiny_run.folder, tmp_path / "runs" / name)
+        record = json.loads((folder / "record.json").read_text())
+        record["created"] = f"{created}-01-01T00:00:00+00:00"
+        record["environment"]["base_id"] = base
+        (folder / "record.json").write_text(json.dumps(record))
+        config = json.loads((folder / "adapter_config.json").read_text())
+        (folder / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": base}))
+    engine, left_out = build.load(tmp_path / "runs")
+    assert list(engine.adapters) == ["old"]
+    assert "new" in left_out[0]

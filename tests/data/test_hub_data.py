@@ -5,6 +5,7 @@ import json
 import pytest
 from conftest import WORDS
 from hub_data import CONVERTED, HEALTH_FACT, VERDICTS, converted, health_rows, parquet
+from hub_fixtures import TOKEN
 
 from lorahub.publish import push
 
@@ -118,9 +119,9 @@ import sys
 from lorahub.config import DataConfig
 from lorahub.data import claims
 from lorahub.errors import DataError
-for name in sys.argv[1:]:
+for name in sys.argv[2:]:
     try:
-        print(claims.load(DataConfig(id=name)).source["revision"])
+        print(claims.load(DataConfig(id=name), token=sys.argv[1]).source["revision"])
     except DataError as error:
         print(error)
 """
@@ -130,6 +131,7 @@ def test_what_cannot_be_had_from_the_hub_is_one_line(hub, health_fact, program):
     rows = health_rows(160, 1, flawed=((WORDS[0], 1), ("", 1)))
     hub.put("carol/empty", {"train.parquet": parquet(rows)}, kind="dataset")
     hub.put("carol/hidden", {"train.parquet": parquet(rows)}, kind="dataset", private=True)
+    own = hub.put("alice/own", {"train.parquet": parquet(health_rows(160, 1))}, kind="dataset", private=True)
     expected = {
         "pubhealth": health_fact,
         HEALTH_FACT: health_fact,
@@ -138,9 +140,10 @@ def test_what_cannot_be_had_from_the_hub_is_one_line(hub, health_fact, program):
         f"{HEALTH_FACT}@no-such-branch": "cannot be loaded from the Hub",
         "carol/none": "cannot be loaded from the Hub",
         "carol/hidden": "cannot be loaded from the Hub",
+        "alice/own": own,
         "carol/empty": "row 162: column 'claim' is empty",
     }
-    process = program(*expected, code=LOADING, token=None, LORAHUB_DATA="")
+    process = program(TOKEN, *expected, code=LOADING, token=None, LORAHUB_DATA="")
     answers = process.stdout.splitlines()
     assert len(answers) == len(expected), process.stderr + process.stdout
     for answer, (name, words) in zip(answers, expected.items(), strict=True):

@@ -94,6 +94,74 @@ def test_pull_pins_a_commit_and_works_from_the_cache_when_offline(hub, pushed, c
     assert json.loads(out) == first
     with pytest.raises(AdapterError, match="not in the cache"):
         fetch.adapter("alice/other")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "fresh"))
+    code, out, err = cli("pull", REPO)
+    assert code == 2
+    assert "not in the cache" in err, "a machine on which nothing was ever downloaded"
+
+
+def test_pull_takes_the_repository_also_where_a_folder_has_its_name(hub, pushed, cli, monkeypatch, tmp_path):
+    (tmp_path / REPO).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    code, out, err = cli("pull", REPO, "--out", "copy", "--json")
+    assert code == 0, err
+    assert json.loads(out) == {"repo": REPO, "revision": pushed.commit, "folder": "copy"}
+    assert (tmp_path / "copy" / WEIGHTS).exists()
+
+
+def test_a_pulled_folder_names_no_base_either(hub, hub_base, pushed, cli, tmp_path):
+    code, out, err = cli("pull", REPO, "--out", tmp_path / "copy")
+    assert code == 0, err
+    hub.requests.clear()
+    with pytest.raises(AdapterError, match="--base org/tiny-bert"):
+        Engine(adapters=[tmp_path / "copy"])
+    assert not hub.sent("org/tiny-bert"), "the base was asked for on the word of a downloaded file"
+    assert list(Engine(hub_base, [tmp_path / "copy"]).adapters) == ["copy"]
+    (tmp_path / "copy" / "pulled.json").write_text("[]")
+    with pytest.raises(AdapterError, match=r"pulled\.json"):
+        fetch.adapter(tmp_path / "copy")
+
+
+@pytest.mark.parametrize("way", ["pull", "from_pretrained"])
+def test_what_was_pulled_and_is_pushed_again_changes_nothing(hub, hub_base, pushed, cli, tmp_path, way):
+    from lorahub import ClaimClassifier
+
+    copy = tmp_path / "copy"
+    if way == "pull":
+        code, out, err = cli("pull", REPO, "--out", copy)
+        assert code == 0, err
+    else:
+        ClaimClassifier.from_pretrained(REPO, base=hub_base).save_pretrained(copy)
+    plan = push.plan(copy, push.Options(repo=REPO, base_id=hub_base))
+    assert (plan.changed, plan.deleted) == ([], [])
+    push.send(plan)
+    assert hub.repo(REPO).branches["main"] == pushed.commit
+
+
+def test_an_adapters_own_tokenizer_is_never_loaded(hub, hub_base, pushed):
+    hub.put(REPO, {"tokenizer.json": b"no tokenizer", "vocab.txt": b"vaccine"})
+    texts = ["the vaccine causes flu", "doctors never say"]
+    mine, theirs = (Engine(hub_base, [f"{REPO}@{at}"]).logits(texts)["tiny"] for at in (pushed.commit, "main"))
+    assert (mine == theirs).all()
+
+
+def test_a_token_reaches_a_private_base(hub, hub_base, pushed, cli, monkeypatch):
+    hub.repo(hub_base.partition("@")[0]).private = True
+    hub.users["hf_org_secret"] = "org"
+    hub.put("org/tiny", hub.files(REPO), private=True)
+    monkeypatch.delenv("HF_TOKEN")
+    words = ("classify", "the flu", "--adapter", "org/tiny", "--base", hub_base, "--json")
+    code, out, err = cli(*words)
+    assert code == 2
+    assert "org/tiny" in err
+    code, out, err = cli(*words, "--token", "hf_org_secret")
+    assert code == 0, err
+    assert "hf_org_secret" not in out + err
+
+
+def test_a_base_is_asked_for_again_when_the_hub_stumbles(hub, hub_base):
+    hub.fail("/api/models/org/tiny-bert", 503, times=2)
+    assert fetch.base(hub_base.partition("@")[0]).revision == hub_base.partition("@")[2]
 
 
 def test_pull_says_what_is_wrong_in_one_line(hub, cli, tmp_path):
@@ -104,6 +172,12 @@ def test_pull_says_what_is_wrong_in_one_line(hub, cli, tmp_path):
     code, out, err = cli("pull", "none")
     assert code == 2
     assert "USER/NAME" in err
+    for command in ("pull", "info"):
+        code, out, err = cli(command, "alice/a--b")
+        assert code == 2
+        assert "alice/a--b" in err
+        assert "--" in err
+        assert "cache" not in err, "an id that the Hub allows nobody is no missing network"
     code, out, err = cli("pull", "alice/none", "--out", tmp_path)
     assert "exists" in err
 
@@ -127,3 +201,46 @@ def test_the_engine_takes_hub_ids_but_no_base_on_a_files_word(hub, hub_base, pus
     rows = json.loads((run_folder / "probe.json").read_text())
     found = engine.logits([row["claim"] for row in rows])["tiny"]
     assert abs(found - [row["logits"] for row in rows]).max() < 1e-4
+
+
+def damage(folder, change):
+    """A copy of a run beside it, whose record was changed in place."""
+    other = shutil.copytree(folder, folder.parent / "bad")
+    record = json.loads((other / "record.json").read_text())
+    change(record)
+    (other / "record.json").write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: record.clear(),
+        lambda record: record.pop("environment"),
+        lambda record: record["environment"].pop("base_id"),
+        lambda record: record["environment"].pop("labels"),
+        lambda record: record["environment"]["data"].pop("id"),
+        lambda record: record.update(created=3),
+        lambda record: record["results"].update(test=[]),
+        lambda record: record["results"]["test"]["adapter"].update(f1_macro="0.9"),
+    ],
+)
+def test_a_damaged_run_is_left_out_and_breaks_no_neighbour(run_folder, cli, monkeypatch, change, caplog):
+    damage(run_folder, change)
+    monkeypatch.chdir(run_folder.parent)
+    for words in (["list", "--local", "--root", ".", "--sort", "f1_macro"], ["runs", "--root", "."]):
+        caplog.clear()
+        code, out, err = cli(*words)
+        assert code == 0, err
+        assert "tiny" in out
+        assert "bad is left out: bad/record.json" in caplog.text
+    for here in ("tiny", run_folder):
+        code, out, err = cli("info", here)
+        assert code == 0, err
+        assert "Macro F1 on test" in out
+    code, out, err = cli("info", "bad")
+    assert code == 2
+    assert "bad/record.json" in err
+    assert len(err.splitlines()) == 1
+    monkeypatch.chdir(run_folder)
+    code, out, err = cli("info", ".")
+    assert "Macro F1 on test" in out, "the folder's own name is not asked for"

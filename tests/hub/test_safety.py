@@ -83,6 +83,8 @@ HOSTILE = {
     "broken header": (lambda folder: (folder / WEIGHTS).write_bytes(b"\xff" * 40), "no readable header"),
     "integers": (tensors(lambda t: t.update({f"{QUERY}.lora_A.weight": torch.ones(4, 32, dtype=torch.int32)})), "I32"),
 }
+# Beside the weights, whose size follows from the config.
+BESIDE = sorted(set(safety.LIMITS) - {CONFIG, WEIGHTS, "labels.json"})
 VALUES = {
     "not a number": (tensors(lambda t: t[f"{QUERY}.lora_A.weight"].fill_(float("nan"))), "not finite"),
     "infinite": (
@@ -138,7 +140,8 @@ def sound(make_adapter):
 
 
 def upload(hub, folder, name="alice/x"):
-    return hub.put(name, {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()})
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return hub.put(name, {path: file.read_bytes() for path, file in files.items()})
 
 
 def test_a_sound_adapter_has_no_finding_here_and_on_the_hub(hub, sound):
@@ -183,7 +186,7 @@ def test_pickles_and_programs_are_named_and_never_downloaded(hub, sound):
     notes = [finding.text for finding in safety.local(sound).findings]
     assert any("pickled" in note for note in notes)
     assert any("program" in note for note in notes)
-    expected = {CONFIG, WEIGHTS, "labels.json", "tokenizer_config.json"}
+    expected = {CONFIG, WEIGHTS, "labels.json", "tokenizer_config.json", "tokenizer.json"}
     assert {path.name for path in found.folder.iterdir()} == expected
 
 
@@ -234,3 +237,25 @@ def test_a_head_alone_and_a_whole_model_are_looked_at_here_and_not_taken_from_th
         (folder / config).write_text(json.dumps(found))
         (folder / "labels.json").write_text('["a", "b"]')
         assert any("names 2 labels" in text for text in safety.local(folder).refused)
+
+
+@pytest.mark.parametrize("pattern", BESIDE)
+def test_a_file_that_fills_the_disk_is_refused_and_not_downloaded(hub, sound, pattern, monkeypatch):
+    monkeypatch.setitem(safety.LIMITS, pattern, 10_000_000)
+    name = pattern.replace("*", "x")
+    (sound / name).parent.mkdir(exist_ok=True)
+    (sound / name).write_bytes(bytes(10_000_001))
+    upload(hub, sound)
+    hub.requests.clear()
+    with pytest.raises(UnsafeAdapterError, match="more than the 10,000,000"):
+        fetch.adapter("alice/x")
+    assert not hub.sent(name, "GET")
+
+
+def test_many_small_pictures_fill_no_disk_either(hub, sound):
+    (sound / "plots").mkdir()
+    for name in ("a", "b", "c"):
+        (sound / "plots" / f"{name}.png").write_bytes(bytes(6_000_000))
+    upload(hub, sound)
+    with pytest.raises(UnsafeAdapterError, match="18,000,000 bytes"):
+        fetch.adapter("alice/x")

@@ -8,8 +8,10 @@ import json
 import shutil
 import sys
 
+import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 
 from lorahub.data.tables import Writer
@@ -106,6 +108,13 @@ class Desk:
         change(folder)
         return self.train(self.good(), base=folder)
 
+    def probe(self, base=NO_BASE, **arrays):
+        """Classify with an adapter whose linear probe holds these arrays; without them it is a sound one."""
+        folder = self.adapter()
+        sound = {"weight": np.zeros((3, 32), np.float32), "bias": np.zeros(3, np.float32)}
+        save_arrays({**sound, **arrays}, folder / "linear_probe.safetensors")
+        return self.classify(folder, base=base)
+
     def record(self, **values):
         """List a run whose record is this one."""
         folder = self.adapter()
@@ -136,6 +145,10 @@ def _unknown_test_label(desk):
 
 def _half_a_head(desk):
     return desk.tensors(lambda found: found.pop("base_model.model.classifier.bias"), base=desk.tiny_base("bert"))
+
+
+def _wide_head(found):
+    found["base_model.model.classifier.weight"] = torch.zeros(3, 48)
 
 
 def _without_weights(desk, **others):
@@ -360,6 +373,30 @@ ADAPTER = {
         ["linear_probe.safetensors", "damaged", "train again"],
         lambda d: d.without(linear_probe__safetensors="x"),
     ),
+    "a linear probe for other labels": (
+        ["linear_probe.safetensors", "3 labels", "(2, 32)", "train again"],
+        lambda d: d.probe(weight=np.zeros((2, 32), np.float32)),
+    ),
+    "a linear probe with a bias of another length": (
+        ["linear_probe.safetensors", "3 labels", "(3, 1)"],
+        lambda d: d.probe(bias=np.zeros((3, 1), np.float32)),
+    ),
+    "a linear probe with NaN": (
+        ["linear_probe.safetensors", "weight", "not finite"],
+        lambda d: d.probe(weight=np.full((3, 32), np.nan, np.float32)),
+    ),
+    "a linear probe of integers": (
+        ["linear_probe.safetensors", "bias", "not finite"],
+        lambda d: d.probe(bias=np.zeros(3, np.int32)),
+    ),
+    "a linear probe of another base": (
+        ["mine", "linear probe", "48 features", "32", "train again"],
+        lambda d: d.probe(weight=np.zeros((3, 48), np.float32), base=d.tiny_base("bert")),
+    ),
+    "a head of another width": (
+        ["mine", "classifier.weight", "train again"],
+        lambda d: d.tensors(_wide_head, base=d.tiny_base("bert")),
+    ),
     "an adapter of another base": (
         ["mine", "tiny-bert", "tiny-roberta", "--base"],
         lambda d: d.classify(d.adapter(), base=d.tiny_base("roberta")),
@@ -372,6 +409,10 @@ ADAPTER = {
     "no run": (["gone", "lorahub runs"], lambda d: ["runs", "gone"]),
     "a record of a newer schema": (["record.json", "schema 99", "Upgrade"], lambda d: d.record(schema=99)),
     "a record of a schema that never was": (["record.json", "schema"], lambda d: d.record(schema=0)),
+    "a record that nests too deep": (
+        ["record.json", "JSON", "train again"],
+        lambda d: ["runs", d.file("deep/record.json", "[" * 60_000).parent],
+    ),
     "a record without results": (["record.json", "results", "train again"], lambda d: d.record(schema=1)),
 }
 

@@ -311,10 +311,15 @@ def install(folder, noted, monkeypatch):
 def test_the_base_that_lorahub_brings_needs_no_word_of_trust(hub, checkout, monkeypatch):
     from lorahub.publish import pins
 
-    hub.put(fetch.MINILM, {"config.json": b"{}"})
-    shown = [Pinned(id="bob/x", revision="0" * 40, base_id=fetch.MINILM)]
-    assert pins.base(None, shown, owner="alice", token=None).id == fetch.MINILM
-    assert pins.base("minilm", shown, owner="alice", token=None).id == fetch.MINILM
+    ours = hub.put(fetch.MINILM, {"config.json": b"{}"})
+    hub.repo(fetch.MINILM).tags[fetch.MINILM_REVISION] = ours
+    hub.put(fetch.MINILM, {"config.json": b"what main holds by now"})
+    theirs = hub.put(fetch.MINILM, {"config.json": b"{ }"}, ref="refs/pr/1")
+    shown = [Pinned(id="bob/x", revision="0" * 40, base_id=fetch.MINILM, base_revision=theirs)]
+    for named in (None, "minilm", fetch.MINILM):
+        found = pins.base(named, shown, owner="alice", token=None)
+        assert (found.id, found.revision) == (fetch.MINILM, ours), "bob's file chose a commit"
+    assert pins.base(f"{fetch.MINILM}@{theirs}", shown, owner="alice", token=None).revision == theirs
     assert fetch.base(f"{fetch.MINILM}@{fetch.MINILM_REVISION}").origin == "embedded package", "as a Space names it"
 
 

@@ -33,7 +33,8 @@ def test_a_true_card_holds(pushed, verify):
     code, checks = verify()
     assert code == 0, checks
     assert set(checks) == {
-        "file safety", "probe logits in plain peft", "probe logits in lorahub's engine", "claims.jsonl, test",
+        "file safety", "base revision", "probe logits in plain peft", "probe logits in lorahub's engine",
+        "card's results", "claims.jsonl, test",
         "Accuracy", "Macro F1", "Weighted F1", "Expected calibration error",
     }  # fmt: skip
     assert all(check["ok"] for check in checks.values())
@@ -85,3 +86,165 @@ def test_a_base_is_not_loaded_on_the_word_of_a_downloaded_file(hub, pushed, cli)
     code, out, err = cli("verify", REPO)
     assert code == 2
     assert "--base org/tiny-bert" in err
+
+
+@pytest.fixture
+def rewrite(hub, pushed):
+    """Change a JSON file of the published adapter in place."""
+
+    def apply(name, change):
+        values = json.loads(hub.files(REPO)[name])
+        change(values)
+        hub.put(REPO, {name: json.dumps(values).encode()})
+
+    return apply
+
+
+def test_a_prettier_table_is_found(hub, pushed, verify):
+    card = hub.files(REPO)["README.md"].decode()
+    row = next(line for line in card.splitlines() if line.startswith("| after: adapter"))
+    hub.put(REPO, {"README.md": card.replace(row, re.sub(r"0\.\d+", "0.999", row)).encode()})
+    code, checks = verify()
+    assert code == 1
+    assert "0.999" in checks["card's results"]["found"]
+    assert [name for name, check in checks.items() if not check["ok"]] == ["card's results"]
+
+
+def test_a_nicer_verdict_is_found_and_a_persons_own_words_are_not_judged(hub, pushed, verify):
+    card = hub.files(REPO)["README.md"].decode()
+    own = card.replace("<!-- lorahub:begin labels -->", "**Mine, and good.**\n\n<!-- lorahub:begin labels -->")
+    hub.put(REPO, {"README.md": own.encode()})
+    code, checks = verify()
+    assert code == 0, checks
+    verdict = next(line for line in card.splitlines() if line.startswith("**"))
+    hub.put(REPO, {"README.md": card.replace(verdict, "**The adapter is better than all others.**").encode()})
+    code, checks = verify()
+    assert code == 1
+    assert "better than all others" in checks["card's results"]["found"]
+    hub.put(REPO, {"README.md": card.partition("<!-- lorahub:begin summary -->")[0].encode()})
+    code, checks = verify()
+    assert checks["card's results"]["ok"] is None
+    assert "not compared" in checks["card's results"]["found"]
+
+
+def test_a_prettier_record_is_found_though_its_card_says_the_truth(rewrite, verify):
+    rewrite("record.json", lambda record: record["results"]["test"]["adapter"].update(f1_macro=0.99))
+    code, checks = verify()
+    assert code == 1
+    assert checks["Macro F1"]["ok"]
+    assert checks["Macro F1 in the record"]["claimed"] == "0.9900"
+    assert not checks["Macro F1 in the record"]["ok"]
+
+
+def test_a_base_that_moved_on_is_said(hub, hub_base, pushed, verify):
+    name, old = hub_base.split("@")
+    new = hub.put(name, {"README.md": b"a word more"})
+    code, checks = verify(base=name)
+    assert code == 0, checks
+    assert checks["base revision"]["claimed"] == old
+    assert checks["base revision"]["found"].startswith(f"{new}: figures may differ")
+    assert checks["base revision"]["ok"] is None
+    assert verify(base=hub_base)[1]["base revision"]["ok"]
+
+
+def test_no_file_of_a_stranger_chooses_the_commit_of_a_base(hub, hub_base, rewrite, verify, cli):
+    from lorahub.hub import fetch
+
+    name, good = hub_base.split("@")
+    evil = hub.put(name, {"config.json": b"evil"}, ref="refs/pr/1")
+
+    def change(record):
+        record["environment"]["base_revision"] = record["asked"]["base"]["revision"] = evil
+
+    rewrite("record.json", change)
+    rewrite("adapter_config.json", lambda config: config.update(revision=evil))
+    code, checks = verify(base=name)
+    assert code == 0, checks
+    assert checks["base revision"]["found"].startswith(good)
+    rewrite("record.json", lambda record: record["environment"].update(base_id=fetch.MINILM))
+    rewrite("adapter_config.json", lambda config: config.update(base_model_name_or_path=fetch.MINILM))
+    code, out, err = cli("verify", REPO)
+    assert code == 2
+    assert "another base?" in err
+    assert not hub.sent("sentence-transformers"), "MiniLM is in the package at the commit that we know"
+
+
+def test_an_own_run_is_measured_at_the_commit_that_it_was_trained_on(hub, hub_base, pushed, run_folder, cli, tiny_run):
+    name, old = hub_base.split("@")
+    hub.put(name, {"model.safetensors": b"what main holds now is no model"})
+    record = json.loads((run_folder / "record.json").read_text())
+    record["environment"] |= {"base_id": name, "base_revision": old}
+    (run_folder / "record.json").write_text(json.dumps(record))
+    config = json.loads((run_folder / "adapter_config.json").read_text())
+    config |= {"base_model_name_or_path": name, "revision": old}
+    (run_folder / "adapter_config.json").write_text(json.dumps(config))
+    code, out, err = cli("verify", run_folder, "--data", tiny_run.folder.parent / "claims.jsonl", "--json")
+    assert code == 0, out + err
+    assert {check["name"]: check for check in json.loads(out)["checks"]}["base revision"]["found"] == old
+
+
+def last_line(err):
+    """What stands below the bars of downloads."""
+    found = err.splitlines()[-1]
+    assert found.startswith("lorahub: ")
+    return found
+
+
+def test_a_base_of_another_width_is_one_line(hub, pushed, tiny_base, tmp_path, cli, rewrite):
+    import torch
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    config = AutoConfig.from_pretrained(tiny_base("bert"))
+    config.hidden_size = 64
+    torch.manual_seed(0)
+    AutoModel.from_config(config).save_pretrained(tmp_path / "wide")
+    AutoTokenizer.from_pretrained(tiny_base("bert")).save_pretrained(tmp_path / "wide")
+    rewrite("adapter_config.json", lambda values: values.update(base_model_name_or_path="wide"))
+    code, out, err = cli("verify", REPO, "--base", tmp_path / "wide")
+    assert code == 2
+    assert "another base?" in last_line(err)
+
+
+RECORDS = {
+    "no environment": lambda record: record.pop("environment"),
+    "no base": lambda record: record["environment"].pop("base_id"),
+    "no data": lambda record: record["environment"].pop("data"),
+    "no fingerprints": lambda record: record["environment"]["data"].pop("sha256"),
+    "no baselines": lambda record: record["results"]["validation"].clear(),
+    "no parameters": lambda record: record["happened"].pop("trainable_parameters"),
+    "no intervals": lambda record: record["results"]["test"]["adapter"].pop("interval"),
+    "no test": lambda record: record["results"].pop("test"),
+}
+
+
+@pytest.mark.parametrize("case", RECORDS)
+def test_a_record_that_lacks_something_is_one_line(rewrite, hub_base, cli, case):
+    rewrite("record.json", RECORDS[case])
+    code, out, err = cli("verify", REPO, "--base", hub_base)
+    assert code == 2
+    assert "record.json" in last_line(err)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("probe.json", b"[]"),
+        ("probe.json", b"{}"),
+        ("probe.json", b'[{"claim": "the flu"}]'),
+        ("probe.json", b"[" * 60_000),
+        ("README.md", b"---\nmodel-index: 5\n---\n"),
+        ("README.md", b"---\nmodel-index:\n- results:\n  - metrics: []\n---\n"),
+    ],
+)
+def test_a_file_that_holds_something_else_is_one_line(hub, hub_base, pushed, cli, name, content, tiny_run):
+    hub.put(REPO, {name: content})
+    code, out, err = cli("verify", REPO, "--base", hub_base, "--data", tiny_run.folder.parent / "claims.jsonl")
+    assert code == 2
+    assert name in last_line(err)
+
+
+def test_a_downloaded_record_opens_no_file_of_this_machine(rewrite, verify, tiny_run, monkeypatch):
+    monkeypatch.chdir(tiny_run.folder.parent)
+    rewrite("record.json", lambda record: record["environment"]["data"].update(kind="hub", id="claims.jsonl"))
+    code, checks = verify(data=None)
+    assert "--data" in checks["card's metrics"]["found"]

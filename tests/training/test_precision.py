@@ -1,0 +1,60 @@
+"""Half precision: trained modules stay in float32, in the files and on reload, and the figures are the files'."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from conftest import learnable
+
+from lorahub.config import BaseConfig
+from lorahub.labels import LabelSet
+from lorahub.models import adapters
+from lorahub.models import base as bases
+from lorahub.serving.engine import Engine
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
+
+
+def train(base, folder, *settings):
+    """Train in a process of its own, since accelerate allows one precision a process, and return the run's folder."""
+    data, out = folder / "claims.jsonl", folder / "run"
+    data.write_text("".join(json.dumps(row) + "\n" for row in learnable(200)), encoding="utf-8")
+    short = ("train.min_steps=60", "train.epochs=1", "train.batch_size=16", "eval.bootstrap=100")
+    flags = [word for setting in (*short, *settings) for word in ("--set", setting)]
+    command = [sys.executable, "-m", "lorahub", "train", "--data", data, "--base", base, "--out", out, *flags]
+    done = subprocess.run([*map(str, command)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def probe(folder):
+    rows = json.loads((folder / "probe.json").read_text())
+    return [row["claim"] for row in rows], np.array([row["logits"] for row in rows])
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+@pytest.mark.parametrize("model_type", ["bert", "llama"])
+def test_a_bfloat16_base_trains_and_the_saved_adapter_answers_alike(model_type, precision, tiny_base, tmp_path):
+    out = train(tiny_base(model_type), tmp_path, "base.dtype=bfloat16", f"train.mixed_precision={precision}")
+    test = json.loads((out / "record.json").read_text())["results"]["test"]
+    assert test["adapter"]["accuracy"] > test["majority"]["accuracy"] + 0.1
+    config = BaseConfig(id=str(tiny_base(model_type)), dtype="bfloat16")
+    loaded = adapters.load_with_peft(out, bases.load(config, LabelSet.load(out)))
+    heads = [value for name, value in loaded.named_parameters() if "modules_to_save.default" in name]
+    assert heads
+    assert {value.dtype for value in heads} == {torch.float32}
+    texts, logits = probe(out)
+    assert np.abs(Engine(config.id, [out], config=config).logits(texts)["run"] - logits).max() < 0.05
+
+
+def test_the_figures_are_those_of_the_saved_adapter_and_not_of_the_precision_of_training(tiny_base, tmp_path):
+    out = train(tiny_base("bert"), tmp_path, "train.mixed_precision=bf16")
+    texts, logits = probe(out)
+    judged = pq.read_table(out / "predictions" / "validation.adapter.parquet")["logits"].to_pylist()
+    assert np.abs(np.array(judged[: len(texts)]) - logits).max() < 1e-4
