@@ -61,7 +61,8 @@ def config(found: Config) -> Iterator[str]:
         yield f"{CONFIG_FILE}: task_type is {str(found.get('task_type'))[:60]!r}, and lorahub serves SEQ_CLS"
     for key in sorted(set(found) - _COMMON - rule.settings):
         if found[key]:
-            yield f"{CONFIG_FILE}: {key} is {str(found[key])[:60]!r}, which lorahub does not serve"
+            kind = found["peft_type"]
+            yield f"{CONFIG_FILE}: {key} is {str(found[key])[:60]!r}, which lorahub does not serve with {kind}"
     for key, values in rule.fixed.items():
         value = found.get(key, values[0])
         if not any(type(value) is type(allowed) and value == allowed for allowed in values):

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from lorahub.data.claims import ClaimData, ClaimSet
     from lorahub.serving.alone import Answers
-    from lorahub.serving.alone import answering
 
 PROBE_FILE = "probe.json"
 # Other processors round differently: about 1e-5 on float32 logits, and now and then a claim on the border falls over.
@@ -59,6 +58,7 @@ class Options:
 def verify(identifier: str, options: Options) -> Iterator[Check]:
     """Yield one check after the other; raises AdapterError where there is no adapter or no record of one."""
     need("torch", extra="train")
+    from lorahub.serving.alone import answering
 
     safe = Check(name="file safety", claimed="loads without risk", found="no finding", ok=True)
     try:
