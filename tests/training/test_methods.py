@@ -1,6 +1,8 @@
 """Every method trains in the one loop, is saved, loads for anyone, and is served or refused in one line."""
 
 import json
+import pickle
+import re
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from lorahub import config
 from lorahub.config import METHODS, AdapterConfig, BaseConfig
-from lorahub.errors import AdapterError, ConfigError
+from lorahub.errors import AdapterError, ConfigError, PublishError
 from lorahub.hub import safety
 from lorahub.labels import LabelSet
 from lorahub.models import adapters, initialisation, methods, quantisation
@@ -335,3 +337,47 @@ def test_computing_activations_again_changes_no_weight(trained):
     first, second = (load_file(run.folder / "adapter_model.safetensors") for run in (plain, again))
     for name, tensor in first.items():
         torch.testing.assert_close(second[name], tensor, atol=1e-5, rtol=1e-4)
+
+
+# What is made of a run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "qlora"])
+def test_the_cards_snippet_answers_as_the_probe(method, trained, tiny_base, monkeypatch):
+    run = trained("bert", method)
+    card = (run.folder / "README.md").read_text(encoding="utf-8")
+    code = re.search(r"```python\n(.*?)```", card, re.S).group(1).replace('"tiny-bert"', repr(str(tiny_base("bert"))))
+    texts, claimed = probe(run)
+    example = re.search(r'tokenizer\(\["(.*?)"\]', code).group(1)
+    monkeypatch.chdir(run.folder)
+    scope = {}
+    exec(code.replace(example, texts[0]), scope)
+    np.testing.assert_allclose(scope["logits"][0].numpy(), claimed[0], atol=1e-5)
+
+
+def test_a_card_says_that_its_base_was_in_four_bits(trained):
+    card = (trained("bert", "qlora").folder / "README.md").read_text(encoding="utf-8")
+    assert "A QLoRA adapter for" in card
+    assert "trained on its base in 4 bits (nf4" in card
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["prefix", "full", "linear-probe", "dora"])
+def test_a_classifier_of_any_method_answers_after_unpickling_too(method, tiny_base):
+    from lorahub import ClaimClassifier
+
+    rows = learnable(80)
+    texts, labels = [row["claim"] for row in rows], [row["label"] for row in rows]
+    settings = {"train.min_steps": 4, "train.epochs": 1, "eval.bootstrap": 100}
+    fitted = ClaimClassifier(tiny_base("bert"), method=method, settings=settings).fit(texts, labels)
+    before = fitted.predict_proba(texts[:5])
+    np.testing.assert_allclose(pickle.loads(pickle.dumps(fitted)).predict_proba(texts[:5]), before, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["full", "linear-probe"])
+def test_what_is_no_peft_adapter_is_not_pushed_and_the_reason_said(method, trained):
+    from lorahub.publish import export
+
+    with pytest.raises(PublishError, match=f"trained with {method}"):
+        export.collect(trained("bert", method).folder)
