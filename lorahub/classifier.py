@@ -31,7 +31,7 @@ from lorahub.hub import fetch
 from lorahub.labels import LabelSet
 from lorahub.publish import push
 from lorahub.scoring.verdicts import Floats, calibrated, decide
-from lorahub.serving.engine import Engine
+from lorahub.serving.alone import Answers, answering
 from lorahub.training import run
 from lorahub.training.folder import check_free
 
@@ -85,7 +85,8 @@ class ClaimClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         data = claims.from_memory(texts, gold, names, asked.data)
         with tempfile.TemporaryDirectory() as place:
             done = run.run(asked, data, Path(place) / run.default_name(asked), run.Watcher())
-            self._adopt(done.folder, classes, Engine(str(self.base), [done.folder], config=asked.base), asked.base)
+            (answers,) = answering([done.folder], str(self.base), settings=asked.base)
+            self._adopt(done.folder, classes, answers, asked.base)
         return self
 
     def predict(self, X: Iterable[str]) -> npt.NDArray[Any]:
@@ -118,7 +119,7 @@ class ClaimClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if found.repo is not None:
             # A repository on the Hub says how long its texts are, and not which base is loaded, or how.
             asked = replace(asked, base=BaseConfig(max_length=asked.base.max_length))
-        engine = Engine(base, [found], config=asked.base, token=token)
+        (engine,) = answering([found], base, settings=asked.base, token=token)
         made = cls(
             base or _only(engine).base_id,
             method=asked.adapter.method,
@@ -194,7 +195,7 @@ class ClaimClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             sections.setdefault(section, {})[name] = value.item() if isinstance(value, np.generic) else value
         return config.from_dict(sections)
 
-    def _adopt(self, folder: Path, classes: npt.NDArray[Any], engine: Engine, asked: BaseConfig) -> None:
+    def _adopt(self, folder: Path, classes: npt.NDArray[Any], engine: Answers, asked: BaseConfig) -> None:
         """Become what a folder holds."""
         self.classes_ = classes
         self.files_ = _read(folder)
@@ -208,11 +209,11 @@ class ClaimClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise UnfittedError("this ClaimClassifier is not fitted. Call fit, or load one with from_pretrained.")
         return self
 
-    def _logits(self, X: Iterable[str]) -> tuple[Engine, Floats]:
+    def _logits(self, X: Iterable[str]) -> tuple[Answers, Floats]:
         """Raw logits (N, C), and the engine that gave them."""
         if "_engine" not in vars(self._fitted()):
             with self._folder() as folder:
-                self._engine = Engine(self._base.id, [folder], config=self._base)
+                (self._engine,) = answering([folder], self._base.id, settings=self._base)
         (logits,) = self._engine.logits(_texts(X)).values()
         return self._engine, logits
 
@@ -249,7 +250,7 @@ def _settings(asked: Config) -> dict[str, Any] | None:
     return changed or None
 
 
-def _only(engine: Engine) -> Any:
+def _only(engine: Answers) -> Any:
     (adapter,) = engine.adapters.values()
     return adapter
 

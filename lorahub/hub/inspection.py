@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lorahub import records
-from lorahub.hub import client, fetch, safety, search
+from lorahub.hub import client, fetch, rules, safety, search
 from lorahub.hub.search import Found
 from lorahub.reports import metadata
 
@@ -58,7 +58,7 @@ class Inspection:
                     yield f"{name} on test", f"{found.metrics[key]:.3f}"
             yield "licence", found.licence or "not named"
             yield "date", found.date
-        yield "size", f"{self.report.files.get(safety.WEIGHTS_FILE, 0):,} bytes, {self.parameters:,} values"
+        yield "size", f"{self.report.files.get(rules.WEIGHTS_FILE, 0):,} bytes, {self.parameters:,} values"
 
 
 def adapter(identifier: str, *, token: str | None = None) -> Inspection:

@@ -1,28 +1,26 @@
 """What speaks against loading an adapter, found before anything is loaded or its weights are downloaded.
 
 In: file names, `adapter_config.json`, `labels.json` and the header of the safetensors file, of a folder or (by range
-request) of a Hub repository. Out: findings, each one sentence. The rule for tensors: a name or shape that does not
-follow from the config is refused, because peft loads a tensor named like a base weight over the shared base.
+request) of a Hub repository. Out: findings, each one sentence. What a config may say and which tensors follow from it
+stands in hub/rules.py. A run on this machine may also be a whole model or a head alone; on the Hub it may not.
 """
 
 import fnmatch
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lorahub.config import LARGEST_ALPHA, LARGEST_RANK
 from lorahub.errors import AdapterError, UnsafeAdapterError, one_line
-from lorahub.hub import client
+from lorahub.hub import client, rules
+from lorahub.hub.rules import CONFIG_FILE, WEIGHTS_FILE
 
-CONFIG_FILE, WEIGHTS_FILE, LABELS_FILE = "adapter_config.json", "adapter_model.safetensors", "labels.json"
-# What peft puts before the name of a module of the base.
-PREFIX = "base_model.model."
+LABELS_FILE = "labels.json"
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
 _KIB, _MIB = 1024, 1024**2
 # What is ever downloaded of an adapter, as patterns, and the most bytes that all files of a pattern may have together:
@@ -35,18 +33,6 @@ LIMITS = {
     "added_tokens.json": 1 * _MIB, "vocab.txt": 16 * _MIB, "vocab.json": 16 * _MIB, "merges.txt": 16 * _MIB,
     "tokenizer.model": 16 * _MIB, "spiece.model": 16 * _MIB, "sentencepiece.bpe.model": 16 * _MIB,
 }  # fmt: skip
-# The modules with weights that transformers' sequence classifiers have beside their backbone.
-HEADS = frozenset(
-    {"classifier", "score", "pre_classifier", "pooler", "head", "classification_head", "logits_proj",
-     "sequence_summary"}
-)  # fmt: skip
-# Settings that change how weights are made or found, and that lorahub neither writes nor reads, must be unset. These
-# may have a value:
-_KNOWN = frozenset(
-    {"base_model_name_or_path", "revision", "peft_type", "task_type", "r", "lora_alpha", "lora_dropout", "use_rslora",
-     "target_modules", "modules_to_save", "bias", "inference_mode", "peft_version", "init_lora_weights",
-     "megatron_core", "qalora_group_size"}
-)  # fmt: skip
 # Bits of the exponent: all ones means infinity or not a number.
 _EXPONENT = {"F32": (np.uint32, 0x7F800000), "F16": (np.uint16, 0x7C00), "BF16": (np.uint16, 0x7F80)}
 
@@ -60,6 +46,24 @@ class Finding:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Layout:
+    """The two files that hold what was trained, and the rules for them; see hub/rules.py."""
+
+    config: str
+    weights: str
+    check: Callable[[Mapping[str, Any]], Iterator[str]]
+    tensors: Callable[[rules.Shapes, Mapping[str, Any], int], Iterator[str]]
+    names_base: bool = True
+
+
+PEFT = Layout(config=CONFIG_FILE, weights=WEIGHTS_FILE, check=rules.config, tensors=rules.tensors)
+HEAD = Layout(config=rules.HEAD_CONFIG, weights=rules.HEAD_FILE, check=rules.head_config, tensors=rules.head)
+WHOLE = Layout(
+    config=rules.MODEL_CONFIG, weights=rules.MODEL_FILE, check=rules.model_config, tensors=rules.model, names_base=False
+)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """What was looked at. `tensors` maps a name to its shape; `files` a name to its bytes."""
 
@@ -68,6 +72,7 @@ class Report:
     labels: list[str]
     tensors: Mapping[str, tuple[int, ...]]
     findings: list[Finding] = field(default_factory=list)
+    layout: Layout = PEFT
 
     @property
     def refused(self) -> list[str]:
@@ -93,7 +98,12 @@ def remote(repo: str, revision: str, *, token: str | None = None) -> Report:
             doing=f"send the header of {repo}",
         )
 
-    return _report(files, fetch, header)
+    return _report(files, PEFT, fetch, header)
+
+
+def layout(folder: Path) -> Layout:
+    """What a run on this machine holds: plain PEFT, unless there is only a head or only a whole model."""
+    return next((kind for kind in (PEFT, HEAD, WHOLE) if (folder / kind.config).exists()), PEFT)
 
 
 def local(folder: Path) -> Report:
@@ -103,9 +113,10 @@ def local(folder: Path) -> Report:
     if not folder.is_dir():
         raise AdapterError(f"there is no adapter folder {folder}. `lorahub runs` lists the runs that exist.")
     files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
-    weights = folder / WEIGHTS_FILE
+    kind = layout(folder)
+    weights = folder / kind.weights
     report = _report(
-        files, lambda name: (folder / name).read_bytes(), lambda: parse_local_safetensors_file_metadata(weights)
+        files, kind, lambda name: (folder / name).read_bytes(), lambda: parse_local_safetensors_file_metadata(weights)
     )
     if not report.refused:
         header = parse_local_safetensors_file_metadata(weights)
@@ -121,29 +132,30 @@ def refuse(report: Report, name: str | Path) -> None:
         raise UnsafeAdapterError(f"{name} is not loaded: {report.refused[0]}{more}. {fix}.")
 
 
-def _report(files: Mapping[str, int], fetch: Any, header: Any) -> Report:
+def _report(files: Mapping[str, int], kind: Layout, fetch: Any, header: Any) -> Report:
     from huggingface_hub.errors import SafetensorsParsingError
 
     of_config: list[Finding] = []
     config, labels, tensors = {}, [], {}
-    if CONFIG_FILE in files and files[CONFIG_FILE] <= LIMITS[CONFIG_FILE]:
-        config = _object(fetch(CONFIG_FILE), dict, CONFIG_FILE, of_config)
-        of_config += [*_settings(config), *_names(config), *_base(config)]
-    findings = [*_files(files), *of_config]
+    if kind.config in files and files[kind.config] <= LIMITS[CONFIG_FILE]:
+        config = _object(fetch(kind.config), dict, kind.config, of_config)
+        of_config += [Finding(text=text) for text in kind.check(config)]
+        of_config += _base(config) if kind.names_base else []
+    findings = [*_files(files, kind), *of_config]
     if LABELS_FILE in files and files[LABELS_FILE] <= LIMITS[LABELS_FILE]:
         labels = _object(fetch(LABELS_FILE), list, LABELS_FILE, findings)
         findings += list(_labels(labels))
-    if WEIGHTS_FILE in files:
+    if kind.weights in files:
         try:
             found = header().tensors
         except (SafetensorsParsingError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            findings.append(Finding(text=f"{WEIGHTS_FILE} is damaged: it has no readable header ({one_line(error)})"))
+            findings.append(Finding(text=f"{kind.weights} is damaged: it has no readable header ({one_line(error)})"))
         else:
             tensors = {name: tuple(info.shape) for name, info in found.items()}
             findings += list(_dtypes({name: info.dtype for name, info in found.items()}))
-            if not any(finding.refused for finding in of_config):
-                findings += list(_tensors(tensors, config, len(labels)))
-    return Report(files=files, config=config, labels=labels, tensors=tensors, findings=findings)
+            if config and not any(finding.refused for finding in of_config):
+                findings += [Finding(text=text) for text in kind.tensors(tensors, config, len(labels))]
+    return Report(files=files, config=config, labels=labels, tensors=tensors, findings=findings, layout=kind)
 
 
 def _object(content: bytes, kind: type, name: str, findings: list[Finding]) -> Any:
@@ -157,14 +169,14 @@ def _object(content: bytes, kind: type, name: str, findings: list[Finding]) -> A
     return value
 
 
-def _files(files: Mapping[str, int]) -> Iterator[Finding]:
-    if CONFIG_FILE not in files:
-        yield Finding(text=f"it has no {CONFIG_FILE}: it is no adapter, or its run did not finish")
-    if WEIGHTS_FILE not in files:
+def _files(files: Mapping[str, int], kind: Layout) -> Iterator[Finding]:
+    if kind.config not in files:
+        yield Finding(text=f"it has no {kind.config}: it is no adapter, or its run did not finish")
+    if kind.weights not in files:
         pickled = next(
             (f", only {name}, which is pickled and can run code" for name in files if name.endswith(_PICKLES)), ""
         )
-        yield Finding(text=f"it has no {WEIGHTS_FILE}{pickled}")
+        yield Finding(text=f"it has no {kind.weights}{pickled}")
     if LABELS_FILE not in files:
         yield Finding(text=f"it has no {LABELS_FILE}, the names of its labels")
     for name in files:
@@ -174,48 +186,13 @@ def _files(files: Mapping[str, int]) -> Iterator[Finding]:
             yield Finding(text=f"{name} is pickled and can run code: never downloaded and not loaded", refused=False)
         if name.endswith((".py", ".sh", ".so", ".dll", ".exe")):
             yield Finding(text=f"{name} is a program: never downloaded", refused=False)
-    for pattern, limit in LIMITS.items():
+    # The config of another layout is as small as PEFT's.
+    for pattern, limit in {kind.config: LIMITS[CONFIG_FILE], **LIMITS}.items():
         size = sum(bytes_ for name, bytes_ in files.items() if fnmatch.fnmatchcase(name, pattern))
         if size > limit:
             yield Finding(text=f"{pattern} has {size:,} bytes, more than the {limit:,} of any real one")
-    if "config.json" in files:
+    if rules.MODEL_CONFIG in files and kind is not WHOLE:
         yield Finding(text="config.json makes transformers take it for a whole model", refused=False)
-
-
-def _settings(config: Mapping[str, Any]) -> Iterator[Finding]:
-    """An adapter_config.json that says LoRA for classification, plainly, and nothing else."""
-    for key, wanted in (("peft_type", "LORA"), ("task_type", "SEQ_CLS"), ("bias", "none")):
-        if config.get(key) != wanted:
-            yield Finding(text=f"{CONFIG_FILE}: {key} is {config.get(key)!r}, and lorahub serves {wanted}")
-    for key in sorted(set(config) - _KNOWN):
-        if config[key]:
-            yield Finding(text=f"{CONFIG_FILE}: {key} is {str(config[key])[:60]!r}, which lorahub does not serve")
-    if config.get("init_lora_weights", True) not in (True, False, "gaussian"):
-        yield Finding(
-            text=f"{CONFIG_FILE}: init_lora_weights {config['init_lora_weights']!r} would change the base's weights"
-        )
-    if config.get("megatron_core") not in (None, "megatron.core"):
-        yield Finding(text=f"{CONFIG_FILE}: megatron_core names the module {config['megatron_core']!r} to import")
-    rank, alpha = config.get("r"), config.get("lora_alpha")
-    if type(rank) is not int or not 1 <= rank <= LARGEST_RANK:
-        yield Finding(text=f"{CONFIG_FILE}: r is {rank!r}, not a rank between 1 and {LARGEST_RANK}")
-    if not isinstance(alpha, int | float) or not abs(alpha) <= LARGEST_ALPHA:
-        yield Finding(text=f"{CONFIG_FILE}: lora_alpha is {alpha!r}, not a number up to {LARGEST_ALPHA}")
-
-
-def _names(config: Mapping[str, Any]) -> Iterator[Finding]:
-    """Lists of layer names, never patterns, and heads that replace nothing of the backbone."""
-    for key in ("target_modules", "modules_to_save"):
-        names = config.get(key)
-        if not isinstance(names, list) or not names:
-            yield Finding(
-                text=f"{CONFIG_FILE}: {key} is {str(names)[:60]!r}, not a list of layer names, and a pattern could "
-                "match anything"
-            )
-        elif not all(isinstance(name, str) and re.fullmatch(r"[\w.]{1,100}", name) for name in names):
-            yield Finding(text=f"{CONFIG_FILE}: {key} holds what is no layer name")
-        elif key == "modules_to_save" and not {name.split(".")[0] for name in names} <= HEADS:
-            yield Finding(text=f"{CONFIG_FILE}: modules_to_save {names} replaces more than a classification head")
 
 
 def _base(config: Mapping[str, Any]) -> Iterator[Finding]:
@@ -233,48 +210,6 @@ def _labels(labels: list[Any]) -> Iterator[Finding]:
         yield Finding(text=f"{LABELS_FILE} holds names with markup or control characters")
 
 
-def _tensors(shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any], labels: int) -> Iterator[Finding]:
-    """Names and shapes that follow from the config: A (r, in), B (out, r), and heads ending in one row per label."""
-    targets, heads = (
-        tuple(config[key]) if isinstance(config.get(key), list) else () for key in ("target_modules", "modules_to_save")
-    )
-    rank, widths, found = config.get("r"), set(), set()
-    for name, shape in shapes.items():
-        inner = name.removeprefix(PREFIX)
-        layer, _, kind = inner.partition(".lora_")
-        if inner == name:
-            yield Finding(text=f"the tensor {name} in {WEIGHTS_FILE} is named unlike peft's")
-        elif kind in ("A.weight", "B.weight"):
-            if not any(f".{layer}".endswith(f".{target}") for target in targets):
-                yield Finding(text=f"{layer} is adapted but not among target_modules")
-            if len(shape) != 2 or shape[0 if kind[0] == "A" else 1] != rank:
-                yield Finding(
-                    text=f"{name} in {WEIGHTS_FILE} has the shape {shape}, which does not fit the config's rank {rank}"
-                )
-            if f"{PREFIX}{layer}.lora_{'B' if kind[0] == 'A' else 'A'}.weight" not in shapes:
-                yield Finding(text=f"{layer} has only one half of its update in {WEIGHTS_FILE}")
-        elif head := head_of(inner, heads):
-            found.add(head)
-            widths |= {shape[0]} if len(shape) == 2 else set()
-        else:
-            yield Finding(
-                text=f"the tensor {inner} in {WEIGHTS_FILE} does not follow from the config and could overwrite the "
-                "base for every adapter"
-            )
-    if not any(".lora_A." in name for name in shapes):
-        yield Finding(text=f"{WEIGHTS_FILE} adapts no layer")
-    for head in heads:
-        if head not in found:
-            yield Finding(text=f"{WEIGHTS_FILE} has no tensor of the head {head!r}: it would be random on every load")
-    if labels and widths and labels not in widths:
-        yield Finding(text=f"{LABELS_FILE} names {labels} labels and came with a head of {sorted(widths)} outputs")
-
-
-def head_of(tensor: str, heads: Iterable[str]) -> str | None:
-    """Which of `heads` a tensor of the base (named without peft's prefix) belongs to."""
-    return next((head for head in heads if f".{head}." in f".{tensor}"), None)
-
-
 def _dtypes(dtypes: Mapping[str, str]) -> Iterator[Finding]:
     for name, dtype in dtypes.items():
         if dtype not in _EXPONENT:
@@ -289,9 +224,9 @@ def _values(path: Path, tensors: Mapping[str, Any]) -> Iterator[str]:
         kind, exponent = _EXPONENT[info.dtype]
         low, high = info.data_offsets
         if high - low != math.prod(info.shape) * np.dtype(kind).itemsize or start + high > len(content):
-            yield f"{WEIGHTS_FILE} is damaged: {name} does not have the bytes that its shape asks for"
+            yield f"{path.name} is damaged: {name} does not have the bytes that its shape asks for"
             continue
         # A copy, because a tensor need not begin where its type's alignment wants it.
         bits = np.frombuffer(content[start + low : start + high].tobytes(), dtype=kind)
         if ((bits & exponent) == exponent).any():
-            yield f"{name} in {WEIGHTS_FILE} holds values that are not finite numbers"
+            yield f"{name} in {path.name} holds values that are not finite numbers"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorahub import records
 from lorahub.errors import ConfigError
-from lorahub.hub import client, safety
+from lorahub.hub import client, rules
 from lorahub.hub.fetch import MINILM
 from lorahub.records import RunRecord
 from lorahub.reports import metadata
@@ -68,7 +68,7 @@ def here(root: Path, base: str | None = None) -> list[Found]:
 
 def describe_run(folder: Path, record: RunRecord) -> Found:
     """What a run's record says."""
-    environment, weights = record.environment, folder / safety.WEIGHTS_FILE
+    environment, weights = record.environment, folder / rules.WEIGHTS_FILE
     adapter = record.results.get("test", {}).get("adapter", {})
     return Found(
         id=str(folder),

@@ -1,8 +1,8 @@
 """Adapter folders: plain PEFT files, written without a path and read with every tensor accounted for.
 
-In: a trained peft model, or a folder. Out: `adapter_config.json` and `adapter_model.safetensors` that peft and
-transformers load by themselves; or an `Adapter`, its tensors checked against its config before anything uses them
-(the rules are in hub/safety.py).
+In: a trained model, or a folder. Out: `adapter_config.json` and `adapter_model.safetensors` that peft and transformers
+load by themselves (a whole model or a head alone in their place, where that is what was trained); or an `Adapter`, its
+tensors checked against its config before anything uses them (the rules are in hub/rules.py).
 """
 
 import json
@@ -14,29 +14,35 @@ from typing import Any
 import torch
 from peft import PeftModel
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoModelForSequenceClassification
 
 from lorahub import atomic, records
 from lorahub.errors import AdapterError, one_line
-from lorahub.hub import safety
-from lorahub.hub.safety import CONFIG_FILE, WEIGHTS_FILE
+from lorahub.hub import rules, safety
+from lorahub.hub.rules import CONFIG_FILE, WEIGHTS_FILE
+from lorahub.hub.safety import Layout
 from lorahub.labels import LabelSet
+from lorahub.models import architectures, initialisation
 from lorahub.models.base import Base
 from lorahub.scoring.baselines import LinearProbe
 from lorahub.scoring.verdicts import Calibration
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
-_A, _B = ".lora_A.weight", ".lora_B.weight"
+_A, _B, _MAGNITUDE = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"
+_PREFIX = "base_model.model."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter:
-    """A LoRA adapter in memory.
+    """A LoRA adapter, or a head alone, in memory.
 
-    `lora` maps a layer's name in the base to (A (r, in), B (out, r)) with the scale folded into B; `heads` maps a head
-    module's name to its state dict. Both are float32 and on the CPU. `max_length` is where its tokenizer cuts an input,
-    in tokens; None where the folder has no tokenizer. `reads_evidence` tells whether it was trained on pairs of claim
-    and evidence; None where the folder has no record.
+    `lora` maps a layer's name in the base to (A (r, in), B (out, r)) with the scale folded into B, `magnitudes` to
+    DoRA's lengths (out,); `heads` maps a head module's name to its state dict. All are float32 and on the CPU.
+    `max_length` is where its tokenizer cuts an input, in tokens; None where the folder has no tokenizer.
+    `reads_evidence` tells whether it was trained on pairs of claim and evidence; None where the folder has no record.
+    `quantize` is how the base was kept that it was trained on.
     """
 
     name: str
@@ -44,75 +50,158 @@ class Adapter:
     base_id: str
     base_revision: str | None
     lora: dict[str, tuple[torch.Tensor, torch.Tensor]]
+    magnitudes: dict[str, torch.Tensor]
     heads: dict[str, dict[str, torch.Tensor]]
     calibration: Calibration
     probe: LinearProbe | None
     max_length: int | None
     reads_evidence: bool | None
+    quantize: str
 
 
-def save(model: PeftModel, folder: Path, base: Base, labels: LabelSet) -> None:
-    """Write the adapter as plain PEFT files that name the base by id and revision, with its labels and tokenizer.
+def save(model: nn.Module, folder: Path, base: Base, labels: LabelSet, layout: Layout = safety.PEFT) -> None:
+    """Write what was trained, naming the base by id and revision, with its labels and tokenizer.
 
-    Raises AdapterError where the files would be refused on loading, or the adapter still does nothing (B = 0).
+    Raises AdapterError where the files would be refused on loading, or the adapter still does nothing.
     """
-    model.save_pretrained(folder, safe_serialization=True)
-    # peft writes a placeholder card; ours is written from the record.
-    (folder / "README.md").unlink(missing_ok=True)
-    config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = base.resolved.id
-    config["revision"] = base.resolved.revision
-    config["target_modules"] = sorted(config["target_modules"])
-    # peft adds `classifier` and `score` whether the architecture has them or not.
-    config["modules_to_save"] = list(base.heads)
-    atomic.write_text(folder / CONFIG_FILE, json.dumps(config, indent=2, sort_keys=True) + "\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    writers = {safety.PEFT.weights: _save_peft, safety.HEAD.weights: _save_head, safety.WHOLE.weights: _save_whole}
+    writers[layout.weights](model, folder, base)
     labels.save(folder)
     base.tokenizer.save_pretrained(folder)
     wrong = safety.local(folder).refused
     if wrong:
         raise AdapterError(f"the adapter is not saved: {wrong[0]}. Train it again.")
-    updates = [tensor for name, tensor in load_file(folder / WEIGHTS_FILE).items() if ".lora_B." in name]
-    if not any(tensor.abs().max() > 0 for tensor in updates):
+
+
+def _save_peft(model: Any, folder: Path, base: Base) -> None:
+    model.save_pretrained(folder, safe_serialization=True)
+    # peft writes a placeholder card; ours is written from the record.
+    (folder / "README.md").unlink(missing_ok=True)
+    config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    tensors = load_file(folder / WEIGHTS_FILE)
+    # peft takes the `mlp_head` of its own prompt encoder for ModernBERT's head; what counts are the prompts it wrote.
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("prompt_encoder.")}
+    if base.moved:
+        tensors, config = initialisation.as_plain_lora(tensors, config, base.moved)
+    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    for names in ("target_modules", "feedforward_modules"):
+        if config.get(names):
+            config[names] = sorted(config[names])
+    # peft adds `classifier` and `score` whether the architecture has them or not.
+    config["modules_to_save"] = list(base.heads)
+    _write_config(folder / CONFIG_FILE, config, base)
+    updates = [tensor for name, tensor in tensors.items() if ".lora_B." in name]
+    if updates and not any(tensor.abs().max() > 0 for tensor in updates):
         raise AdapterError("the adapter has learnt nothing: every B matrix is 0. Train longer or raise the rate.")
+
+
+def _save_head(model: nn.Module, folder: Path, base: Base) -> None:
+    tensors = {
+        f"{name}.{key}": tensor.detach().cpu().contiguous()
+        for name, module in architectures.head_modules(base.model, base.heads)
+        for key, tensor in module.state_dict().items()
+    }
+    save_file(tensors, folder / safety.HEAD.weights, metadata={"format": "pt"})
+    _write_config(folder / safety.HEAD.config, {"modules_to_save": list(base.heads)}, base)
+
+
+def _save_whole(model: Any, folder: Path, base: Base) -> None:
+    # One file, whatever its size: a run is looked at and loaded by one header.
+    model.save_pretrained(folder, safe_serialization=True, max_shard_size="1TB")
+
+
+def _write_config(path: Path, config: dict[str, Any], base: Base) -> None:
+    config |= {"base_model_name_or_path": base.resolved.id, "revision": base.resolved.revision}
+    atomic.write_text(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def load(folder: Path, *, name: str | None = None) -> Adapter:
     """Read an adapter folder after looking at it; raises AdapterError naming the file and what is wrong with it."""
     report = safety.local(folder)
     safety.refuse(report, folder)
-    labels = LabelSet.load(folder)
-    try:
-        stored = load_file(folder / WEIGHTS_FILE)
-    except (SafetensorError, OSError) as error:
+    alone = needs_own_base(report)
+    if alone is not None:
         raise AdapterError(
-            f"{folder / WEIGHTS_FILE} is damaged ({one_line(error)}). Restore it or train again."
-        ) from None
-    tensors = {key.removeprefix(safety.PREFIX): tensor.float() for key, tensor in stored.items()}
+            f"{folder} holds {alone}, which cannot share a base with other adapters: the engine serves lora, qlora, "
+            "dora, rslora and linear-probe. `lorahub evaluate` judges it."
+        )
+    labels, notes = LabelSet.load(folder), trained_on(folder)
+    stored = read_tensors(folder / report.layout.weights)
+    tensors = {key.removeprefix(_PREFIX): tensor for key, tensor in stored.items()}
     return Adapter(
         name=name or folder.resolve().name,
         labels=labels,
         base_id=str(report.config.get("base_model_name_or_path") or ""),
         base_revision=report.config.get("revision"),
         lora=_updates(report.config, tensors),
+        magnitudes={key.removesuffix(_MAGNITUDE): value for key, value in tensors.items() if key.endswith(_MAGNITUDE)},
         heads=_head_states(report.config["modules_to_save"], tensors),
         calibration=Calibration.load(folder, len(labels)),
         probe=LinearProbe.load(folder, len(labels)),
-        max_length=_max_length(folder),
-        reads_evidence=_reads_evidence(folder),
+        **{key: notes[key] for key in ("max_length", "reads_evidence", "quantize")},
     )
 
 
-def load_with_peft(folder: Path, base: Base) -> PeftModel:
-    """Load the folder onto a fresh base the way any peft user would; `base` must have the adapter's label count.
+def needs_own_base(report: safety.Report) -> str | None:
+    """What a run folder holds where the engine cannot stack it, in words; else None."""
+    if report.layout is safety.WHOLE:
+        return "a whole model"
+    kind = report.config.get("peft_type", "LORA")
+    return None if kind == "LORA" else f"{kind} weights"
 
-    Raises AdapterError where its weights do not fit the base.
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file in float32; raises AdapterError where it is damaged."""
+    try:
+        return {key: tensor.float() for key, tensor in load_file(path).items()}
+    except (SafetensorError, OSError) as error:
+        raise AdapterError(f"{path} is damaged ({one_line(error)}). Restore it or train again.") from None
+
+
+def load_with_peft(folder: Path, base: Base) -> nn.Module:
+    """Load the folder onto a fresh base the way any user of peft and transformers would.
+
+    `base` must have the adapter's label count, and is cut where the adapter's tokenizer cuts. Raises AdapterError where
+    the weights do not fit the base.
     """
     try:
-        return PeftModel.from_pretrained(base.model, folder).eval()
+        return _onto(folder, base).eval()
     except (RuntimeError, ValueError, KeyError, TypeError) as error:  # sizes, layers and settings that peft refuses
         raise AdapterError(
             f"peft cannot load {folder} onto {base.resolved.id} ({one_line(error)}). Was it made for another base?"
         ) from error
+
+
+def _onto(folder: Path, base: Base) -> nn.Module:
+    base.shorten(trained_on(folder)["max_length"] or base.max_length, "as in training")
+    kind = safety.layout(folder)
+    if kind is safety.WHOLE:
+        model: nn.Module = AutoModelForSequenceClassification.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, dtype=base.dtype
+        )
+        return model.to(base.device)
+    if kind is safety.HEAD:
+        found = base.model.load_state_dict(read_tensors(folder / kind.weights), strict=False)
+        if found.unexpected_keys:
+            names = ", ".join(found.unexpected_keys)
+            raise AdapterError(f"{folder} holds {names}, which {base.resolved.id} does not have. Give its own base.")
+        model = base.model
+    else:
+        model = PeftModel.from_pretrained(base.model, folder)
+    return model
+
+
+def trained_on(folder: Path) -> dict[str, Any]:
+    """What an adapter was trained on and to read, as in Adapter: base_id, quantize, max_length, reads_evidence."""
+    record = records.load(folder) if (folder / records.FILE_NAME).exists() else None
+    asked = None if record is None else record.asked
+    return {
+        "base_id": "" if record is None else str(record.environment.get("base_id", "")),
+        "max_length": _max_length(folder),
+        "reads_evidence": None if asked is None else asked.get("data", {}).get("evidence") is not None,
+        "quantize": str((asked or {}).get("base", {}).get("quantize", "none")),
+    }
 
 
 def _max_length(folder: Path) -> int | None:
@@ -127,16 +216,12 @@ def _max_length(folder: Path) -> int | None:
     return int(found) if isinstance(found, int | float) and found >= 1 else None
 
 
-def _reads_evidence(folder: Path) -> bool | None:
-    if not (folder / records.FILE_NAME).exists():
-        return None
-    return records.load(folder).asked.get("data", {}).get("evidence") is not None
-
-
 def _updates(
     config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
 ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """A layer's name to (A, B), the scale folded into B."""
+    if "r" not in config:
+        return {}
     scale = config["lora_alpha"] / (config["r"] ** 0.5 if config.get("use_rslora") else config["r"])
     layers = sorted(key.removesuffix(_A) for key in tensors if key.endswith(_A))
     return {layer: (tensors[layer + _A], tensors[layer + _B] * scale) for layer in layers}
@@ -146,7 +231,7 @@ def _head_states(heads: Iterable[str], tensors: Mapping[str, torch.Tensor]) -> d
     """A head module's name in the base to its state dict."""
     states: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
-        head = None if ".lora_" in key else safety.head_of(key, heads)
+        head = None if ".lora_" in key else rules.head_of(key, heads)
         if head is not None:
             module, _, parameter = key.rpartition(f"{head}.")
             states.setdefault(module + head, {})[parameter] = tensor

@@ -28,6 +28,11 @@ class Architecture:
     # Every layer sees the batch row by row, so rows may carry different adapters. An architecture without a row here
     # is not trusted to, and DeBERTa projects one table of relative positions for all rows at once.
     mixes_adapters: bool = True
+    # Its head finds its token behind virtual ones: the first token, or the mean. A decoder looks for the last token by
+    # its id, and virtual tokens have none.
+    soft_prompts: bool = True
+    # It takes keys and values from outside.
+    prefixes: bool = False
 
 
 def _projections(query: str, key: str, value: str, output: str) -> dict[str, str]:
@@ -40,9 +45,9 @@ _LLAMA = _projections("q_proj", "k_proj", "v_proj", "o_proj")
 ARCHITECTURES = {
     row.model_type: row
     for row in (
-        Architecture(model_type="bert", projections=_BERT),
-        Architecture(model_type="roberta", projections=_BERT, positions_offset=True),
-        Architecture(model_type="xlm-roberta", projections=_BERT, positions_offset=True),
+        Architecture(model_type="bert", projections=_BERT, prefixes=True),
+        Architecture(model_type="roberta", projections=_BERT, positions_offset=True, prefixes=True),
+        Architecture(model_type="xlm-roberta", projections=_BERT, positions_offset=True, prefixes=True),
         Architecture(model_type="distilbert", projections=_projections("q_lin", "k_lin", "v_lin", "out_lin")),
         Architecture(
             model_type="deberta-v2",
@@ -51,18 +56,18 @@ ARCHITECTURES = {
         ),
         # One fused layer gives queries, keys and values.
         Architecture(model_type="modernbert", projections=_projections("Wqkv", "Wqkv", "Wqkv", "attn.Wo")),
-        Architecture(model_type="llama", projections=_LLAMA),
-        Architecture(model_type="mistral", projections=_LLAMA),
-        Architecture(model_type="qwen2", projections=_LLAMA),
-        Architecture(model_type="qwen3", projections=_LLAMA),
-        Architecture(model_type="gemma3_text", projections=_LLAMA),
+        Architecture(model_type="llama", projections=_LLAMA, soft_prompts=False, prefixes=True),
+        Architecture(model_type="mistral", projections=_LLAMA, soft_prompts=False, prefixes=True),
+        Architecture(model_type="qwen2", projections=_LLAMA, soft_prompts=False, prefixes=True),
+        Architecture(model_type="qwen3", projections=_LLAMA, soft_prompts=False, prefixes=True),
+        Architecture(model_type="gemma3_text", projections=_LLAMA, soft_prompts=False),
     )
 }
 
 
 def of(model_type: str) -> Architecture:
     """The row of a model type, or a cautious one."""
-    return ARCHITECTURES.get(model_type, Architecture(model_type=model_type, mixes_adapters=False))
+    return ARCHITECTURES.get(model_type, Architecture(model_type=model_type, mixes_adapters=False, soft_prompts=False))
 
 
 def head_names(model: PreTrainedModel, missing: Iterable[str] = ()) -> list[str]:
@@ -75,6 +80,16 @@ def head_names(model: PreTrainedModel, missing: Iterable[str] = ()) -> list[str]
     names = [name for name, child in model.named_children() if name != prefix and any(True for _ in child.parameters())]
     fresh = {key.rsplit(".", 1)[0] for key in missing if key.startswith(f"{prefix}.")}
     return names + sorted(name.removeprefix(f"{prefix}.") for name in fresh)
+
+
+def head_modules(model: PreTrainedModel, heads: Iterable[str]) -> list[tuple[str, nn.Module]]:
+    """The modules that `head_names` names, by their full name."""
+    wanted = tuple(heads)
+    return [
+        (name, module)
+        for name, module in model.named_modules()
+        if any(name == head or name.endswith(f".{head}") for head in wanted)
+    ]
 
 
 def linear_names(model: PreTrainedModel, heads: Iterable[str]) -> list[str]:

@@ -23,7 +23,7 @@ from lorahub.config import BaseConfig
 from lorahub.errors import BaseModelError, one_line
 from lorahub.hub import fetch
 from lorahub.labels import LabelSet
-from lorahub.models import architectures
+from lorahub.models import architectures, quantisation
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,7 @@ class Base:
     """A loaded base. `heads` are the modules that an adapter trains and saves in full.
 
     Inputs are cut after `max_length` tokens, and the tokenizer says so too; the base would take up to `limit`.
+    `moved` is what an initialisation took out of a layer's weight, as (A, B) without the scale.
     """
 
     model: PreTrainedModel
@@ -48,7 +49,15 @@ class Base:
     limit: int
     device: torch.device
     dtype: torch.dtype
+    quantize: str = quantisation.NONE
     reasons: dict[str, str] = field(default_factory=dict)
+    moved: dict[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+
+    def shorten(self, tokens: int, why: str) -> None:
+        """Cut inputs after `tokens` tokens where they are cut later now."""
+        if tokens < self.max_length:
+            self.max_length = self.tokenizer.model_max_length = tokens
+            self.reasons["max_length"] = f"{tokens} tokens: {why}"
 
 
 def choose_device(wanted: str) -> tuple[torch.device, str]:
@@ -76,7 +85,7 @@ def load(config: BaseConfig, labels: LabelSet | None = None, *, token: str | Non
     """Load base and tokenizer; the head is fresh, from torch's global generator. Raises BaseModelError."""
     resolved = fetch.base(config.id, revision=config.revision, token=token)
     names = labels or _ANY_LABELS
-    settings = {"trust_remote_code": False, "local_files_only": True}
+    settings: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     try:
         model_config = AutoConfig.from_pretrained(resolved.folder, **settings)
         tokenizer = AutoTokenizer.from_pretrained(resolved.folder, **settings)
@@ -94,8 +103,19 @@ def load(config: BaseConfig, labels: LabelSet | None = None, *, token: str | Non
     model_config.label2id = dict(names.ids)
     _pad_token_id(model_config, tokenizer.pad_token_id)
     device, reasons["device"] = choose_device(config.device)
-    dtype, reasons["dtype"] = choose_dtype(config.dtype, device, _parameters(model_config))
+    dtype, reasons["dtype"] = choose_dtype(
+        config.dtype, device, sum(parameter.numel() for parameter in _skeleton(model_config).parameters())
+    )
+    whole: list[str] = []
+    if config.quantize != quantisation.NONE:
+        skeleton = _skeleton(model_config)
+        # A pooler inside the backbone is new, and then trained as a head, where the checkpoint lacks it.
+        whole = [*architectures.head_names(skeleton), f"{skeleton.base_model_prefix}.pooler"]
+        settings |= {"device_map": {"": str(device)}}
+        settings |= {"quantization_config": quantisation.settings(config.quantize, whole)}
+    reasons["quantize"] = quantisation.reason(config.quantize, whole)
     model, missing = _load_model(resolved, model_config, dtype, settings)
+    quantisation.steady(model)
     heads = architectures.head_names(model, missing)
     _keep_in_float32(model, heads)
     limit = _limit(model_config, tokenizer)
@@ -115,16 +135,16 @@ def load(config: BaseConfig, labels: LabelSet | None = None, *, token: str | Non
         limit=limit,
         device=device,
         dtype=dtype,
+        quantize=config.quantize,
         reasons=reasons,
     )
 
 
 def _keep_in_float32(model: PreTrainedModel, heads: list[str]) -> None:
     """Trained modules stay exact whatever the frozen weights are kept in; peft's copies of them keep both changes."""
-    for name, module in model.named_modules():
-        if any(f".{name}".endswith(f".{head}") for head in heads):
-            module.float()
-            module.register_forward_pre_hook(_to_float32)
+    for _, module in architectures.head_modules(model, heads):
+        module.float()
+        module.register_forward_pre_hook(_to_float32)
 
 
 def _to_float32(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -196,8 +216,7 @@ def _limit(model_config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
     return int(min(positions, tokenizer.model_max_length))
 
 
-def _parameters(model_config: Any) -> int:
-    """Parameters of the model that the config describes, without allocating them."""
+def _skeleton(model_config: Any) -> PreTrainedModel:
+    """The model that the config describes, without its weights."""
     with torch.device("meta"):
-        model = AutoModelForSequenceClassification.from_config(model_config)
-    return sum(parameter.numel() for parameter in model.parameters())
+        return AutoModelForSequenceClassification.from_config(model_config)

@@ -18,7 +18,7 @@ from typing import Any
 
 from lorahub import records
 from lorahub.errors import AdapterError, PublishError
-from lorahub.hub import client, safety
+from lorahub.hub import client, rules, safety
 from lorahub.records import RunRecord
 from lorahub.reports import plots
 
@@ -28,7 +28,8 @@ CARD_FILE = "README.md"
 PUBLISHED = frozenset(name for name in safety.LIMITS if "*" not in name and name != CARD_FILE) | {
     f"plots/{name}" for name in (plots.CONFUSION, plots.RELIABILITY, plots.CURVE)
 }
-_REQUIRED = (safety.CONFIG_FILE, safety.WEIGHTS_FILE, safety.LABELS_FILE, "probe.json", "tokenizer_config.json")
+_REQUIRED = (rules.CONFIG_FILE, rules.WEIGHTS_FILE, safety.LABELS_FILE, "probe.json", "tokenizer_config.json")
+_NOT_PUBLISHED = {"full": "a whole model", "linear-probe": "a head alone"}
 _TEXT = (".json", ".md", ".txt", ".yaml")
 # What transformers notes about how it was called; on another machine `local_files_only` would be wrong.
 _TOKENIZER_NOTES = ("is_local", "local_files_only", "name_or_path")
@@ -75,6 +76,12 @@ def collect(folder: Path, *, base_id: str | None = None, token: str | None = Non
     where the base is not there.
     """
     record = records.load(folder)
+    method = record.asked["adapter"]["method"]
+    if method in _NOT_PUBLISHED:
+        raise PublishError(
+            f"{folder} was trained with {method}: it holds {_NOT_PUBLISHED[method]}, and lorahub publishes PEFT "
+            "adapters. Train with another adapter.method, or upload the folder with `hf upload`."
+        )
     missing = [name for name in _REQUIRED if not (folder / name).is_file()]
     if missing:
         raise AdapterError(f"{folder} lacks {', '.join(missing)}: it is no whole run. Restore them or train again.")
@@ -87,8 +94,8 @@ def collect(folder: Path, *, base_id: str | None = None, token: str | None = Non
     export = Export(record=named, base=base)
     export.files.update({path: folder / path for path in sorted(PUBLISHED) if (folder / path).is_file()})
     export.files[records.FILE_NAME] = _json(named.to_dict(), sort=False)
-    config = _read_json(folder / safety.CONFIG_FILE)
-    export.files[safety.CONFIG_FILE] = _json({**config, "base_model_name_or_path": base.id, "revision": base.revision})
+    config = _read_json(folder / rules.CONFIG_FILE)
+    export.files[rules.CONFIG_FILE] = _json({**config, "base_model_name_or_path": base.id, "revision": base.revision})
     if "tokenizer_config.json" in export.files:
         notes = _read_json(folder / "tokenizer_config.json")
         kept = {key: value for key, value in notes.items() if key not in _TOKENIZER_NOTES}

@@ -4,6 +4,7 @@ In: a RunRecord. Out: Markdown with front matter, publishable as it is. Nobody t
 writes around the marked sections is kept by `sections.merge`.
 """
 
+import json
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -19,7 +20,19 @@ _SMALL_CLASS = 50
 _LOW_RECALL = 0.3
 _OFTEN_MIXED_UP = 0.3
 _HIGH_ECE = 0.1
-_METHODS = {"lora": "LoRA", "qlora": "QLoRA", "dora": "DoRA", "rslora": "rsLoRA", "ia3": "IA3"}
+# How a summary begins, by method.
+_METHODS = {
+    "lora": "A LoRA adapter for",
+    "qlora": "A QLoRA adapter for",
+    "dora": "A DoRA adapter for",
+    "rslora": "A rank-stabilised LoRA adapter for",
+    "prompt": "A soft prompt (prompt tuning) for",
+    "prefix": "A prefix (prefix tuning) for",
+    "p-tuning": "A soft prompt (P-tuning) for",
+    "ia3": "An (IA)3 adapter for",
+    "full": "A full fine-tuning of",
+    "linear-probe": "A classification head on the frozen base",
+}
 EXAMPLE = "Vitamin D supplements cut the risk of respiratory infections by a third."
 EXAMPLE_EVIDENCE = "A review of 25 trials found fewer infections among people who took vitamin D every day."
 
@@ -56,7 +69,7 @@ def _summary(record: RunRecord, *, english: bool) -> str:
     claims = "English claims" if english else "claims"
     method = record.asked["adapter"]["method"]
     return (
-        f"A {_METHODS.get(method, method)} adapter for `{environment['base_id']}` that sorts {claims} into "
+        f"{_METHODS[method]} `{environment['base_id']}` that sorts {claims} into "
         f"{names}. It was trained with lorahub on `{environment['data']['id']}`. It is for people who sort many claims "
         "before somebody reads them. It reads the wording of a claim and looks nothing up, so its answer is a reason "
         "to check, not a fact, and no ground for removing or ranking what somebody said."
@@ -120,18 +133,43 @@ def _mixed_up(labels: list[str], place: int, answers: list[int]) -> list[str]:
     return [f"It calls {answers[wrong]} of {sum(answers)} `{labels[place]}` claims `{labels[wrong]}`."]
 
 
+def _load(method: str, environment: dict[str, Any], place: str) -> tuple[str, list[str], str]:
+    """What the snippet needs beside transformers, in words and as imports, and its lines that make `model`."""
+    if method == "full":
+        return "transformers", [], f'model = AutoModelForSequenceClassification.from_pretrained("{place}").eval()'
+    revision = environment.get("base_revision")
+    lines = [
+        "base = AutoModelForSequenceClassification.from_pretrained(",
+        f'    "{environment["base_id"]}",',
+        f"    revision={json.dumps(revision) if revision else None},",
+        "    num_labels=len(labels),",
+        "    id2label=dict(enumerate(labels)),",
+        "    label2id={name: place for place, name in enumerate(labels)},",
+        ")",
+        "base.config.pad_token_id = tokenizer.pad_token_id",
+    ]
+    if method == "linear-probe":
+        lines += ['base.load_state_dict(load_file("head.safetensors"), strict=False)', "model = base.eval()"]
+        return "transformers and safetensors", ["from safetensors.torch import load_file"], "\n".join(lines)
+    lines.append(f'model = PeftModel.from_pretrained(base, "{place}").eval()')
+    return "transformers and peft", ["from peft import PeftModel"], "\n".join(lines)
+
+
 def _use(record: RunRecord, asked: config.Config, repo: str | None) -> dict[str, str]:
     """What the snippets are filled with."""
     environment = record.environment
     revision, pair = environment.get("base_revision"), asked.data.evidence is not None
     libraries = ["import json", "", "import torch"]
     libraries += ["from huggingface_hub import hf_hub_download"] if repo else []
-    libraries += ["from peft import PeftModel"]
-    libraries += ["from transformers import AutoModelForSequenceClassification, AutoTokenizer"]
+    packages, modules, load = _load(asked.adapter.method, environment, repo or ".")
+    libraries += [*modules, "from transformers import AutoModelForSequenceClassification, AutoTokenizer"]
     labels_file = f'hf_hub_download("{repo}", "labels.json")' if repo else '"labels.json"'
     notes = []
     if environment.get("calibration", {}).get("bias"):
         notes.append("The table's labels add the bias in `calibration.json` to these logits before the arg max.")
+    if asked.base.quantize != "none":
+        how = environment["reasons"]["quantize"]
+        notes.append(f"It was trained on its base in 4 bits ({how}). On the whole base, as above, its answers differ.")
     if environment.get("base_origin") == "folder" and not revision:
         notes.append(
             f"`{environment['base_id']}` was a folder on the machine that trained: give its path in its place."
@@ -148,7 +186,7 @@ def _use(record: RunRecord, asked: config.Config, repo: str | None) -> dict[str,
         "base_flag": f" --base {environment['base_id']}" if repo else "",
         "imports": "\n".join(libraries),
         "read_labels": f'with open({labels_file}, encoding="utf-8") as file:\n    labels = json.load(file)',
-        "base_id": environment["base_id"],
-        "base_revision": f'"{revision}"' if revision else "None",
+        "alone": packages,
+        "load": load,
         "notes": "".join(f"\n{note}\n" for note in notes).rstrip("\n"),
     }

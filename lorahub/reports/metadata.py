@@ -27,6 +27,9 @@ WRITTEN = ("library_name", "base_model", "base_model_relation", "pipeline_tag", 
            "model-index")  # fmt: skip
 
 
+_LORA = ("lora", "qlora", "dora", "rslora")
+
+
 def card_data(record: RunRecord, *, licence: str | None = None, language: str | None = None) -> "ModelCardData":
     """Return the front matter; `licence` and `language` stand in where the data is none of the named sets.
 
@@ -34,18 +37,18 @@ def card_data(record: RunRecord, *, licence: str | None = None, language: str | 
     """
     from huggingface_hub import ModelCardData
 
-    data, named = record.environment["data"], named_set(record)
+    data, named, method = record.environment["data"], named_set(record), record.asked["adapter"]["method"]
     return ModelCardData(
         model_name=record.name,
-        library_name="peft",
+        library_name="transformers" if method == "full" else "peft",
         base_model=record.environment["base_id"],
-        base_model_relation="adapter",
+        base_model_relation="finetune" if method == "full" else "adapter",
         pipeline_tag=_TASK,
         datasets=[data_id(record)] if data["kind"] == "hub" or (named and named.hub_id) else None,
         language=language or (named.language if named else None),
         license=licence or (named.licence if named else None) or None,
         metrics=["accuracy", "f1"],
-        tags=["lora", "lorahub", _TASK],
+        tags=[*dict.fromkeys([*(["lora"] if method in _LORA else []), method]), "lorahub", _TASK],
         label_names=record.labels,
         eval_results=[result for split in record.results for result in _results(record, split)],
     )

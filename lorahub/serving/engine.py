@@ -77,7 +77,8 @@ class Engine:
         if base is not None:
             settings = replace(settings, id=base)
         elif loaded:
-            settings = _base_of(found[0], loaded[0], settings)
+            first = loaded[0]
+            settings = base_for(found[0], first.base_id, first.base_revision, first.quantize, settings)
         self._base = bases.load(settings, token=token)
         self._linears = {
             name: (module.out_features, module.in_features)
@@ -297,6 +298,11 @@ class Engine:
                 "%s was trained on revision %s of %s; revision %s is loaded: its answers may differ",
                 adapter.name, adapter.base_revision, self.base_id, self._base.resolved.revision,
             )  # fmt: skip
+        if adapter.quantize != self._base.quantize:
+            log.warning(
+                "%s was trained on a base with quantize=%s; %s is loaded: its answers may differ",
+                adapter.name, adapter.quantize, self._base.quantize,
+            )  # fmt: skip
         for layer, (down, up) in adapter.lora.items():
             found = (up.shape[0], down.shape[1])
             if self._linears.get(layer) != found:
@@ -340,14 +346,17 @@ def verdicts(logits: Floats, names: Sequence[str], calibration: Calibration) -> 
     ]
 
 
-def _base_of(found: fetch.Located, adapter: Adapter, settings: BaseConfig) -> BaseConfig:
+def base_for(
+    found: fetch.Located, base_id: str, revision: str | None, quantize: str, settings: BaseConfig
+) -> BaseConfig:
     """The base to load for an adapter: a repository on the Hub does not choose it, unless it is our own."""
+    settings = replace(settings, quantize=quantize)
     if found.repo is None:
-        return replace(settings, id=adapter.base_id or settings.id, revision=adapter.base_revision)
-    if adapter.base_id.lower() != fetch.MINILM.lower():
+        return replace(settings, id=base_id or settings.id, revision=revision)
+    if base_id.lower() != fetch.MINILM.lower():
         raise AdapterError(
-            f"{found.repo} says that its base is {adapter.base_id or 'nothing'}; no base is fetched on the word of a "
-            f"downloaded file. If you trust it, give --base {adapter.base_id or 'ID'}."
+            f"{found.repo} says that its base is {base_id or 'nothing'}; no base is fetched on the word of a "
+            f"downloaded file. If you trust it, give --base {base_id or 'ID'}."
         )
     return replace(settings, id=fetch.MINILM)
 

@@ -1,4 +1,4 @@
-"""Finished adapters judged on a data set: the engine's answers against the gold labels."""
+"""Finished adapters judged on a data set: their answers against the gold labels."""
 
 import json
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from lorahub.labels import LabelSet
 from lorahub.records import RunRecord
 from lorahub.scoring import metrics
 from lorahub.scoring.verdicts import Floats, Ids, calibrated, decide
-from lorahub.serving.engine import Engine
+from lorahub.serving.alone import Answers, answering
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,15 +51,20 @@ def judge(
     located = [fetch.adapter(adapter, token=token) for adapter in adapters]
     found = _claims(config.data, split, located, token)
     split = split if split in found.splits else "all"
-    engine = Engine(base, located, config=config.base, token=token)
-    results = {name: score(engine, name, found, split, config.eval) for name in engine.adapters}
+    results: dict[str, dict[str, Any]] = {}
+    for answers in answering(located, base, settings=config.base, token=token):
+        for name in answers.adapters:
+            shown, number = name, 2
+            while shown in results:
+                shown, number = f"{name}-{number}", number + 1
+            results[shown] = score(answers, name, found, split, config.eval)
     return Judged(results=results, split=split, notes=found.warnings)
 
 
-def score(engine: Engine, name: str, data: ClaimData, split: str, options: EvalConfig) -> dict[str, Any]:
-    """The results block of one adapter of an engine; raises DataError where the data has labels unknown to it."""
-    adapter = engine.adapters[name]
-    gold, logits = answer(engine, name, data, split)
+def score(answers: Answers, name: str, data: ClaimData, split: str, options: EvalConfig) -> dict[str, Any]:
+    """The results block of one adapter; raises DataError where the data has labels unknown to it."""
+    adapter = answers.adapters[name]
+    gold, logits = answer(answers, name, data, split)
     return metrics.score(
         gold,
         decide(logits, adapter.calibration),
@@ -70,16 +75,16 @@ def score(engine: Engine, name: str, data: ClaimData, split: str, options: EvalC
     )
 
 
-def answer(engine: Engine, name: str, data: ClaimData, split: str) -> tuple[Ids, Floats]:
+def answer(answers: Answers, name: str, data: ClaimData, split: str) -> tuple[Ids, Floats]:
     """Gold ids (N,) and raw logits (N, C) of one adapter on a split, in the adapter's label order; see `score`."""
-    adapter, part = engine.adapters[name], data.splits[split]
+    adapter, part = answers.adapters[name], data.splits[split]
     present = [data.labels.names[index] for index in part.gold]
     if not set(present) <= set(adapter.labels.names):
         raise DataError(
             f"{data.source['id']} has the labels {', '.join(sorted(set(present)))}; "
             f"{name} knows {', '.join(adapter.labels.names)}. Map them with --set data.label_map=MAPPING."
         )
-    return adapter.labels.encode(present), engine.logits(part.texts, [name], evidence=part.evidence)[name]
+    return adapter.labels.encode(present), answers.logits(part.texts, [name], evidence=part.evidence)[name]
 
 
 def _claims(config: DataConfig, split: str, located: Sequence[Located], token: str | None) -> ClaimData:

@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
+from lorahub.models import quantisation
 from lorahub.models.adapters import Adapter
 
 
@@ -22,12 +24,14 @@ from lorahub.models.adapters import Adapter
 class Table:
     """An immutable set of adapters on one base; adding or dropping one makes a new table.
 
-    Slot 0 is the bare base. `stacks` maps a layer to A (K+1, r, in) and B (K+1, out, r), the scale within B; `heads`
-    maps a slot to its head modules by name.
+    Slot 0 is the bare base. `stacks` maps a layer to A (K+1, r, in) and B (K+1, out, r), the scale within B; `gains`
+    maps one that a DoRA adapter adapts to a factor for every output (K+1, out); `heads` maps a slot to its head modules
+    by name.
     """
 
     slots: Mapping[str, int]
     stacks: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+    gains: Mapping[str, torch.Tensor]
     heads: Mapping[int, Mapping[str, nn.Module]]
     widths: Mapping[int, int]
 
@@ -72,7 +76,16 @@ class StackedLinear(nn.Module):
         # (B, T, in), where T is 1 for pooled input; with one slot, (1, all tokens, in).
         flat = x.reshape(len(route.slots), -1, x.shape[-1]).to(down.dtype)
         update = torch.bmm(torch.bmm(flat, down.transpose(1, 2)), up.transpose(1, 2))  # (B, T, out)
-        return y + update.reshape(y.shape).to(y.dtype)
+        y = y + update.reshape(y.shape).to(y.dtype)
+        gain = route.table.gains.get(self.layer)
+        return y if gain is None else self._scaled(y, gain[route.slots])
+
+    def _scaled(self, y: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
+        """Multiply what the weights gave, and not the bias, by each row's gain (B, out)."""
+        rows = y.reshape(len(gain), -1, y.shape[-1])  # (B, T, out)
+        bias: Any = 0 if self.linear.bias is None else self.linear.bias
+        scaled: torch.Tensor = (rows - bias) * gain[:, None].to(y.dtype) + bias
+        return scaled.reshape(y.shape)
 
 
 class RoutedHead(nn.Module):
@@ -130,6 +143,9 @@ def table(model: nn.Module, adapters: Sequence[Adapter], device: torch.device) -
     originals = {module.head: module.original for module in model.modules() if isinstance(module, RoutedHead)}
     layers = sorted({layer for adapter in adapters for layer in adapter.lora})
     stacks = {layer: _stack(layer, adapters, device) for layer in layers}
+    linears = {module.layer: module.linear for module in model.modules() if isinstance(module, StackedLinear)}
+    scaled = sorted({layer for adapter in adapters for layer in adapter.magnitudes})
+    gains = {layer: _gain(layer, linears[layer], adapters, device) for layer in scaled}
     heads = {
         slot: {name: _head(originals[name], state, device) for name, state in adapter.heads.items()}
         for slot, adapter in enumerate(adapters, start=1)
@@ -137,6 +153,7 @@ def table(model: nn.Module, adapters: Sequence[Adapter], device: torch.device) -
     return Table(
         slots={adapter.name: slot for slot, adapter in enumerate(adapters, start=1)},
         stacks=stacks,
+        gains=gains,
         heads=heads,
         widths={slot: len(adapter.labels) for slot, adapter in enumerate(adapters, start=1)},
     )
@@ -154,6 +171,17 @@ def _stack(layer: str, adapters: Sequence[Adapter], device: torch.device) -> tup
         if pair is not None:
             down[slot, : pair[0].shape[0]], up[slot, :, : pair[1].shape[1]] = pair
     return down.to(device), up.to(device)
+
+
+def _gain(layer: str, linear: nn.Module, adapters: Sequence[Adapter], device: torch.device) -> torch.Tensor:
+    """The gain m / |W + B·A| of one layer by slot, (K+1, out); 1 without DoRA. Source: arXiv:2402.09353, equation 5."""
+    weight = quantisation.dense(linear).cpu()
+    gain = torch.ones(len(adapters) + 1, weight.shape[0])
+    for slot, adapter in enumerate(adapters, start=1):
+        if layer in adapter.magnitudes:
+            down, up = adapter.lora[layer]
+            gain[slot] = adapter.magnitudes[layer] / torch.linalg.norm(weight + up @ down, dim=1)
+    return gain.to(device)
 
 
 def _head(original: nn.Module, state: Mapping[str, torch.Tensor], device: torch.device) -> nn.Module:

@@ -17,8 +17,8 @@ from accelerate import Accelerator
 from lorahub.data.claims import ClaimData
 from lorahub.models.base import Base
 
-_PACKAGES = ("accelerate", "datasets", "hf-lorahub", "huggingface-hub", "numpy", "peft", "scikit-learn", "tokenizers",
-             "torch", "transformers")  # fmt: skip
+_PACKAGES = ("accelerate", "bitsandbytes", "datasets", "hf-lorahub", "huggingface-hub", "numpy", "peft",
+             "scikit-learn", "tokenizers", "torch", "transformers")  # fmt: skip
 
 
 def describe(base: Base, data: ClaimData, accelerator: Accelerator, *, seed: int) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from lorahub.config import BaseConfig
 from lorahub.data.batches import encode
 from lorahub.data.claims import ClaimData, ClaimSet
 from lorahub.errors import AdapterError, ConfigError
+from lorahub.hub import safety
+from lorahub.hub.safety import Layout
 from lorahub.models import adapters
 from lorahub.models import base as bases
 from lorahub.models.base import Base
@@ -64,20 +66,24 @@ def write(
     adjusted: Calibration,
     probe: LinearProbe,
     config: BaseConfig,
+    layout: Layout = safety.PEFT,
 ) -> None:
-    """Write `folder` whole; raises AdapterError where a fresh load of it would answer differently."""
+    """Write `folder` whole, what was trained in `layout`.
+
+    Raises AdapterError where a fresh load of it would answer differently.
+    """
     with atomic.replacing_folder(folder) as part:
-        adapters.save(model, part, base, data.labels)
+        adapters.save(model, part, base, data.labels, layout)
         adjusted.save(part)
         probe.save(part)
-        _write_probe(part, data, base, config)
+        _write_probe(part, model, data, base, config)
         _write_predictions(part, logits, data)
         plots.draw(record, part / "plots")
         (part / "README.md").write_text(cards.render(record), encoding="utf-8")
         record.save(part)
 
 
-def _write_probe(folder: Path, data: ClaimData, base: Base, config: BaseConfig) -> None:
+def _write_probe(folder: Path, model: Any, data: ClaimData, base: Base, config: BaseConfig) -> None:
     """Store a few claims with the logits that a fresh load of the folder gives.
 
     The load is the one that any peft user would make, so a head or layer that was not saved shows here.
@@ -86,7 +92,7 @@ def _write_probe(folder: Path, data: ClaimData, base: Base, config: BaseConfig) 
     fresh = bases.load(config, data.labels)
     loaded = adapters.load_with_peft(folder, fresh)
     again = probe_logits(loaded, fresh, some)
-    here = probe_logits(base.model, base, some)
+    here = probe_logits(model, base, some)
     worst = float(np.abs(again - here).max())
     if worst > 1e-3:
         raise AdapterError(f"the saved adapter gives other logits than the trained one (by {worst:.2g}): not written.")

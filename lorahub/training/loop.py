@@ -1,8 +1,8 @@
 """The training loop, whole, from top to bottom.
 
-In: a model with an adapter attached, encoded claims and a TrainConfig. Out: the same model holding its best weights by
-a validation metric, and a `Fit` that tells what happened. Devices, processes and precision are accelerate's; Ctrl-C
-ends the loop early and keeps the best so far.
+In: a model of which any part asks for gradients, encoded claims and a TrainConfig. Out: the same model holding its best
+weights by a validation metric, and a `Fit` that tells what happened. Devices, processes and precision are accelerate's;
+Ctrl-C ends the loop early and keeps the best so far.
 """
 
 import logging
@@ -25,7 +25,7 @@ from lorahub.errors import TrainingError
 from lorahub.labels import LabelSet
 from lorahub.scoring.metrics import quick
 from lorahub.scoring.verdicts import Ids
-from lorahub.training import alarms, evaluation
+from lorahub.training import alarms, evaluation, optimizers
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +72,7 @@ def fit(  # noqa: C901 - one story, read from top to bottom
     *,
     accelerator: Accelerator,
     scoring_batch_size: int,
+    optimizer_form: str = optimizers.ADAMW,
     on_step: Callable[[Step], None] | None = None,
 ) -> Fit:
     """Train in place and leave the best weights in `model`; raises TrainingError when nothing usable came out."""
@@ -82,7 +83,7 @@ def fit(  # noqa: C901 - one story, read from top to bottom
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trained:
         raise TrainingError("nothing is trainable: the adapter matched no layer. Check adapter.targets.")
-    optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
+    optimizer = optimizers.build(optimizer_form, trained, config)
     batches_per_epoch = math.ceil(len(loader) / accelerator.num_processes)
     steps_per_epoch = math.ceil(batches_per_epoch / config.gradient_accumulation)
     total = max(1, round(config.epochs * steps_per_epoch), config.min_steps)

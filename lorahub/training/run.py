@@ -30,7 +30,7 @@ from lorahub.models.base import Base
 from lorahub.records import SYSTEMS, RunRecord
 from lorahub.scoring import baselines, calibration, intervals, metrics
 from lorahub.scoring.verdicts import Calibration, Floats, calibrated, decide
-from lorahub.training import alarms, environment, evaluation, loop
+from lorahub.training import alarms, environment, evaluation, loop, optimizers
 from lorahub.training.folder import JUDGED, check_free, write
 
 log = logging.getLogger(__name__)
@@ -101,7 +101,11 @@ def run(config: Config, data: ClaimData, folder: Path, watcher: Watcher) -> Run:
     logits, options, probe = _baseline_logits(data, features, config)
 
     watcher.on_stage("training")
+    method = methods.TABLE[config.adapter.method]
     model = methods.attach(base, config.adapter)
+    _recompute(model, config, frugal=method.frugal)
+    optimizer, why = optimizers.choose(config.train.optimizer, base.device, frugal=method.frugal)
+    base.reasons["optimizer"] = f"{optimizer}: {why}"
     trainable, total = methods.count_parameters(model)
     log.info("%s of %s parameters are trained (%.2f %%)", f"{trainable:,}", f"{total:,}", 100 * trainable / total)
     logits["untrained"] = _judge(model, base, encoded, scoring)
@@ -115,6 +119,7 @@ def run(config: Config, data: ClaimData, folder: Path, watcher: Watcher) -> Run:
         config.train,
         accelerator=accelerator,
         scoring_batch_size=config.eval.batch_size,
+        optimizer_form=optimizer,
         on_step=watcher.on_step if accelerator.is_main_process else None,
     )
     peak = environment.peak_bytes()
@@ -155,7 +160,10 @@ def run(config: Config, data: ClaimData, folder: Path, watcher: Watcher) -> Run:
     )
     if accelerator.is_main_process:
         watcher.on_stage("writing the run folder")
-        write(folder, model, base, data, record, logits=logits, adjusted=adjusted, probe=probe, config=config.base)
+        write(
+            folder, model, base, data, record, logits=logits, adjusted=adjusted, probe=probe, config=config.base,
+            layout=method.layout,
+        )  # fmt: skip
     accelerator.wait_for_everyone()
     return Run(folder=folder, record=record)
 
@@ -164,6 +172,15 @@ def default_name(config: Config) -> str:
     """The name of a run that was given none."""
     data, base = Path(config.data.id).stem or "run", Path(config.base.id).name
     return f"{data}-{config.adapter.method}-{base}-s{config.train.seed}"
+
+
+def _recompute(model: Any, config: Config, *, frugal: bool) -> None:
+    """Forget activations and compute them again in the backward pass, where that is asked for."""
+    wanted = config.train.checkpointing
+    if wanted == "always" and methods.TABLE[config.adapter.method].soft_prompt:
+        raise ConfigError("train.checkpointing=always does not work behind virtual tokens. Use never, or auto.")
+    if wanted == "always" or (wanted == "auto" and frugal):
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
 def _accelerator(config: Config) -> Accelerator:

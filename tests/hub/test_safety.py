@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lorahub.errors import UnsafeAdapterError
-from lorahub.hub import fetch, safety
+from lorahub.hub import fetch, rules, safety
 
-CONFIG, WEIGHTS = safety.CONFIG_FILE, safety.WEIGHTS_FILE
+CONFIG, WEIGHTS = rules.CONFIG_FILE, rules.WEIGHTS_FILE
 QUERY = "base_model.model.bert.encoder.layer.0.attention.self.query"
 
 
@@ -57,7 +57,18 @@ HOSTILE = {
     "pattern": (setting(target_modules=".*"), "not a list of layer names"),
     "pattern in a list": (setting(target_modules=["(a+)+$"]), "no layer name"),
     "whole layers": (setting(modules_to_save=["classifier", "embeddings"]), "more than a classification head"),
-    "other method": (setting(peft_type="IA3"), "peft_type is 'IA3'"),
+    "unknown method": (setting(peft_type="ADALORA"), "peft_type is 'ADALORA'"),
+    "no method": (setting(peft_type=["LORA"]), "peft_type is"),
+    "settings of another method": (setting(peft_type="IA3"), "r is '4'"),
+    "other task": (setting(task_type="CAUSAL_LM"), "task_type is"),
+    "biases of the base": (setting(bias="all"), "bias is 'all'"),
+    "dora without magnitudes": (setting(use_dora=True), "no magnitude"),
+    "dora that is no yes or no": (setting(use_dora="yes"), "use_dora is 'yes'"),
+    "magnitudes without dora": (
+        tensors(lambda t: t.update({f"{QUERY}.lora_magnitude_vector": torch.ones(32)})),
+        "could overwrite the base",
+    ),
+    "prompt in a lora": (tensors(lambda t: t.update(prompt_embeddings=torch.ones(4, 32))), "could overwrite the base"),
     "pissa": (setting(init_lora_weights="pissa"), "would change the base"),
     "import": (setting(auto_mapping={"parent_library": "os", "base_model_class": "system"}), "auto_mapping is"),
     "megatron": (setting(megatron_core="evil"), "to import"),
@@ -80,6 +91,43 @@ VALUES = {
         tensors(lambda t: t.update({f"{QUERY}.lora_A.weight": torch.full((4, 32), torch.inf).bfloat16()})),
         "not finite",
     ),
+}  # fmt: skip
+
+
+SOFT = "prompt_embeddings"
+# By method: what is done to a sound adapter of it, and words of what is said.
+OF_METHODS = {
+    ("dora", "magnitude of another width"): (
+        tensors(lambda t: t.update({f"{QUERY}.lora_magnitude_vector": torch.ones(3)})), "number of outputs"
+    ),
+    ("dora", "lost magnitude"): (tensors(lambda t: t.pop(f"{QUERY}.lora_magnitude_vector")), "no magnitude"),
+    ("ia3", "base weight"): (tensors(lambda t: t.update({f"{QUERY}.weight": torch.ones(32, 32)})), "could overwrite"),
+    ("ia3", "update of lora"): (tensors(lambda t: t.update({f"{QUERY}.lora_A.weight": torch.ones(4, 8)})), "overwrite"),
+    ("ia3", "other layer"): (
+        tensors(lambda t: t.update({"base_model.model.bert.embeddings.ia3_l": torch.ones(32, 1)})), "not among"
+    ),
+    ("ia3", "shape"): (tensors(lambda t: t.update({f"{QUERY}.ia3_l": torch.ones(32, 32)})), "one factor an output"),
+    ("ia3", "inputs"): (setting(feedforward_modules=["query"]), "feedforward_modules is"),
+    ("ia3", "pattern"): (setting(target_modules=".*"), "not a list of layer names"),
+    ("ia3", "nothing"): (tensors(lambda t: [t.pop(key) for key in list(t) if "ia3" in key]), "adapts no layer"),
+    ("prompt", "base weight"): (
+        tensors(lambda t: t.update({"base_model.bert.pooler.dense.weight": torch.ones(32, 32)})), "could overwrite"
+    ),
+    ("prompt", "foreign name"): (tensors(lambda t: t.update({"model.x": torch.ones(1)})), "named unlike peft's"),
+    ("prompt", "no prompt"): (tensors(lambda t: t.pop(SOFT)), "has no prompt_embeddings"),
+    ("prompt", "shape"): (tensors(lambda t: t.update({SOFT: torch.ones(5, 32)})), "asks for (6, 32)"),
+    ("prompt", "count"): (setting(num_virtual_tokens=10**9), "not a size"),
+    ("prompt", "no number"): (setting(token_dim="32"), "not a size"),
+    ("prompt", "tokenizer"): (setting(tokenizer_name_or_path="evil/x"), "tokenizer_name_or_path is"),
+    ("prompt", "text"): (setting(prompt_tuning_init="TEXT"), "prompt_tuning_init is"),
+    ("prompt", "no head"): (tensors(lambda t: [t.pop(k) for k in list(t) if "classifier" in k]), "random on every"),
+    ("prompt", "whole layers"): (setting(modules_to_save=["embeddings"]), "more than a classification head"),
+    ("prefix", "shape"): (setting(num_layers=3), "asks for (6, 192)"),
+    ("prefix", "network"): (setting(prefix_projection=True), "prefix_projection is"),
+    ("prefix", "two stacks"): (setting(num_transformer_submodules=2), "num_transformer_submodules is"),
+    ("p-tuning", "network"): (setting(encoder_num_layers=10**6), "encoder_num_layers is"),
+    ("p-tuning", "width"): (setting(encoder_hidden_size=10**9), "not a size"),
+    ("p-tuning", "kind"): (setting(encoder_reparameterization_type="LSTM"), "encoder_reparameterization_type is"),
 }  # fmt: skip
 
 
@@ -146,6 +194,49 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(hub, sound):
     upload(hub, sound)
     commit = hub.put("alice/x", {"../../evil.json": b"{}"})
     assert any("out of its folder" in sentence for sentence in safety.remote("alice/x", commit).refused)
+
+
+@pytest.mark.parametrize("method", ["dora", "rslora", "ia3", "prompt", "prefix", "p-tuning"])
+def test_a_sound_adapter_of_every_method_may_be_fetched(method, hub, make_adapter):
+    folder = make_adapter("bert", name=method, method=method)
+    commit = upload(hub, folder, f"alice/{method}")
+    assert safety.local(folder).refused == []
+    assert fetch.adapter(f"alice/{method}").revision == commit
+
+
+@pytest.mark.parametrize(("method", "case"), OF_METHODS)
+def test_what_does_not_follow_from_a_methods_config_is_refused(method, case, hub, make_adapter):
+    damage, words = OF_METHODS[method, case]
+    folder = make_adapter("bert", name=method, method=method)
+    damage(folder)
+    assert any(words in sentence for sentence in safety.local(folder).refused)
+    upload(hub, folder)
+    with pytest.raises(UnsafeAdapterError):
+        fetch.adapter("alice/x")
+
+
+def test_a_head_alone_and_a_whole_model_are_looked_at_here_and_not_taken_from_the_hub(hub, make_adapter):
+    head, whole = (make_adapter("bert", name=method, method=method) for method in ("linear-probe", "full"))
+    for folder, file, config in (
+        (head, "head.safetensors", "head_config.json"),
+        (whole, "model.safetensors", "config.json"),
+    ):
+        assert safety.local(folder).refused == []
+        upload(hub, folder, f"alice/{folder.name}")
+        with pytest.raises(UnsafeAdapterError, match="has no adapter_config.json"):
+            fetch.adapter(f"alice/{folder.name}")
+        values = load_file(folder / file)
+        save_file({**values, "bert.embeddings.extra": torch.full((2,), torch.nan)}, folder / file)
+        assert any("overwrite" in text for text in safety.local(folder).refused) == (folder == head)
+        save_file({**values, "classifier.bias": torch.full((3,), torch.nan)}, folder / file)
+        assert any("not finite" in text for text in safety.local(folder).refused)
+        save_file(values, folder / file)
+        found = json.loads((folder / config).read_text())
+        (folder / config).write_text(json.dumps({**found, "auto_map": {"AutoModel": "evil.Model"}}))
+        assert any("auto_map" in text for text in safety.local(folder).refused)
+        (folder / config).write_text(json.dumps(found))
+        (folder / "labels.json").write_text('["a", "b"]')
+        assert any("names 2 labels" in text for text in safety.local(folder).refused)
 
 
 @pytest.mark.parametrize("pattern", BESIDE)

@@ -62,7 +62,8 @@ def test_every_field_has_help(item):
 def test_every_shipped_recipe_loads_and_says_what_it_is(path):
     assert path.read_text(encoding="utf-8").startswith("# ")
     assert config.load(path) == config.load(path.stem)
-    assert config.differences(config.load(path)), "a recipe that changes nothing is no recipe"
+    changed = config.differences(config.load(path))
+    assert changed or path.stem == config.AdapterConfig().method, "a recipe that changes nothing is no recipe"
 
 
 def test_the_recipe_in_the_documentation_loads(tmp_path):
