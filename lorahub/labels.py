@@ -38,8 +38,8 @@ class LabelSet:
         strange = next((name for name in self.names if not name.isprintable() or len(name) > LONGEST_NAME), None)
         if strange is not None:
             raise DataError(
-                f"the label {strange[:40]!r} holds control characters or more than {LONGEST_NAME} characters; a label is "
-                "a short name. Check data.label."
+                f"the label {strange[:40]!r} holds control characters or more than {LONGEST_NAME} characters; "
+                "a label is a short name. Check data.label."
             )
 
     @cached_property
