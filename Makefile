@@ -14,6 +14,8 @@ RUNS := $(TASKS:%=runs/starter-%/record.json)
 # The installers and tests of a machine differ; a fresh environment follows from these three files.
 # Compiling every module of torch and its neighbours takes longer than an import of the few that are used.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+# But for the page's modules, so that nobody waits for it when it is opened first.
+COMPILE := $(BIN)/python -c "import lorahub.app.build, lorahub.serving.engine"
 
 .PHONY: demo app test test-long check docs clean
 
@@ -53,11 +55,11 @@ $(VENV)/bin/python:
 $(VENV)/run.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(if $(TORCH),$(INSTALL) $(TORCH))
 	$(INSTALL) -e ".[app]" $(if $(TORCH),-c constraints.txt)
-# The page's modules are compiled now, so that nobody waits for it when it is opened first.
-	$(BIN)/python -c "import lorahub.app.build, lorahub.serving.engine"
+	$(COMPILE)
 	touch $@
 
 $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(if $(TORCH),$(INSTALL) $(TORCH))
 	$(INSTALL) -e ".[dev]" $(if $(TORCH),-c constraints.txt)
+	$(COMPILE)
 	touch $@ $(VENV)/run.stamp
