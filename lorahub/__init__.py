@@ -13,15 +13,17 @@ _HOMES = {
     "Run": ("lorahub.training.run", "Run"),
     "Engine": ("lorahub.serving.engine", "Engine"),
     "ClaimClassifier": ("lorahub.classifier", "ClaimClassifier"),
+    "compare": ("lorahub.experiments.compare", "compare"),
     "LorahubError": ("lorahub.errors", "LorahubError"),
 }
 _HEAVY_ROOMS = ("lorahub.training", "lorahub.serving", "lorahub.classifier")
 
-__all__ = ["ClaimClassifier", "Engine", "LorahubError", "Run", "__version__", "train"]
+__all__ = ["ClaimClassifier", "Engine", "LorahubError", "Run", "__version__", "compare", "train"]
 
 if TYPE_CHECKING:
     from lorahub.classifier import ClaimClassifier
     from lorahub.errors import LorahubError
+    from lorahub.experiments.compare import compare
     from lorahub.serving.engine import Engine
     from lorahub.training.run import Run, train
 

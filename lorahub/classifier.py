@@ -25,7 +25,7 @@ from sklearn.utils.validation import column_or_1d
 
 from lorahub import atomic, config, records
 from lorahub.config import BaseConfig, Config
-from lorahub.data import claims
+from lorahub.data import claims, columns
 from lorahub.errors import ConfigError, DataError, LorahubError, one_line
 from lorahub.hub import fetch
 from lorahub.labels import LabelSet
@@ -263,7 +263,7 @@ def _texts(X: Any) -> list[str]:
     wrong = next((place for place, value in enumerate(values) if not isinstance(value, str)), None)
     if wrong is not None:
         raise DataError(f"X[{wrong}] is {values[wrong]!r:.60}, not text. Remove it, or turn it into text.")
-    return [claims.clean_text(value, f"X[{place}]") for place, value in enumerate(values)]
+    return [columns.clean_text(value, f"X[{place}]") for place, value in enumerate(values)]
 
 
 def _labels(y: Any, count: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:

@@ -170,19 +170,22 @@ def evaluate(
     from lorahub.reports import tables
     from lorahub.serving import judge
 
-    results = judge.judge(adapters, data=data, split=split, base=base, settings=settings or ())
+    judged = judge.judge(adapters, data=data, split=split, base=base, settings=settings or ())
+    for note in judged.notes:
+        typer.echo(f"note: {note}", err=True)
     if as_json:
-        show.as_json(results)
+        show.as_json(judged.results)
         return
     rows = [
         (
             name,
             *(tables.with_interval(found[metric], found["interval"][metric]) for metric in tables.METRIC_NAMES),
             f"{found['ece']:.3f}",
+            f"{found['n']:,}",
         )
-        for name, found in results.items()
+        for name, found in judged.results.items()
     ]
-    show.table(("adapter", *tables.HEADER[1:]), rows, title=f"{data}, {split}")
+    show.table(("adapter", *tables.HEADER[1:], "claims"), rows, title=f"{data}, {judged.split}")
 
 
 def recipes() -> None:

@@ -50,13 +50,28 @@ def encode(
         return _rows(batch, len(texts))
     # `only_second` cannot shorten a claim that fills the input by itself, so the claim is capped first.
     room = max_length - tokenizer.num_special_tokens_to_add(pair=True) - 1
-    claims = tokenizer(texts, add_special_tokens=False, truncation=True, max_length=room)["input_ids"]
-    short = [
-        text if len(ids) < room else tokenizer.decode(ids, skip_special_tokens=True)
-        for text, ids in zip(texts, claims, strict=True)
-    ]
+    claims = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    short = [text if len(ids) <= room else _cut(tokenizer, text, room) for text, ids in zip(texts, claims, strict=True)]
     batch = tokenizer(short, evidence, truncation="only_second", max_length=max_length)
     return _rows(batch, len(texts))
+
+
+def _cut(tokenizer: PreTrainedTokenizerBase, text: str, room: int) -> str:
+    """The text up to its last whole character whose tokens still fit into `room`.
+
+    Never by way of the tokens: decoding changes what lies between them, and a byte-level token may be part of a
+    character.
+    """
+    fast = tokenizer.is_fast
+    while True:
+        found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=fast, verbose=False)
+        count = len(found["input_ids"])
+        if count <= room:
+            return text
+        # Where the first token that does not fit begins; a tokenizer in Python does not tell, so it is guessed. What
+        # is left may be other tokens than before, hence the loop, which always takes something away.
+        end = found["offset_mapping"][room][0] if fast else len(text) * room // count
+        text = text[: min(end, len(text) - 1)]
 
 
 def _rows(batch: Any, count: int) -> list[dict[str, list[int]]]:

@@ -16,13 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from lorahub.config import DataConfig
-from lorahub.data import hub_rows, leakage, split
+from lorahub.data import columns, hub_rows, leakage, split
 from lorahub.data.sources import SPLITS, Source, Split, find
 from lorahub.errors import DataError
 from lorahub.labels import LabelSet
 
-CLAIM_COLUMNS = ("claim", "text", "sentence", "statement")
-LABEL_COLUMNS = ("label", "labels", "verdict", "class")
 # The recorded id and kind of claims that came from no file.
 MEMORY = "memory"
 # Columns written after the verdict was known: as an input they give it away (PUBHEALTH's explanation is the
@@ -73,14 +71,16 @@ class ClaimData:
     warnings: list[str] = field(default_factory=list)
 
 
-def load(config: DataConfig, *, token: str | None = None) -> ClaimData:
+def load(config: DataConfig, *, token: str | None = None, compare: bool = True) -> ClaimData:
     """Find, read, check and (where needed) split the data; raises DataError.
 
-    A private data set on the Hub is read with `token`, else with the login.
+    A private data set on the Hub is read with `token`, else with the login. With `compare` the splits are searched for
+    claims in common, which takes longest, and the warnings tell.
     """
     source = find(config.id, revision=config.revision, token=token)
     warnings = [source.note] if source.note else []
     raw = {name: _read(source, source.splits[name], config) for name in (*SPLITS, "all") if name in source.splits}
+    dropped = {name: rows.dropped for name, rows in raw.items() if rows.dropped}
     whole = raw.pop("all", None)
     train = whole if whole is not None else raw["train"]
     labels = _label_set(config, source, train)
@@ -92,9 +92,27 @@ def load(config: DataConfig, *, token: str | None = None) -> ClaimData:
         sets, made = split.complete(sets, config, train.title)
         warnings.append(f"no {' or '.join(made)} file: taken from train by seed {config.split_seed}: {_sizes(sets)}.")
     _every_label_in_train(sets["train"], labels, train.title)
-    origin = {"id": source.id, "kind": source.kind, "revision": source.revision}
-    dropped = {name: rows.dropped for name, rows in raw.items() if rows.dropped}
-    return _described(labels, sets, origin, warnings, dropped)
+    warnings += leakage.report(sets) if compare else []
+    return ClaimData(labels=labels, splits=sets, source=_described(labels, sets, source, dropped), warnings=warnings)
+
+
+def load_split(source: Source, config: DataConfig, name: str, labels: Sequence[str]) -> ClaimData:
+    """One split as it was published, under its name; of data without splits every claim, under `all`.
+
+    The label set begins with `labels` and goes on with those that it lacks. Raises DataError.
+    """
+    if name not in source.splits:
+        name, wanted = "all", name
+        if name not in source.splits:
+            raise DataError(
+                f"{source.id} has no {wanted} split; it has {', '.join(source.splits)}. Choose one with --split."
+            )
+    raw = _read(source, source.splits[name], config)
+    names = LabelSet(tuple(dict.fromkeys((*labels, *sorted(set(raw.names))))))
+    sets = {name: _encode(raw, names)}
+    dropped = {name: raw.dropped} if raw.dropped else {}
+    warnings = [source.note] if source.note else []
+    return ClaimData(labels=names, splits=sets, source=_described(names, sets, source, dropped), warnings=warnings)
 
 
 def from_memory(texts: Sequence[str], gold: npt.NDArray[np.int64], labels: LabelSet, config: DataConfig) -> ClaimData:
@@ -104,20 +122,23 @@ def from_memory(texts: Sequence[str], gold: npt.NDArray[np.int64], labels: Label
     """
     sets = split.three_ways(ClaimSet(texts=list(texts), gold=gold), config, MEMORY)
     _every_label_in_train(sets["train"], labels, MEMORY)
-    return _described(labels, sets, {"id": MEMORY, "kind": MEMORY, "revision": None}, [], {})
+    source = Source(id=MEMORY, kind=MEMORY, splits={})
+    return ClaimData(
+        labels=labels, splits=sets, source=_described(labels, sets, source, {}), warnings=leakage.report(sets)
+    )
 
 
 def _described(
-    labels: LabelSet, sets: dict[str, ClaimSet], origin: dict[str, Any], warnings: list[str], dropped: dict[str, int]
-) -> ClaimData:
-    source = {
-        **origin,
+    labels: LabelSet, sets: Mapping[str, ClaimSet], source: Source, dropped: dict[str, int]
+) -> dict[str, Any]:
+    return {
+        "id": source.id,
+        "kind": source.kind,
+        "revision": source.revision,
         "sha256": {name: rows.sha256(labels) for name, rows in sets.items()},
         "rows": {name: len(rows) for name, rows in sets.items()},
         "dropped_rows": dropped,
     }
-    shared = leakage.report({name: rows.joined() for name, rows in sets.items()})
-    return ClaimData(labels=labels, splits=sets, source=source, warnings=[*warnings, *shared])
 
 
 @dataclass(kw_only=True)
@@ -142,19 +163,18 @@ def _read(source: Source, part: Split, config: DataConfig) -> _RawSet:
         if drop_incomplete and (_is_empty(row.get(claim)) or _is_empty(row.get(label))):
             raw.dropped += 1
             continue
-        value = _label_text(row.get(label), part, number, label)
+        where = f"{part.title}, row {number}: column"
+        value = columns.label_text(row.get(label), f"{where} {label!r}")
         if value in drop or label_map.get(value) in drop:
             raw.dropped += 1
             continue
-        raw.texts.append(clean_text(row.get(claim), f"{part.title}, row {number}: column {claim!r}"))
+        raw.texts.append(columns.clean_text(row.get(claim), f"{where} {claim!r}"))
         raw.names.append(label_map.get(value, value))
         raw.rows.append(number)
         if raw.evidence is not None:
             assert evidence is not None
             # Evidence may be missing for a claim; the claim itself may not.
-            second = row.get(evidence)
-            where = f"{part.title}, row {number}: column {evidence!r}"
-            raw.evidence.append("" if second is None else clean_text(second, where, empty_ok=True))
+            raw.evidence.append(columns.clean_text(row.get(evidence), f"{where} {evidence!r}", empty_ok=True))
     if not raw.texts:
         if raw.dropped:
             raise DataError(f"{part.title}: data.drop_labels drops all of its {raw.dropped} rows. Drop fewer labels.")
@@ -173,9 +193,13 @@ def _rows(part: Split) -> Iterator[Mapping[str, Any]]:
 def choose_columns(source: Source, part: Split, config: DataConfig) -> tuple[str, str, str | None]:
     """Return the claim, label and evidence columns of a split; raises DataError naming what is there instead."""
     named = source.named
-    claim = _column(part, config.claim, "data.claim", ((named.claim,) if named else ()) + CLAIM_COLUMNS)
-    label = _column(part, config.label, "data.label", ((named.label,) if named else ()) + LABEL_COLUMNS)
-    evidence = None if config.evidence is None else _column(part, config.evidence, "data.evidence", ())
+
+    def choose(field: str, wanted: str | None, candidates: tuple[str, ...]) -> str:
+        return columns.choose(part.title, part.columns, wanted, candidates, flag=f"--set data.{field}=COLUMN")
+
+    claim = choose("claim", config.claim, (*((named.claim,) if named else ()), *columns.CLAIMS))
+    label = choose("label", config.label, (*((named.label,) if named else ()), *columns.LABELS))
+    evidence = None if config.evidence is None else choose("evidence", config.evidence, ())
     for flag, column in (("data.claim", claim), ("data.evidence", evidence)):
         if column and not config.allow_leaking and (column == label or _LEAKING.fullmatch(column)):
             raise DataError(
@@ -183,56 +207,6 @@ def choose_columns(source: Source, part: Split, config: DataConfig) -> tuple[str
                 "is known. Choose another column, or force it with --set data.allow_leaking=true."
             )
     return claim, label, evidence
-
-
-def _column(part: Split, wanted: str | None, flag: str, candidates: Sequence[str]) -> str:
-    if wanted is not None:
-        if wanted in part.columns:
-            return wanted
-        near = difflib.get_close_matches(wanted, part.columns, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else " Name one of these."
-        raise DataError(f"{part.title} has no column {wanted!r} ({flag}); it has {', '.join(part.columns)}.{hint}")
-    found = next((name for name in candidates if name in part.columns), None)
-    if found is None:
-        if not part.columns:
-            raise DataError(f"{part.title} has no row. Add some.")
-        raise DataError(
-            f"{part.title} has none of the columns {', '.join(dict.fromkeys(candidates))}; it has "
-            f"{', '.join(part.columns)}. Name the right one with --set {flag}=COLUMN."
-        )
-    return found
-
-
-def clean_text(value: Any, where: str, *, empty_ok: bool = False) -> str:
-    """One text as it is trained on and judged: stripped, a list of sentences joined; DataErrors begin with `where`."""
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        value = " ".join(value)
-    if not isinstance(value, str):
-        raise DataError(f"{where} holds {value!r}, not text. Remove or mend the row.")
-    stripped = value.replace("\x00", "").strip()
-    if not stripped and not empty_ok:
-        raise DataError(f"{where} is empty. Remove the row or fill it in.")
-    return stripped
-
-
-def _label_text(value: Any, part: Split, number: int, column: str) -> str:
-    """A label as a string: class indexes come as numbers from parquet and jsonl, as digits from csv."""
-    if isinstance(value, bool) or value is None or not isinstance(value, str | int | float):
-        raise DataError(
-            f"{part.title}, row {number}: the label in column {column!r} is {value!r}. Labels are text or class "
-            "indexes: mend or remove the row."
-        )
-    if isinstance(value, float):
-        if not value.is_integer():
-            raise DataError(
-                f"{part.title}, row {number}: the label {value!r} is no class. Is {column!r} a score? "
-                "Mend the row or choose another data.label."
-            )
-        value = int(value)
-    text = str(value).strip()
-    if not text:
-        raise DataError(f"{part.title}, row {number}: the label in column {column!r} is empty. Remove the row.")
-    return text
 
 
 def _label_set(config: DataConfig, source: Source, train: _RawSet) -> LabelSet:

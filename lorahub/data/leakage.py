@@ -1,14 +1,18 @@
 """Claims of validation or test that stand, word for word or nearly, in an earlier split.
 
 A near-duplicate is a pair with a cosine of at least 0.9 between TF-IDF vectors of words and word pairs: about one word
-changed in ten. Such claims make a test score look better than it is; they are reported, never removed in silence.
+changed in twenty. Such claims make a test score look better than it is; they are reported, never removed in silence.
 """
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
+
+if TYPE_CHECKING:
+    from lorahub.data.claims import ClaimSet
 
 SIMILARITY = 0.9
 # Beyond this many pairs the search for near-duplicates would take minutes; exact ones are always counted.
@@ -16,16 +20,22 @@ _MOST_PAIRS = 200_000_000
 _CHUNK = 512
 
 
-def report(splits: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return one sentence for every pair of splits that shares claims."""
+def report(splits: Mapping[str, "ClaimSet"]) -> list[str]:
+    """Return one sentence for every pair of splits that shares claims, and one where it shares evidence."""
     lines = []
     for earlier, later in (("train", "validation"), ("train", "test"), ("validation", "test")):
-        exact, near = duplicates(splits[earlier], splits[later])
+        before, after = splits[earlier], splits[later]
+        exact, near = duplicates(before.texts, after.texts)
         if exact or near:
-            total = len(splits[later])
-            text = f"{exact} of {total:,} {later} claims also stand in {earlier}"
+            text = f"{exact} of {len(after):,} {later} claims also stand in {earlier}"
             text += "" if near is None else f", {near} more nearly so"
             lines.append(f"{text}: scores on {later} are a little too good.")
+        known = set(before.evidence or ()) - {""}
+        shared = sum(text in known for text in after.evidence or ())
+        if shared:
+            lines.append(
+                f"{shared} of {len(after):,} {later} claims have evidence that {earlier} has for a claim, too."
+            )
     return lines
 
 
@@ -34,18 +44,20 @@ def duplicates(earlier: Sequence[str], later: Sequence[str]) -> tuple[int, int |
 
     The second count is None where the splits are too large to compare every pair.
     """
-    seen = {_normalise(text) for text in earlier}
-    rest = [text for text in later if _normalise(text) not in seen]
+    seen = {normalise(text) for text in earlier}
+    rest = [text for text in later if normalise(text) not in seen]
     exact = len(later) - len(rest)
     if len(earlier) * len(rest) > _MOST_PAIRS:
         return exact, None
-    if not rest or not any(seen):
+    if not rest or not earlier:
         return exact, 0
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), dtype=np.float32, token_pattern=r"\w+")
     try:
-        reference = vectorizer.fit_transform(earlier)
+        # On both: a word that only the later claims have would else count for nothing, and hide that they differ.
+        vectorizer.fit([*earlier, *rest])
     except ValueError:  # no words at all: numbers of emoji, say
         return exact, 0
+    reference = vectorizer.transform(earlier)
     near = 0
     for start in range(0, len(rest), _CHUNK):
         similarity = vectorizer.transform(rest[start : start + _CHUNK]) @ reference.T
@@ -53,5 +65,6 @@ def duplicates(earlier: Sequence[str], later: Sequence[str]) -> tuple[int, int |
     return exact, near
 
 
-def _normalise(text: str) -> str:
-    return " ".join(re.findall(r"\w+", text.lower()))
+def normalise(text: str) -> str:
+    """A claim's words in lower case; the stripped text where it has none, such as emoji."""
+    return " ".join(re.findall(r"\w+", text.lower())) or text.strip()

@@ -1,15 +1,17 @@
 """Stratified, seeded splits for data that comes without them.
 
 The same rows in the same order with the same seed give the same split; the training seed plays no part, so that runs
-with several seeds are judged on one test set.
+with several seeds are judged on one test set. Rows of the same claim (case and punctuation aside) stay together.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.model_selection import train_test_split
 
 from lorahub.config import DataConfig
+from lorahub.data import leakage
 from lorahub.errors import DataError
 
 if TYPE_CHECKING:
@@ -18,34 +20,57 @@ if TYPE_CHECKING:
 
 def three_ways(claims: "ClaimSet", config: DataConfig, title: str) -> dict[str, "ClaimSet"]:
     """Split one set into train, validation and test by the fractions of `config`; errors call it `title`."""
-    rest, test = _cut(claims, config.test_fraction, config.split_seed, "data.test_fraction", title)
+    rest, test = _cut(claims, config.test_fraction, config.split_seed) or _too_few(claims, "data.test_fraction", title)
     share = config.validation_fraction / (1 - config.test_fraction)
-    train, validation = _cut(rest, share, config.split_seed, "data.validation_fraction", title)
+    train, validation = _cut(rest, share, config.split_seed) or _too_few(claims, "data.validation_fraction", title)
     return {"train": train, "validation": validation, "test": test}
 
 
 def complete(sets: dict[str, "ClaimSet"], config: DataConfig, title: str) -> tuple[dict[str, "ClaimSet"], list[str]]:
     """Cut the missing splits from train; returns the three sets and the names of those that were made."""
     fractions = {"test": config.test_fraction, "validation": config.validation_fraction}
-    whole, made = len(sets["train"]), []
+    whole, made = sets["train"], []
     for name, fraction in fractions.items():
         if name not in sets:
-            share = fraction * whole / len(sets["train"])
-            train, part = _cut(sets["train"], share, config.split_seed, f"data.{name}_fraction", title)
-            sets = {**sets, "train": train, name: part}
+            share = fraction * len(whole) / len(sets["train"])
+            cut = _cut(sets["train"], share, config.split_seed) or _too_few(whole, f"data.{name}_fraction", title)
+            sets = {**sets, "train": cut[0], name: cut[1]}
             made.append(name)
     return sets, made
 
 
-def _cut(claims: "ClaimSet", share: float, seed: int, flag: str, title: str) -> tuple["ClaimSet", "ClaimSet"]:
+def _cut(claims: "ClaimSet", share: float, seed: int) -> tuple["ClaimSet", "ClaimSet"] | None:
+    """The claims without about `share` of them, and these; None where they are too few to have every label twice."""
+    part, labels = round(len(claims) * share), len(np.bincount(claims.gold))
+    groups, gold = _groups(claims)
+    sizes = np.bincount(groups)
+    # A claim that is repeated so often that it would outweigh a label's share of the part is left where it is.
+    drawn = np.flatnonzero(sizes <= max(1, part // labels))
+    count = round(part * len(drawn) / max(1, sizes[drawn].sum()))
+    rarest = np.bincount(gold[drawn], minlength=labels)[np.unique(gold)].min()
+    if rarest < 2 or count < labels or len(drawn) - count < labels:
+        return None
+    _, cut = train_test_split(drawn, test_size=count, stratify=gold[drawn], random_state=seed)
+    inside = np.isin(groups, cut)
+    return claims.take(np.flatnonzero(~inside)), claims.take(np.flatnonzero(inside))
+
+
+def _groups(claims: "ClaimSet") -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The group of each row (N,), numbered as they appear, and each group's label: of several, the rarest in all."""
+    numbers: dict[str, int] = {}
+    groups = np.array([numbers.setdefault(leakage.normalise(text), len(numbers)) for text in claims.texts])
     counts = np.bincount(claims.gold)
-    smallest = int(counts[counts > 0].min())
-    part = round(len(claims) * share)
-    if smallest < 2 or part < len(counts) or len(claims) - part < len(counts):
-        raise DataError(
-            f"{title}: {len(claims)} claims with {smallest} of the rarest label are too few to split by label. "
-            f"Add claims, give separate train, validation and test files, or change {flag}."
-        )
-    rows = np.arange(len(claims))
-    kept, cut = train_test_split(rows, test_size=part, stratify=claims.gold, random_state=seed)
-    return claims.take(np.sort(kept)), claims.take(np.sort(cut))
+    gold = np.full(len(numbers), -1)
+    for group, label in zip(groups, claims.gold, strict=True):
+        if gold[group] < 0 or counts[label] < counts[gold[group]]:
+            gold[group] = label
+    return groups, gold
+
+
+def _too_few(claims: "ClaimSet", flag: str, title: str) -> NoReturn:
+    counts = np.bincount(claims.gold)
+    different = len(set(map(leakage.normalise, claims.texts)))
+    raise DataError(
+        f"{title}: {len(claims)} claims ({different} different) with {counts[counts > 0].min()} of the rarest label "
+        f"are too few to split by label. Add claims, give separate train, validation and test files, or change {flag}."
+    )

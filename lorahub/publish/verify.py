@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from lorahub import config as configs
 from lorahub import records
-from lorahub.config import BaseConfig, Config
-from lorahub.data import named
+from lorahub.config import BaseConfig
 from lorahub.errors import AdapterError, DataError, UnsafeAdapterError, need, one_line
-from lorahub.hub import fetch, safety
+from lorahub.hub import fetch, recorded, safety
 from lorahub.hub.fetch import Located
 from lorahub.records import RunRecord
 from lorahub.reports import cards, metadata, sections
@@ -71,31 +70,13 @@ def verify(identifier: str, options: Options) -> Iterator[Check]:
     notes = "; ".join(finding.text for finding in report.findings)
     yield dataclasses.replace(safe, found=notes or safe.found)
     record = records.load(located.folder)
-    base = _base(located, record, options)
+    base = recorded.base(located, record, instead=options.base)
     # First, because it looks whether the adapter fits its base.
     (engine,) = answering([located], base.id, settings=base, token=options.token)
     yield from _revision(record, engine)
     yield from _probe(located.folder, base, engine, options)
     yield from _card(located.folder, record)
     yield from _figures(located, record, engine, options)
-
-
-def _base(located: Located, record: RunRecord, options: Options) -> BaseConfig:
-    """The base to measure on: the given one, ours, or for a run that is here the recorded one.
-
-    A downloaded file names neither base nor commit: the Hub serves the commits of anybody's pull request under the name
-    of the repository.
-    """
-    own = record.environment["base_id"]
-    base, revision = options.base, None
-    if base is None and located.repo is None:
-        base, revision = own, record.environment.get("base_revision")
-    elif base is None and own.lower() == fetch.MINILM.lower():
-        base = fetch.MINILM
-    elif base is None:
-        raise AdapterError(f"{located.repo} says that its base is {own}. If you trust it, give --base {own}.")
-    asked = configs.from_dict(record.asked).base
-    return dataclasses.replace(asked, id=base, revision=revision, device="auto")
 
 
 def _revision(record: RunRecord, engine: "Answers") -> Iterator[Check]:
@@ -189,13 +170,13 @@ def _figures(located: Located, record: RunRecord, engine: "Answers", options: Op
     from lorahub.serving import judge
 
     config = configs.from_dict(record.asked)
-    card, recorded = _claimed(located.folder), record.results.get("test", {}).get("adapter", {})
-    own = {key: recorded[key] for key in metadata.METRICS if key in recorded}
+    card, measured = _claimed(located.folder), record.results.get("test", {}).get("adapter", {})
+    own = {key: measured[key] for key in metadata.METRICS if key in measured}
     shown = [("", key, value) for key, value in card.items()]
     # A card rounds; one that says something else than its record leaves two claims to measure.
     shown += [(" in the record", key, value) for key, value in own.items() if card.get(key) != round(value, 6)]
     try:
-        data = _data(config, located, record, options)
+        data = recorded.data(located, record, instead=options.data, token=options.token)
     except DataError as error:
         # Nothing to measure on is no difference: said, and left to the person.
         yield Check(name="card's metrics", claimed=f"{len(shown)} figures", found=f"not measured: {error}", ok=None)
@@ -206,21 +187,6 @@ def _figures(located: Located, record: RunRecord, engine: "Answers", options: Op
         change = abs(found[key] - value)
         name = f"{metadata.METRICS[key][1]}{where}"
         yield Check(name=name, claimed=f"{value:.4f}", found=f"{found[key]:.4f}", ok=change <= options.tolerance)
-
-
-def _data(config: Config, located: Located, record: RunRecord, options: Options) -> "ClaimData":
-    """The recorded data at its recorded revision, or what stands in for it, read as the run read it."""
-    from lorahub.data import claims
-
-    recorded, wanted = record.environment["data"], options.data
-    if wanted is None and recorded["kind"] in ("file", "folder"):
-        raise DataError(f"{recorded['id']} was a {recorded['kind']} on the machine that trained. Give it with --data.")
-    if wanted is None and located.repo and not (named.named_set(recorded["id"]) or fetch.remote_id(recorded["id"])):
-        # A downloaded file opens none of this machine.
-        raise DataError(f"{recorded['id']!r} is neither a named data set nor a Hub id. Give the data with --data.")
-    revision = recorded.get("revision") if wanted is None else None
-    asked = dataclasses.replace(config.data, id=wanted or recorded["id"], revision=revision or config.data.revision)
-    return claims.load(asked, token=options.token)
 
 
 def _claimed(folder: Path) -> dict[str, float]:
@@ -240,16 +206,16 @@ def _claimed(folder: Path) -> dict[str, float]:
 
 
 def _fingerprints(record: RunRecord, data: "ClaimData") -> Iterator[Check]:
-    recorded, split = record.environment["data"], "test"
-    claimed, found = str(recorded["sha256"].get(split)), data.source["sha256"][split]
+    stored, split = record.environment["data"], "test"
+    claimed, found = str(stored["sha256"].get(split)), data.source["sha256"][split]
     yield Check(
         name=f"{data.source['id']}, {split}",
         claimed=f"sha256 {claimed[:16]}",
         found=f"sha256 {found[:16]}",
         ok=claimed == found,
     )
-    if recorded.get("revision"):
+    if stored.get("revision"):
         revision = data.source["revision"]
         yield Check(
-            name="data revision", claimed=recorded["revision"], found=str(revision), ok=revision == recorded["revision"]
+            name="data revision", claimed=stored["revision"], found=str(revision), ok=revision == stored["revision"]
         )

@@ -12,7 +12,7 @@ from lorahub.records import RunRecord
 CONFUSION, RELIABILITY, CURVE = "confusion.png", "reliability.png", "curve.png"
 _SIZE = (5.2, 4.2)  # inches
 _DPI = 130
-_INK, _ACCENT, _MUTED = "#1f2937", "#0f766e", "#9ca3af"
+INK, ACCENT, MUTED = "#1f2937", "#0f766e", "#9ca3af"
 
 
 def draw(record: RunRecord, folder: Path, *, split: str = "test") -> list[Path]:
@@ -31,32 +31,32 @@ def confusion(record: RunRecord, path: Path, *, split: str = "test", system: str
     """Gold labels in rows, answers in columns; shades are shares of the row, numbers are claims."""
     counts = record.results[split][system]["confusion"]
     names = record.labels
-    figure, axes = _canvas((max(_SIZE[0], 0.8 * len(names) + 2), max(_SIZE[1], 0.7 * len(names) + 1.6)))
+    figure, axes = canvas((max(_SIZE[0], 0.8 * len(names) + 2), max(_SIZE[1], 0.7 * len(names) + 1.6)))
     shares = [[cell / max(1, sum(row)) for cell in row] for row in counts]
     axes.imshow(shares, cmap="BuGn", vmin=0, vmax=1)
     for row, cells in enumerate(counts):
         for column, cell in enumerate(cells):
-            colour = "white" if shares[row][column] > 0.55 else _INK
+            colour = "white" if shares[row][column] > 0.55 else INK
             axes.text(column, row, f"{cell:,}", ha="center", va="center", color=colour)
     axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("answer")
     axes.set_ylabel("gold label")
     axes.set_title(f"{record.name}: {split}, {sum(map(sum, counts)):,} claims", fontsize=10)
-    _save(figure, path)
+    save(figure, path)
 
 
 def reliability(record: RunRecord, path: Path, *, split: str = "test", system: str = "adapter") -> None:
     """Accuracy against confidence: on the diagonal, confidence means what it says."""
     found: dict[str, Any] = record.results[split][system]
-    figure, axes = _canvas(_SIZE)
+    figure, axes = canvas(_SIZE)
     most = max(row["n"] for row in found["reliability"])
-    axes.plot([0, 1], [0, 1], color=_MUTED, linestyle="--", linewidth=1, label="perfectly calibrated")
+    axes.plot([0, 1], [0, 1], color=MUTED, linestyle="--", linewidth=1, label="perfectly calibrated")
     axes.scatter(
         [row["confidence"] for row in found["reliability"]],
         [row["accuracy"] for row in found["reliability"]],
         s=[20 + 180 * row["n"] / most for row in found["reliability"]],
-        color=_ACCENT,
+        color=ACCENT,
         alpha=0.8,
         label="claims (area: how many)",
     )
@@ -64,39 +64,42 @@ def reliability(record: RunRecord, path: Path, *, split: str = "test", system: s
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="confidence", ylabel="accuracy")
     axes.set_title(f"{record.name}: calibration error {found['ece']:.3f} on {split}", fontsize=10)
     axes.legend(loc="upper left", fontsize=8, frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def curve(record: RunRecord, path: Path) -> None:
     """Training loss and validation macro F1 against steps, with the kept checkpoint marked."""
     rows = record.happened["curve"]
     steps = [row["step"] for row in rows]
-    figure, axes = _canvas(_SIZE)
-    axes.plot(steps, [row["loss"] for row in rows], color=_MUTED, marker=".", label="training loss")
-    axes.plot(steps, [row["loss_validation"] for row in rows], color=_INK, marker=".", label="validation loss")
+    figure, axes = canvas(_SIZE)
+    axes.plot(steps, [row["loss"] for row in rows], color=MUTED, marker=".", label="training loss")
+    axes.plot(steps, [row["loss_validation"] for row in rows], color=INK, marker=".", label="validation loss")
     axes.set(xlabel="optimiser step", ylabel="loss (nats a claim)")
     right = axes.twinx()
-    right.plot(steps, [row["f1_macro"] for row in rows], color=_ACCENT, marker="o", label="validation macro F1")
-    right.axvline(record.happened["best_step"], color=_ACCENT, linestyle=":", linewidth=1)
-    right.set_ylabel("macro F1", color=_ACCENT)
+    right.plot(steps, [row["f1_macro"] for row in rows], color=ACCENT, marker="o", label="validation macro F1")
+    right.axvline(record.happened["best_step"], color=ACCENT, linestyle=":", linewidth=1)
+    right.set_ylabel("macro F1", color=ACCENT)
     lines = [*axes.get_lines(), right.get_lines()[0]]
     axes.legend(lines, [line.get_label() for line in lines], fontsize=8, frameon=False, loc="center right")
     axes.set_title(f"{record.name}: kept step {record.happened['best_step']}", fontsize=10)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _canvas(size: tuple[float, float]) -> tuple[Any, Any]:
+def canvas(size: tuple[float, float], columns: int = 1) -> tuple[Any, Any]:
+    """A figure with its axes: one, or a list of panels side by side."""
     need("matplotlib", extra="train")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+    panels = [figure.add_subplot(1, columns, place + 1) for place in range(columns)]
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, panels if columns > 1 else panels[0]
 
 
-def _save(figure: Any, path: Path) -> None:
+def save(figure: Any, path: Path) -> None:
+    """Write the figure as a PNG."""
     # No software version or date inside: the same record gives the same bytes.
-    figure.savefig(path, metadata={"Software": None})
+    figure.savefig(path, format="png", metadata={"Software": None})

@@ -68,7 +68,6 @@ def run_row(record: RunRecord) -> tuple[str, ...]:
     """One line for a run: macro F1 on test before, of the best baseline and after, and the paired difference."""
     test, rival = record.results["test"], best_baseline(record)
     paired = test["adapter"]["paired"][rival]["f1_macro"]
-    low, high = paired["interval"]
     return (
         record.name,
         str(record.environment["data"]["id"]),
@@ -77,13 +76,18 @@ def run_row(record: RunRecord) -> tuple[str, ...]:
         f"{test[rival]['f1_macro']:.3f} ({rival.replace('_', ' ')})",
         with_interval(test["adapter"]["f1_macro"], test["adapter"]["interval"]["f1_macro"]),
         f"{test['adapter']['f1_weighted']:.3f}",
-        f"{paired['difference']:+.3f} [{low:+.3f}, {high:+.3f}]",
+        signed(paired["difference"], paired["interval"]),
     )
 
 
 def with_interval(value: float, interval: Sequence[float]) -> str:
     """A metric and its interval, as in `0.651 [0.624, 0.678]`."""
     return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
+
+
+def signed(value: float, interval: Sequence[float]) -> str:
+    """A difference and its interval, as in `+0.021 [-0.004, +0.046]`."""
+    return f"{value:+.3f} [{interval[0]:+.3f}, {interval[1]:+.3f}]"
 
 
 def best_baseline(record: RunRecord) -> str:
@@ -110,10 +114,7 @@ def verdict(record: RunRecord, split: str = "test", metric: str = "f1_macro") ->
 def sentence(comparison: Comparison, metric: str = "f1_macro") -> str:
     """One paired difference in words."""
     row = comparison.metrics[metric]
-    low, high = row["interval"]
-    figures = (
-        f"{METRIC_NAMES[metric]} {row['difference']:+.3f} [{low:+.3f}, {high:+.3f}] against {title(comparison.system)}"  # noqa: E501
-    )
+    figures = f"{METRIC_NAMES[metric]} {signed(row['difference'], row['interval'])} against {title(comparison.system)}"
     if not row["detectable"]:
         return f"No detectable difference: {figures}, inside the noise of this test split."
     return f"The adapter is {'better' if row['difference'] > 0 else 'worse'}: {figures}."

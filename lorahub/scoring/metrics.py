@@ -27,6 +27,12 @@ def quick(gold: Ids, predicted: Ids) -> dict[str, float]:
     }
 
 
+def f1_by_label(gold: Ids, predicted: Ids, labels: int) -> list[float]:
+    """F1 of each label, in id order."""
+    found = f1_score(gold, predicted, labels=np.arange(labels), average=None, zero_division=0)
+    return [float(value) for value in found]
+
+
 def score(
     gold: Ids, predicted: Ids, probabilities: Floats, labels: LabelSet, *, resamples: int, confidence: float
 ) -> dict[str, Any]:
@@ -55,9 +61,7 @@ def score(
 
 def reliability(gold: Ids, predicted: Ids, probabilities: Floats, bins: int = ECE_BINS) -> list[dict[str, float]]:
     """Claims, mean confidence and accuracy in each of `bins` equal confidence bins; empty bins are left out."""
-    confidence = probabilities[np.arange(len(predicted)), predicted].astype(np.float64)
-    right = (gold == predicted).astype(np.float64)
-    place = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    place, confidence, right = _binned(gold, predicted, probabilities, bins)
     count: npt.NDArray[np.int64] = np.bincount(place, minlength=bins)
     sums = np.bincount(place, confidence, minlength=bins), np.bincount(place, right, minlength=bins)
     return [
@@ -71,3 +75,23 @@ def expected_calibration_error(gold: Ids, predicted: Ids, probabilities: Floats,
     """Mean gap between confidence and accuracy, weighted by bin (Guo et al. 2017, arXiv:1706.04599, equation 3)."""
     rows = reliability(gold, predicted, probabilities, bins)
     return sum(row["n"] * abs(row["confidence"] - row["accuracy"]) for row in rows) / max(1, len(gold))
+
+
+def calibration_gaps(gold: Ids, predicted: Ids, probabilities: Floats, bins: int = ECE_BINS) -> npt.NDArray[np.float64]:
+    """Confidence less correctness of each claim, in the column of its confidence bin, (N, bins).
+
+    The calibration error is the sum of the absolute column sums, divided by N: so it can be resampled.
+    """
+    place, confidence, right = _binned(gold, predicted, probabilities, bins)
+    gaps = np.zeros((len(gold), bins))
+    gaps[np.arange(len(gold)), place] = confidence - right
+    return gaps
+
+
+def _binned(
+    gold: Ids, predicted: Ids, probabilities: Floats, bins: int
+) -> tuple[Ids, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Of each claim its confidence bin, its confidence, and 1 where the answer is right, (N,) each."""
+    confidence = probabilities[np.arange(len(predicted)), predicted].astype(np.float64)
+    place = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    return place, confidence, (gold == predicted).astype(np.float64)

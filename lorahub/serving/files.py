@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lorahub import atomic
-from lorahub.data import tables
-from lorahub.data.claims import CLAIM_COLUMNS
+from lorahub.data import columns, tables
 from lorahub.errors import ConfigError, DataError
 from lorahub.serving.engine import Engine, Verdict
 
@@ -32,14 +31,16 @@ def classify_file(
     """Classify every row of `source` into `output` and return how many there were; raises DataError."""
     claim, evidence = check(source, output, claim=claim, evidence=evidence)
     names = list(engine.adapters) if adapters is None else list(adapters)
-    clash = [column for column in tables.columns(source) if any(column.startswith(f"{name}.") for name in names)]
+    schema = tables.schema(source)
+    clash = [column for column in schema.names if any(column.startswith(f"{name}.") for name in names)]
     if clash:
         raise DataError(f"{source} already has the column {clash[0]!r}, which this would write. Rename or remove it.")
     done = 0
-    with atomic.replacing(output) as temporary, tables.Writer(temporary, kind=output.suffix.lower()) as writer:
+    kind = output.suffix.lower()
+    with atomic.replacing(output) as temporary, tables.Writer(temporary, kind=kind, schema=schema) as writer:
         for rows in _chunks(tables.read(source)):
-            texts = [_text(row, claim, source, done + place) for place, row in enumerate(rows, start=1)]
-            second = None if evidence is None else [str(row.get(evidence) or "") for row in rows]
+            texts = _texts(rows, claim, source, done)
+            second = None if evidence is None else _texts(rows, evidence, source, done, empty_ok=True)
             answers = engine.classify(texts, names, evidence=second, adjust=adjust)
             writer.write(
                 [
@@ -59,33 +60,22 @@ def check(source: Path, output: Path, *, claim: str | None, evidence: str | None
     if output.resolve() == source.resolve():
         raise ConfigError(f"--output is the input file {source}. Give another name.")
     tables.check_writable(output)
-    columns = tables.columns(source)
-    claim = choose_column(source, columns, claim, CLAIM_COLUMNS, "--claim")
+    present = tables.columns(source)
+    claim = columns.choose(str(source), present, claim, columns.CLAIMS, flag="--claim COLUMN")
     if evidence is not None:
-        evidence = choose_column(source, columns, evidence, (), "--evidence")
+        evidence = columns.choose(str(source), present, evidence, (), flag="--evidence COLUMN")
     return claim, evidence
 
 
 def verdict_columns(answers: Mapping[str, Verdict]) -> dict[str, Any]:
     """The output columns of one row."""
-    columns: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for name, verdict in answers.items():
-        columns[f"{name}.label"] = verdict.label
-        columns[f"{name}.confidence"] = verdict.confidence
-        columns |= {f"{name}.p.{label}": value for label, value in verdict.probabilities.items()}
-        columns |= {f"{name}.calibrated.{label}": value for label, value in verdict.calibrated.items()}
-    return columns
-
-
-def choose_column(
-    source: Path, columns: Sequence[str], wanted: str | None, candidates: Sequence[str], flag: str
-) -> str:
-    """Return the column to read; raises DataError naming those that there are."""
-    for name in (wanted,) if wanted is not None else candidates:
-        if name in columns:
-            return name
-    looked_for = wanted or " or ".join(candidates)
-    raise DataError(f"{source} has no column {looked_for}; it has {', '.join(columns)}. Name one with {flag}.")
+        found[f"{name}.label"] = verdict.label
+        found[f"{name}.confidence"] = verdict.confidence
+        found |= {f"{name}.p.{label}": value for label, value in verdict.probabilities.items()}
+        found |= {f"{name}.calibrated.{label}": value for label, value in verdict.calibrated.items()}
+    return found
 
 
 def _chunks(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
@@ -93,8 +83,11 @@ def _chunks(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         yield chunk
 
 
-def _text(row: Mapping[str, Any], column: str, source: Path, number: int) -> str:
-    value = row.get(column)
-    if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{source}, row {number}: column {column!r} holds {value!r}, not text. Remove or mend the row.")
-    return value.strip()
+def _texts(
+    rows: Sequence[Mapping[str, Any]], column: str, source: Path, done: int, *, empty_ok: bool = False
+) -> list[str]:
+    """The texts of a column, read as training reads them; `done` rows of `source` came before."""
+    return [
+        columns.clean_text(row.get(column), f"{source}, row {number}: column {column!r}", empty_ok=empty_ok)
+        for number, row in enumerate(rows, start=done + 1)
+    ]

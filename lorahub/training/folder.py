@@ -3,15 +3,12 @@
 In: the trained model and the record. Out: a folder that is a plain PEFT adapter with its evidence beside it.
 """
 
-import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from lorahub import atomic
@@ -28,6 +25,7 @@ from lorahub.records import FILE_NAME as RECORD_FILE
 from lorahub.records import SYSTEMS, RunRecord
 from lorahub.reports import cards, plots
 from lorahub.scoring.baselines import LinearProbe
+from lorahub.scoring.predictions import Predictions, fingerprints
 from lorahub.scoring.verdicts import Calibration, Floats
 
 PROBE_FILE = "probe.json"
@@ -118,15 +116,8 @@ def probe_logits(model: Any, base: Base, some: ClaimSet) -> Floats:
 
 
 def _write_predictions(folder: Path, logits: dict[str, dict[str, Floats]], data: ClaimData) -> None:
-    target = folder / "predictions"
-    target.mkdir()
     for split in JUDGED:
         part = data.splits[split]
-        columns = {
-            "row": pa.array(range(len(part)), pa.int32()),
-            "sha256": pa.array([hashlib.sha256(text.encode()).hexdigest() for text in part.joined()]),
-            "gold": pa.array(part.gold, pa.int32()),
-        }
+        known = fingerprints(part.joined())
         for system in SYSTEMS:
-            values = pa.array(list(logits[system][split]), pa.list_(pa.float32()))
-            pq.write_table(pa.table({**columns, "logits": values}), target / f"{split}.{system}.parquet")
+            Predictions(sha256=known, gold=part.gold, logits=logits[system][split]).save(folder, split, system)

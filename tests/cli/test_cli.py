@@ -67,6 +67,81 @@ def test_evaluate_gives_the_runs_own_figures(cli, tiny_run, tiny_base, tmp_path)
     assert found["f1_macro"] == pytest.approx(stored["f1_macro"])
 
 
+@pytest.fixture
+def evaluate(cli, tiny_run, tiny_base):
+    """Evaluate the tiny run on data -> (exit code, results, stderr)."""
+
+    def run(data, *more, adapters=(tiny_run.folder,)):
+        flags = ["--data", data, "--base", tiny_base("bert"), "--json", "--set", "eval.bootstrap=200", *more]
+        code, out, err = cli("evaluate", *adapters, *flags)
+        return code, json.loads(out) if out else None, err
+
+    return run
+
+
+def test_evaluate_judges_every_row_of_a_file(evaluate, claims_file):
+    code, found, err = evaluate(claims_file(learnable(50, seed=9)))
+    assert code == 0, err
+    assert found["tiny"]["n"] == 50
+    assert "all of its 50 claims are judged" in err
+    code, found, err = evaluate(claims_file(learnable(1, seed=9)))
+    assert (code, found["tiny"]["n"]) == (0, 1), err
+
+
+def test_evaluate_prints_how_many_claims_it_judged(cli, tiny_run, tiny_base, claims_file):
+    data = claims_file(learnable(53, seed=9))
+    code, out, err = cli("evaluate", tiny_run.folder, "--data", data, "--base", tiny_base("bert"))
+    assert code == 0, err
+    assert " 53" in out
+    assert "claims.csv, all" in out
+
+
+def test_evaluate_needs_only_the_wanted_split_of_a_folder(evaluate, claims_file, tmp_path):
+    folder = claims_file(learnable(20, seed=9), "test.csv").parent
+    code, found, err = evaluate(folder)
+    assert (code, found["tiny"]["n"]) == (0, 20), err
+    assert "note" not in err
+    code, _, err = evaluate(folder, "--split", "validation")
+    assert code == 2
+    assert "has no validation file" in err
+    claims_file(learnable(40, seed=8), "train.csv")
+    (folder / "test.csv").unlink()
+    code, _, err = evaluate(folder)
+    assert code == 2
+    assert "no test split; it has train" in err
+
+
+def test_evaluate_finds_the_test_claims_of_a_run_again(evaluate, tiny_base, claims_file, tmp_path):
+    """Whatever the run's split seed and columns were, none of its training claims is judged."""
+    from lorahub.training.run import train
+
+    rows = [{"headline": row["claim"], "label": row["label"]} for row in learnable(120, seed=4)]
+    data = claims_file(rows, "mine.csv")
+    settings = ["train.min_steps=6", "train.epochs=1", "eval.bootstrap=200", "data.claim=headline"]
+    settings += ["data.test_fraction=0.3"]
+    runs = [
+        train(
+            data=str(data), base=str(tiny_base("bert")), out=tmp_path / f"s{seed}",
+            settings=[*settings, f"data.split_seed={seed}"],
+        )
+        for seed in (1, 2)
+    ]  # fmt: skip
+    copy = data.rename(data.with_name("renamed.csv"))
+    code, found, err = evaluate(copy, adapters=[runs[0].folder])
+    assert code == 0, err
+    assert found["s1"]["n"] == 36
+    assert found["s1"]["confusion"] == runs[0].record.results["test"]["adapter"]["confusion"]
+    assert "judged on the 36 test claims of its run" in err
+    code, _, err = evaluate(copy, adapters=[run.folder for run in runs])
+    assert code == 2
+    assert "one by one" in err
+    # The same name, but one row more: no split of the run can be found in it.
+    data = claims_file([*rows, {"headline": "the flu may rise", "label": "hedged"}], "mine.csv")
+    code, found, err = evaluate(data, "--set", "data.claim=headline", adapters=[runs[0].folder])
+    assert (code, found["s1"]["n"]) == (0, 121), err
+    assert "may be among them" in err
+
+
 def test_doctor_and_recipes_and_version(cli):
     code, out, _ = cli("doctor", "--json")
     assert code == 0

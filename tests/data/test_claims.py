@@ -112,17 +112,118 @@ def test_a_test_label_that_training_never_saw_is_an_error_with_its_row(tmp_path)
 
 
 def test_near_duplicates_between_splits_are_counted():
-    train = [f"the council of town {index} has voted to close its old library next spring" for index in range(30)]
-    test = [
-        train[0].upper() + "!",
-        train[1].replace("spring", "autumn"),
-        "something else entirely about bees and flowers",
-    ]
+    rng = np.random.default_rng(0)
+    train = [" ".join(f"word{number}" for number in rng.choice(200, 30)) for _ in range(30)]
+    one_word, four_words = train[1].split(), train[2].split()
+    one_word[7] = "autumn"
+    four_words[2::8] = ["spring", "summer", "autumn", "winter"]
+    test = [train[0].upper() + "!", " ".join(one_word), " ".join(four_words), "something else about bees and flowers"]
     exact, near = leakage.duplicates(train, test)
     assert (exact, near) == (1, 1)
-    lines = leakage.report({"train": train, "validation": ["nothing shared here"], "test": test})
+    parts = {"train": train, "validation": ["nothing shared here"], "test": test}
+    lines = leakage.report(
+        {name: claims.ClaimSet(texts=texts, gold=np.zeros(len(texts))) for name, texts in parts.items()}
+    )
     assert len(lines) == 1
-    assert "1 of 3 test claims" in lines[0]
+    assert "1 of 4 test claims" in lines[0]
+
+
+def test_words_that_only_one_split_has_make_claims_differ():
+    train = ["masks cause cancer in mice", "other words entirely here"]
+    test = ["masks cause cancer in mice, announced Brazilian epidemiologist Ferreira yesterday during a symposium"]
+    assert leakage.duplicates(train, test) == (0, 0)
+
+
+def test_claims_without_words_are_compared_by_their_signs():
+    assert leakage.duplicates(["😀😀", "hello there"], ["🔥🔥🔥", " 😀😀 "]) == (1, 0)
+
+
+def test_shared_evidence_is_not_called_a_shared_claim(tmp_path):
+    article = " ".join(f"word{place}" for place in range(200))
+    train = [{**row, "evidence": article} for row in rows()]
+    test = [{"claim": f"masks are useless outdoors {word}", "evidence": article, "label": label}
+            for word, label in (("often", "no"), ("never", "yes"))]  # fmt: skip
+    target = folder(tmp_path, {"train": train, "validation": [{**row, "evidence": ""} for row in test], "test": test})
+    found = claims.load(DataConfig(id=target, evidence="evidence"))
+    about_test = [line for line in found.warnings if "test claims" in line and "in train" in line or "evidence" in line]
+    assert about_test == ["2 of 2 test claims have evidence that train has for a claim, too."]
+
+
+@pytest.mark.parametrize("count", [45, 60])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_same_claim_never_stands_on_two_sides_of_our_own_split(tmp_path, count, seed):
+    rng = np.random.default_rng(seed)
+    drawn = [*rng.integers(0, count, 60), *[count] * 15]
+    content = [
+        {"claim": f"Claim {place}" + "!" * int(rng.integers(2)), "label": "yes" if place % 3 else "no"}
+        for place in drawn
+    ]
+    path = folder(tmp_path, {"all": content}) + "/all.csv"
+    found = claims.load(DataConfig(id=path, split_seed=seed))
+    assert not [line for line in found.warnings if "also stand in" in line]
+    texts = {name: {leakage.normalise(text) for text in part.texts} for name, part in found.splits.items()}
+    assert sum(map(len, texts.values())) == len({leakage.normalise(row["claim"]) for row in content})
+    sizes = found.source["rows"]
+    assert sum(sizes.values()) == 75
+    assert 8 <= sizes["test"] <= 22
+    assert 3 <= sizes["validation"] <= 14
+    for part in found.splits.values():
+        assert np.bincount(part.gold, minlength=2).min() > 0
+
+
+def test_splits_of_different_claims_are_those_of_plain_stratified_sampling(tmp_path):
+    """Runs made before claims were kept together find their test claims again."""
+    from sklearn.model_selection import train_test_split
+
+    path = folder(tmp_path, {"all": rows(67)}) + "/all.csv"
+    labels = np.arange(67) % 2
+    rest, test = train_test_split(np.arange(67), test_size=13, stratify=labels, random_state=0)
+    found = claims.load(DataConfig(id=path))
+    assert found.splits["test"].texts == [rows(67)[place]["claim"] for place in np.sort(test)]
+
+
+def test_too_few_rows_are_counted_before_the_first_cut(tmp_path):
+    with pytest.raises(DataError, match=r"12 claims \(12 different\) with 6 of the rarest.*validation_fraction"):
+        claims.load(DataConfig(id=folder(tmp_path, {"all": rows(12)}) + "/all.csv"))
+
+
+def test_dropped_rows_of_one_file_are_recorded(tmp_path):
+    content = [*rows(), *({"claim": f"dropped {place}", "label": "unclear"} for place in range(7))]
+    path = folder(tmp_path, {"all": content}) + "/all.csv"
+    found = claims.load(DataConfig(id=path, drop_labels=("unclear",)))
+    assert found.source["dropped_rows"] == {"all": 7}
+
+
+def test_json_booleans_are_labels(tmp_path):
+    content = [{"claim": f"claim {place}", "label": place % 2 == 0} for place in range(40)]
+    for suffix in (".jsonl", ".parquet"):
+        target = tmp_path / suffix[1:]
+        target.mkdir()
+        found = claims.load(DataConfig(id=folder(target, {"all": content}, suffix) + f"/all{suffix}"))
+        assert found.labels.names == ("false", "true")
+
+
+def test_columns_may_be_written_in_another_case_where_that_is_clear(tmp_path):
+    def load(header):
+        path = tmp_path / "a.csv"
+        path.write_text(header + "\n" + "".join(f"claim {place},{place % 2},x\n" for place in range(60)))
+        return claims.load(DataConfig(id=str(path)))
+
+    assert load("Claim,LABEL,other").splits["train"].texts[0].startswith("claim ")
+    with pytest.raises(DataError, match="no column claim or text"):
+        load("Claim,label,CLAIM")
+    with pytest.raises(DataError, match="gives the label away"):
+        claims.load(DataConfig(id=str(tmp_path / "a.csv"), claim="LABEL"))
+
+
+def test_a_named_set_goes_before_a_folder_of_that_name(tmp_path, monkeypatch):
+    from lorahub.data import sources
+
+    (tmp_path / "starter-topic").mkdir()
+    folder(tmp_path / "starter-topic", {"train": rows()})
+    monkeypatch.chdir(tmp_path)
+    assert sources.find("starter-topic").kind == "shipped"
+    assert sources.find("./starter-topic").kind == "folder"
 
 
 def test_the_starter_sets_are_large_varied_and_apart():

@@ -15,6 +15,7 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 
 from lorahub.data.tables import Writer
+from lorahub.scoring.predictions import Predictions, fingerprints
 
 NO_BASE = "no-such-base"
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -121,6 +122,20 @@ class Desk:
         (folder / "record.json").write_text(json.dumps(values))
         return ["runs", folder]
 
+    def judged(self, name, *, claims=("a", "b", "c"), labels=3, gold=(0, 1, 2)):
+        """A run with its kept answers to these claims, a line of logits for each."""
+        folder = self.adapter(name)
+        (folder / "labels.json").write_text(json.dumps([f"label{index}" for index in range(labels)]))
+        logits = np.eye(labels, dtype=np.float32)[list(gold)]
+        kept = Predictions(sha256=fingerprints(claims), gold=np.array(gold), logits=logits)
+        for system in ("adapter", "majority"):
+            kept.save(folder, "test", system)
+        return folder
+
+    def compare(self, *arguments):
+        """Compare a sound run with its majority baseline, and what else is given."""
+        return ["compare", self.judged("one"), *arguments]
+
 
 def _corrupt_parquet(desk):
     """A file with a sound footer whose first page is noise."""
@@ -129,6 +144,13 @@ def _corrupt_parquet(desk):
     content[4:60] = bytes(range(200, 256))
     path.write_bytes(content)
     return desk.train(path)
+
+
+def _damaged_predictions(desk):
+    folder = desk.judged("other")
+    path = folder / "predictions" / "test.adapter.parquet"
+    path.write_bytes(path.read_bytes()[:100])
+    return desk.compare(folder)
 
 
 def _folder(desk, *names):
@@ -187,6 +209,14 @@ DATA = {
     "no label column": (
         ["a.csv", "label", "claim, mark", "data.label"],
         lambda d: d.reads("a.csv", "claim,mark\na,b\n"),
+    ),
+    "semicolons for commas": (
+        ["a.csv", "semicolons", "claim;label", "commas"],
+        lambda d: d.reads("a.csv", "claim;label\na, b;no\n"),
+    ),
+    "a quote in a tsv that swallows rows": (
+        ["a.tsv, row 1", "quote", ".csv"],
+        lambda d: d.reads("a.tsv", 'claim\tlabel\n"a\tno\nb"\tyes\n'),
     ),
     "a misspelt column": (
         ["good.csv", "'cliam'", "data.claim", "Did you mean 'claim'?"],
@@ -258,9 +288,9 @@ DATA = {
         ["a.jsonl, row 11", "0.5", "'label'", "score", "data.label"],
         lambda d: d.reads("a.jsonl", LINES + '{"claim": "b", "label": 0.5}\n'),
     ),
-    "a label that is a bool": (
-        ["a.jsonl, row 11", "True", "'label'", "text"],
-        lambda d: d.reads("a.jsonl", LINES + '{"claim": "b", "label": true}\n'),
+    "a label that is a list": (
+        ["a.jsonl, row 11", "['a']", "'label'", "text"],
+        lambda d: d.reads("a.jsonl", LINES + '{"claim": "b", "label": ["a"]}\n'),
     ),
     "one class only": (
         ["a.csv", "'no'", "at least two", "data.label"],
@@ -467,6 +497,68 @@ CLASSIFY = {
     ),
 }
 
+COMPARE = {
+    "no such run": (["'gone'", "lorahub runs"], lambda d: d.compare("gone")),
+    "a run named twice": (["one", "twice"], lambda d: d.compare(d.folder / "one")),
+    "other claims": (
+        ["one and other", "different test claims", "2 share", "sha256", "--data"],
+        lambda d: d.compare(d.judged("other", claims=("a", "b", "x"))),
+    ),
+    "fewer claims": (
+        ["one and other", "of 3 and 2", "2 share"],
+        lambda d: d.compare(d.judged("other", claims=("a", "b"), gold=(0, 1))),
+    ),
+    "other gold labels": (
+        ["one and other", "another gold label", "one version"],
+        lambda d: d.compare(d.judged("other", gold=(0, 1, 1))),
+    ),
+    "other labels": (
+        ["other", "label0, label1,", "same labels"],
+        lambda d: d.compare(d.judged("other", labels=4)),
+    ),
+    "damaged predictions": (["test.adapter.parquet", "damaged", "train again"], _damaged_predictions),
+    "predictions of other labels": (
+        [".parquet", "2 labels", "train again"],
+        lambda d: ["compare", d.file("labels.json", '["a", "b"]').rename(d.judged("one") / "labels.json").parent],
+    ),
+    "one run without baselines": (
+        ["mine", "no predictions of its baselines", "second adapter"],
+        lambda d: ["compare", d.adapter()],
+    ),
+    "nothing to compare on": (
+        ["mine", "record.json", "--data"],
+        lambda d: d.compare(d.adapter()),
+    ),
+    "a system that there is not": (
+        ["one:majorty", "majority", "'majorty'"],
+        lambda d: d.compare(f"{d.folder / 'one'}:majorty"),
+    ),
+    "a baseline that was not kept": (
+        ["one", "tfidf", "cannot be computed"],
+        lambda d: d.compare("--require-better", "tfidf"),
+    ),
+    "a required run that is not there": (["'gone'", "lorahub runs"], lambda d: d.compare("--require-better", "gone")),
+    "a required run that is among the compared": (
+        ["--require-better", "leave it out"],
+        lambda d: d.compare("--require-better", d.folder / "one"),
+    ),
+    "a metric that there is not": (["--metric", "f1_macro", "'f1'"], lambda d: d.compare("--metric", "f1")),
+    "a split that there is not": (["--split", "validation", "'tset'"], lambda d: d.compare("--split", "tset")),
+    "two things on stdout": (["--json", "--markdown", "--output"], lambda d: d.compare("--json", "--markdown")),
+    "an output that is a file": (
+        ["--output", "notes is a file", ".csv"],
+        lambda d: d.compare("--output", d.file("notes", "x")),
+    ),
+    "an output that is a run": (
+        ["--output", "run folder", "another"],
+        lambda d: d.compare("--output", d.file("old/record.json", "{}").parent),
+    ),
+    "an output table that is a folder": (
+        ["all.csv is a folder"],
+        lambda d: d.compare("--output", d.file("all.csv/x", "x").parent),
+    ),
+}
+
 BASE = {
     "an unknown base": (["'no-such-base'", "folder", "Hub id", "minilm"], lambda d: d.train(d.good())),
     "a Hub id with the Hub out of reach": (
@@ -535,6 +627,7 @@ GROUPS = {
     "recipe": RECIPE,
     "adapter": ADAPTER,
     "classify": CLASSIFY,
+    "compare": COMPARE,
     "base": BASE,
     "out": OUT,
 }

@@ -40,6 +40,7 @@ def test_a_token_is_used_and_left_nowhere(hub, hub_base, program, run_folder, ti
         ("push", run_folder, REPO, "--private", "--base-id", hub_base): 0,
         ("info", REPO): 0,
         ("verify", REPO, "--base", hub_base, "--data", data): 0,
+        ("compare", REPO, run_folder, "--base", hub_base, "--data", data): 0,
         ("pull", REPO, "--out", pulled): 0,
         ("classify", "flu", "--adapter", REPO, "--base", hub_base): 0,
         ("list", "--base", hub_base.split("@")[0]): 0,

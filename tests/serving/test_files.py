@@ -36,6 +36,32 @@ def test_rows_come_back_in_order_with_the_engines_verdicts(suffix, engine, claim
             assert f"{name}.calibrated.{verdict.label}" in row
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_rows_whose_keys_and_types_change_late_keep_everything(suffix, engine, claims_file, tmp_path):
+    rows = [{"claim": f"the flu {index}", "score": None if index < 600 else 0.5} for index in range(700)]
+    rows[-1] |= {"note": "x", "score": "high"}
+    output = tmp_path / f"out{suffix}"
+    assert classify_file(engine, claims_file(rows, "in.jsonl"), output) == 700
+    found = list(tables.read(output))
+    assert (found[650]["score"], found[-1]["score"], found[-1]["note"]) == ("0.5", "high", "x")
+    assert found[0]["a2.label"]
+
+
+def test_a_file_is_read_as_training_reads_it(engine, claims_file, tmp_path):
+    messy = [
+        {"Claim": ["the flu", "may rise\0"], "source": ["a study", "of people"]},
+        {"Claim": "water", "source": None},
+    ]
+    plain = [{"claim": "the flu may rise", "source": "a study of people"}, {"claim": "water", "source": ""}]
+    outputs = tmp_path / "messy.jsonl", tmp_path / "plain.jsonl"
+    for rows, output in zip((messy, plain), outputs, strict=True):
+        classify_file(engine, claims_file(rows, "in.jsonl"), output, evidence="source")
+    found, expected = ([[value for key, value in row.items() if "." in key] for row in tables.read(o)] for o in outputs)
+    assert found == expected
+    with pytest.raises(DataError, match=r"row 1: column 'source' holds 7"):
+        classify_file(engine, claims_file([{"claim": "a", "source": 7}], "in.jsonl"), outputs[0], evidence="source")
+
+
 def test_a_bad_row_leaves_no_output(engine, claims_file, tmp_path):
     rows = [{"text": text} for text in sentences(700)] + [{"text": " "}]
     output = tmp_path / "out.csv"

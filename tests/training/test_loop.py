@@ -65,3 +65,46 @@ def test_only_the_evidence_of_a_pair_is_truncated(tiny_base):
     assert "study" in text
     long = " ".join(["vaccine"] * 60)
     assert len(encode(tokenizer, [long], [evidence], max_length=20)[0]["input_ids"]) <= 20
+
+
+def _byte_level():
+    """A byte-level tokenizer, for which a character may be several tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer, inner.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    special, alphabet = ["<s>", "<pad>", "</s>"], pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    inner.train_from_iterator(["the vaccine causes flu"] * 5, trainer)
+    inner.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
+
+
+@pytest.mark.parametrize("claim", ["😀🔥🤮" * 30, "le café déjà vu " * 20, "ワクチンは" * 20])
+def test_a_long_claim_of_a_pair_is_cut_between_characters(claim):
+    tokenizer = _byte_level()
+    for length in range(14, 24):
+        for evidence in ("", "flu causes"):
+            ids = encode(tokenizer, [claim], [evidence], max_length=length)[0]["input_ids"]
+            assert len(ids) <= length
+            kept = tokenizer.decode(ids[1 : ids.index(2)])
+            # All of the room but less than a character, and one token for the evidence.
+            assert claim.startswith(kept)
+            assert ids.index(2) - 1 > length - 4 - 1 - 4
+
+
+def test_a_claim_of_a_pair_is_cut_where_one_alone_would_be(tiny_base):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base("bert"))
+    claim = "the vaccine, unheard of, causes flu. " * 10
+    whole = tokenizer(claim, add_special_tokens=False)["input_ids"]
+    for length in range(10, 30):
+        ids = encode(tokenizer, [claim], [""], max_length=length)[0]["input_ids"]
+        assert ids[1:-2] == whole[: len(ids) - 3]
+        assert len(ids) == length - 1

@@ -1,0 +1,98 @@
+"""`lorahub compare` on the command line: what it prints, its exit codes, and JSON that its page documents."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from field_tables import documented, leaves, matches
+
+from lorahub.data import tables
+
+PAGE = (Path(__file__).parents[2] / "docs" / "compare.md").read_text(encoding="utf-8")
+
+
+def test_a_run_alone_is_shown_beside_its_baselines(cli, tiny_run):
+    code, out, err = cli("compare", tiny_run.folder)
+    assert code == 0, err
+    for words in (
+        "majority label",
+        "McNemar",
+        "by label",
+        "tiny is better than majority label",
+        "p (Holm)",
+        "disagree",
+    ):
+        assert words in out
+    assert "row " in out, "a claim is told by its row where its text is not at hand"
+
+
+def test_a_requirement_that_is_not_met_is_exit_code_one(cli, tiny_run, tmp_path):
+    code, out, _ = cli("compare", tiny_run.folder, "--require-better", "majority")
+    assert code == 0
+    assert "It is." in out
+    twin = shutil.copytree(tiny_run.folder, tmp_path / "twin")
+    code, out, _ = cli("compare", tiny_run.folder, "--require-better", twin)
+    assert code == 1
+    assert "No detectable difference between tiny and twin" in out
+    assert "Not shown for tiny." in out
+    code, out, _ = cli("compare", twin, "--require-better", tiny_run.folder, "--json")
+    assert code == 1
+    assert json.loads(out)["required"] == {
+        "baseline": str(tiny_run.folder),
+        "metric": "f1_macro",
+        "met": False,
+        "failed": ["twin"],
+    }
+
+
+def test_a_worse_one_is_called_worse_and_fails(cli, tiny_run):
+    code, out, _ = cli("compare", f"{tiny_run.folder}:majority", "--require-better", tiny_run.folder)
+    assert code == 1
+    assert "majority label is worse than tiny" in out
+
+
+def test_json_is_only_json_and_every_field_is_documented(cli, tiny_run):
+    data = tiny_run.folder.parent / "claims.jsonl"
+    code, out, err = cli("compare", tiny_run.folder, "--data", data, "--require-better", "majority", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert all(row["claim"] for row in found["disagreements"]), "the texts are those of --data"
+    paths = [path for path, _ in leaves(found)]
+    for path in paths:
+        assert any(matches(field, path) for field in documented(PAGE)), f"docs/compare.md lacks {'.'.join(path)}"
+    listed = {("required", "failed"), ("notes",), ("labels",)}
+    for field in documented(PAGE):
+        assert field in listed or any(matches(field, path) for path in paths), f"no {'.'.join(field)} in the JSON"
+
+
+def test_markdown_and_the_report_folder(cli, tiny_run, tmp_path):
+    code, out, err = cli("compare", tiny_run.folder, "--markdown", "--output", tmp_path / "report")
+    assert code == 0, err
+    assert out.startswith("# tiny against its baselines\n")
+    assert "written to" in err
+    assert {path.name for path in (tmp_path / "report").iterdir()} == set(
+        re.findall(r"`(comparison\.\w+|disagreements\.csv)`", PAGE)
+    )
+
+
+@pytest.mark.parametrize("ending", tables.SUFFIXES)
+def test_all_disagreements_go_into_one_file(cli, tiny_run, tmp_path, ending):
+    path = tmp_path / f"all{ending}"
+    code, out, err = cli("compare", tiny_run.folder, f"{tiny_run.folder}:majority", "--output", path, "--show", 0)
+    assert code == 0, err
+    rows = list(tables.read(path))
+    code, out, _ = cli("compare", tiny_run.folder, f"{tiny_run.folder}:majority", "--json")
+    found = json.loads(out)["disagreements"]
+    assert [int(row["row"]) for row in rows] == [row["row"] for row in found]
+    assert [row["tiny.label"] for row in rows] == [row["answers"]["tiny"] for row in found]
+    assert len(rows) > 5
+
+
+def test_systems_that_agree_leave_a_file_with_a_header(cli, tiny_run, tmp_path):
+    twin = shutil.copytree(tiny_run.folder, tmp_path / "twin")
+    for ending in (".csv", ".parquet"):
+        code, _, err = cli("compare", tiny_run.folder, twin, "--output", tmp_path / f"none{ending}")
+        assert code == 0, err
+        assert tables.columns(tmp_path / f"none{ending}")[-2:] == ["tiny.label", "twin.label"]
