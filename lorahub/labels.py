@@ -17,6 +17,7 @@ from lorahub import atomic
 from lorahub.errors import AdapterError, DataError
 
 FILE_NAME = "labels.json"
+LONGEST_NAME = 200
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,13 @@ class LabelSet:
             )
         if len(set(self.names)) != len(self.names):
             raise DataError(f"label names repeat in {list(self.names)}; each label is named once.")
+        # Such names are refused in an adapter's files, so they must not get that far.
+        strange = next((name for name in self.names if not name.isprintable() or len(name) > LONGEST_NAME), None)
+        if strange is not None:
+            raise DataError(
+                f"the label {strange[:40]!r} holds control characters or more than {LONGEST_NAME} characters; "
+                "a label is a short name. Check data.label."
+            )
 
     @cached_property
     def ids(self) -> dict[str, int]:

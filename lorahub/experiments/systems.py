@@ -151,8 +151,8 @@ class Systems:
         from lorahub.serving.alone import answering
 
         base = recorded.base(entry.located, entry.record, instead=self.base) if entry.record else None
-        (engine,) = answering([entry.located], base.id if base else self.base, settings=base, token=self.token)
-        gold, logits = judge.answer(engine, next(iter(engine.adapters)), data, self.split)
+        (answers,) = answering([entry.located], base.id if base else self.base, settings=base, token=self.token)
+        gold, logits = judge.answer(answers, next(iter(answers.adapters)), data, self.split)
         return Predictions(sha256=fingerprints(data.splits[self.split].joined()), gold=gold, logits=logits)
 
 

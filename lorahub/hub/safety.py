@@ -19,6 +19,7 @@ import numpy as np
 from lorahub.errors import AdapterError, UnsafeAdapterError, one_line
 from lorahub.hub import client, rules
 from lorahub.hub.rules import CONFIG_FILE, WEIGHTS_FILE
+from lorahub.labels import LONGEST_NAME
 
 LABELS_FILE = "labels.json"
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
@@ -206,8 +207,12 @@ def _base(config: Mapping[str, Any]) -> Iterator[Finding]:
 def _labels(labels: list[Any]) -> Iterator[Finding]:
     if len(labels) < 2 or not all(isinstance(name, str) for name in labels) or len(set(labels)) != len(labels):
         yield Finding(text=f"{LABELS_FILE} is no list of two or more distinct names but {str(labels)[:100]}")
-    elif any(not name.isprintable() or len(name) > 200 or "<" in name for name in labels):
-        yield Finding(text=f"{LABELS_FILE} holds names with markup or control characters")
+    elif any(not name.isprintable() or len(name) > LONGEST_NAME for name in labels):
+        yield Finding(
+            text=f"{LABELS_FILE} holds names with control characters, or of more than {LONGEST_NAME} characters"
+        )
+    elif any("<" in name for name in labels):
+        yield Finding(text=f"{LABELS_FILE} holds names with markup, which is shown as text", refused=False)
 
 
 def _dtypes(dtypes: Mapping[str, str]) -> Iterator[Finding]:

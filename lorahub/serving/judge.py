@@ -61,10 +61,10 @@ def judge(
     return Judged(results=results, split=split, notes=found.warnings)
 
 
-def score(engine: Answers, name: str, data: ClaimData, split: str, options: EvalConfig) -> dict[str, Any]:
+def score(answers: Answers, name: str, data: ClaimData, split: str, options: EvalConfig) -> dict[str, Any]:
     """The results block of one adapter; raises DataError where the data has labels unknown to it."""
-    adapter = engine.adapters[name]
-    gold, logits = answer(engine, name, data, split)
+    adapter = answers.adapters[name]
+    gold, logits = answer(answers, name, data, split)
     return metrics.score(
         gold,
         decide(logits, adapter.calibration),
@@ -75,16 +75,16 @@ def score(engine: Answers, name: str, data: ClaimData, split: str, options: Eval
     )
 
 
-def answer(engine: Answers, name: str, data: ClaimData, split: str) -> tuple[Ids, Floats]:
+def answer(answers: Answers, name: str, data: ClaimData, split: str) -> tuple[Ids, Floats]:
     """Gold ids (N,) and raw logits (N, C) of one adapter on a split, in the adapter's label order; see `score`."""
-    adapter, part = engine.adapters[name], data.splits[split]
+    adapter, part = answers.adapters[name], data.splits[split]
     present = [data.labels.names[index] for index in part.gold]
     if not set(present) <= set(adapter.labels.names):
         raise DataError(
             f"{data.source['id']} has the labels {', '.join(sorted(set(present)))}; "
             f"{name} knows {', '.join(adapter.labels.names)}. Map them with --set data.label_map=MAPPING."
         )
-    return adapter.labels.encode(present), engine.logits(part.texts, [name], evidence=part.evidence)[name]
+    return adapter.labels.encode(present), answers.logits(part.texts, [name], evidence=part.evidence)[name]
 
 
 def _claims(config: DataConfig, split: str, located: Sequence[Located], token: str | None) -> ClaimData:

@@ -53,7 +53,7 @@ HOSTILE = {
     "huge alpha": (setting(lora_alpha=1e9), "not a number up to"),
     "no head": (tensors(lambda t: [t.pop(k) for k in list(t) if "classifier" in k]), "random on every load"),
     "labels of another": (text("labels.json", '["a", "b"]'), "names 2 labels and came with a head"),
-    "markup": (text("labels.json", '["<b>a</b>", "b", "c"]'), "markup"),
+    "control characters": (text("labels.json", '["a\\u001b[2J", "b", "c"]'), "control characters"),
     "pattern": (setting(target_modules=".*"), "not a list of layer names"),
     "pattern in a list": (setting(target_modules=["(a+)+$"]), "no layer name"),
     "whole layers": (setting(modules_to_save=["classifier", "embeddings"]), "more than a classification head"),
@@ -176,6 +176,13 @@ def test_values_that_are_no_numbers_are_found_after_the_download(hub, sound, cas
     upload(hub, sound)
     with pytest.raises(UnsafeAdapterError, match=words):
         fetch.adapter("alice/x")
+
+
+def test_markup_in_a_label_is_told(sound):
+    text("labels.json", '["<b>a</b>", "b", "c"]')(sound)
+    report = safety.local(sound)
+    assert report.refused == []
+    assert any("markup" in finding.text for finding in report.findings)
 
 
 def test_pickles_and_programs_are_named_and_never_downloaded(hub, sound):

@@ -192,6 +192,12 @@ LINES = "".join(json.dumps({"claim": f"claim {place}", "label": "ab"[place % 2]}
 DEVICE = "cuda" if sys.platform == "darwin" else "mps"
 
 DATA = {
+    "a label that is a text": (
+        ["xxxxx", "200 characters", "data.label"],
+        lambda d: d.train(
+            d.table("long.csv", [{"claim": f"claim {n}", "label": "x" * 300 if n % 2 else "y"} for n in range(60)])
+        ),
+    ),
     "a missing file": (["no file", "gone.csv", "Check the path"], lambda d: d.train(d.folder / "gone.csv")),
     "a folder without train": (["mydata", "no train file", "holds train"], lambda d: d.train(_folder(d, "test.csv"))),
     "an ending that is not read": (["a.xlsx", ".xlsx", ".parquet", "Save"], lambda d: d.reads("a.xlsx", "x")),
