@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 _ROWS_PER_PASS = 64
 
 
-class Judged(Protocol):
+class Known(Protocol):
     """What a judgement needs to know of an adapter."""
 
     @property
@@ -49,7 +49,7 @@ class Answers(Protocol):
     """What gives logits by adapter: an `Engine`, or one model `Alone`."""
 
     @property
-    def adapters(self) -> Mapping[str, Judged]:
+    def adapters(self) -> Mapping[str, Known]:
         """The adapters by name."""
 
     @property
@@ -101,7 +101,7 @@ class Alone:
         )
 
     @property
-    def adapters(self) -> Mapping[str, Judged]:
+    def adapters(self) -> Mapping[str, Known]:
         """The one adapter by its name."""
         return {self._name: self._trained}
 

@@ -113,7 +113,7 @@ def test_a_method_is_judged_and_stacked_or_refused_in_one_line(model_type, metho
     texts, claimed = probe(run)
     (answers,) = answering([run.folder], base, settings=BaseConfig(quantize=run.record.asked["base"]["quantize"]))
     np.testing.assert_allclose(answers.logits(texts)[run.folder.name], claimed, atol=1e-4)
-    (figures,) = judge([str(run.folder)], data=data, base=base, settings=["base.device=cpu"]).values()
+    (figures,) = judge([str(run.folder)], data=data, base=base, settings=["base.device=cpu"]).results.values()
     if method != "qlora":  # judged on the whole base that was given
         assert figures["f1_macro"] == pytest.approx(run.record.results["test"]["adapter"]["f1_macro"])
     if method in STACKED:
