@@ -1,7 +1,8 @@
 """Stratified, seeded splits for data that comes without them.
 
 The same rows in the same order with the same seed give the same split; the training seed plays no part, so that runs
-with several seeds are judged on one test set. Rows of the same claim (case and punctuation aside) stay together.
+with several seeds are judged on one test set. Rows of the same claim (case and punctuation aside) stay together, unless
+so few are different that no split is left.
 """
 
 from typing import TYPE_CHECKING, NoReturn
@@ -41,8 +42,14 @@ def complete(sets: dict[str, "ClaimSet"], config: DataConfig, title: str) -> tup
 
 def _cut(claims: "ClaimSet", share: float, seed: int) -> tuple["ClaimSet", "ClaimSet"] | None:
     """The claims without about `share` of them, and these; None where they are too few to have every label twice."""
+    alone = np.arange(len(claims)), claims.gold
+    return _cut_groups(claims, share, seed, *_groups(claims)) or _cut_groups(claims, share, seed, *alone)
+
+
+def _cut_groups(
+    claims: "ClaimSet", share: float, seed: int, groups: npt.NDArray[np.int64], gold: npt.NDArray[np.int64]
+) -> tuple["ClaimSet", "ClaimSet"] | None:
     part, labels = round(len(claims) * share), len(np.bincount(claims.gold))
-    groups, gold = _groups(claims)
     sizes = np.bincount(groups)
     # A claim that is repeated so often that it would outweigh a label's share of the part is left where it is.
     drawn = np.flatnonzero(sizes <= max(1, part // labels))
