@@ -10,6 +10,8 @@ from lorahub.hub import fetch
 from lorahub.publish import push
 from lorahub.serving.engine import Engine
 
+pytestmark = pytest.mark.slow
+
 REPO = "alice/tiny"
 WEIGHTS = "adapter_model.safetensors"
 

@@ -6,6 +6,8 @@ import pytest
 
 from lorahub.publish import push
 
+pytestmark = pytest.mark.slow
+
 REPO = "alice/tiny"
 
 

@@ -17,6 +17,8 @@ from lorahub import config
 from lorahub.errors import HubError, PublishError
 from lorahub.publish import jobs, package
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 REPO = "alice/far"
 ASK = ["train", "--data", "starter-wording", "--set", "train.epochs=2", "--remote", "a10g-small"]
@@ -161,7 +163,6 @@ for repo, revision in json.loads(sys.argv[1]):
 """
 
 
-@pytest.mark.slow
 def test_a_job_reads_exactly_what_was_uploaded_for_it(two_uploads, program):
     done = program(json.dumps([[data.id, data.revision] for data in two_uploads]), code=READ)
     assert done.returncode == 0, done.stderr
@@ -229,7 +230,6 @@ def test_the_job_finds_its_repository_made_and_a_run_of_lorahubs_may_be_replaced
     assert len(hub.jobs) == 2
 
 
-@pytest.mark.slow
 def test_what_a_job_cannot_do_is_refused_before_anything_is_sent(hub, cli, tiny_base, tmp_path, capsys):
     folder = tiny_base("bert")
     capsys.readouterr()  # transformers tells of the base that is made here
@@ -307,7 +307,6 @@ def test_a_job_whose_answer_was_lost_is_not_started_twice(hub):
     assert len(hub.jobs) == 1
 
 
-@pytest.mark.slow
 def test_ctrl_c_leaves_the_job_running_and_says_how_to_see_it_again(hub, tmp_path):
     """The program as a person runs it, from this checkout: the wheel is built too."""
     hub.job_output, hub.job_ends = ["step 1"], None
@@ -336,7 +335,6 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_see_it_again(hub, tmp_pat
     assert any(path.endswith(".whl") for path in hub.files("alice/lorahub-wheels", kind="dataset"))
 
 
-@pytest.mark.slow
 def test_a_local_training_pushes_when_it_is_done(hub, hub_base, tiny_base, cli, claims_file, tmp_path):
     data, base = claims_file(learnable(120), "claims.csv"), tiny_base("bert")
     command = ["train", "--data", data, "--base", base, "--out", tmp_path / "run", "--push", REPO]

@@ -21,6 +21,8 @@ from lorahub.hub import fetch
 from lorahub.publish import package, push, space
 from lorahub.publish.pins import Pinned
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SPACE, ADAPTER = "alice/claims", "alice/tiny"
 
@@ -243,7 +245,6 @@ def test_a_race_is_told(hub, adapter):
     assert caught.value.status == 412
 
 
-@pytest.mark.slow
 def test_the_command_shows_everything_and_sends_nothing(hub, adapter, cli):
     arguments = ["space", SPACE, "--adapters", f"{ADAPTER},", "--hardware", "t4-small"]
     code, out, err = cli(*arguments, "--dry-run")
@@ -323,7 +324,6 @@ def test_the_base_that_lorahub_brings_needs_no_word_of_trust(hub, checkout, monk
     assert fetch.base(f"{fetch.MINILM}@{fetch.MINILM_REVISION}").origin == "embedded package", "as a Space names it"
 
 
-@pytest.mark.slow
 @pytest.mark.browser
 def test_exactly_what_was_pushed_is_the_page(hub, adapter, checkout, chromium, tmp_path):
     """In an environment of its own: the wheel comes from the Space, everything else is linked to what is here."""
