@@ -6,6 +6,7 @@ tensors checked against its config before anything uses them (the rules are in h
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -213,7 +214,7 @@ def _max_length(folder: Path) -> int | None:
     except (ValueError, RecursionError, AttributeError) as error:
         raise AdapterError(f"{path} is damaged ({one_line(error)}). Restore it or train again.") from None
     # transformers writes 1e30 for "no limit".
-    return int(found) if isinstance(found, int | float) and found >= 1 else None
+    return int(found) if isinstance(found, int | float) and 1 <= found < math.inf else None
 
 
 def _updates(
