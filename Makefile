@@ -12,10 +12,9 @@ APP ?= 1
 TASKS := checkable topic wording
 RUNS := $(TASKS:%=runs/starter-%/record.json)
 # The installers and tests of a machine differ; a fresh environment follows from these three files.
-# Compiling every module of torch and its neighbours takes longer than an import of the few that are used.
+# pip compiles on one core; compileall on all of them. A few files of packages are templates and no Python.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
-# But for the page's modules, so that nobody waits for it when it is opened first.
-COMPILE := $(BIN)/python -c "import lorahub.app.build, lorahub.serving.engine"
+COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 
 .PHONY: demo app test test-long check docs clean
 
