@@ -154,6 +154,7 @@ def test_a_sound_adapter_has_no_finding_here_and_on_the_hub(hub, sound):
     assert fetch.adapter("alice/x").revision == commit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", HOSTILE)
 def test_what_is_wrong_is_found_before_the_weights_are_downloaded(hub, sound, case):
     damage, words = HOSTILE[case]
