@@ -23,6 +23,7 @@ SCHEMA = 1
 SYSTEMS = ("majority", "tfidf", "linear_probe", "untrained", "adapter")
 # The headline figures of a system on a split.
 METRICS = ("accuracy", "f1_macro", "f1_weighted", "ece")
+LOWER_IS_BETTER = ("ece",)
 
 # What others read of a record without asking whether it is there; everything else is read with care.
 _READ: dict[str, type | tuple[type, ...]] = {

@@ -10,9 +10,10 @@ import os
 import re
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeVar
 
-from lorahub.errors import HubError, one_line
+from lorahub.errors import HubError, PublishError, one_line
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -81,6 +82,23 @@ def call(request: Callable[[], Answer], *, doing: str, tries: int = TRIES) -> An
             log.warning("%s: %s; trying again in %.0f s (%d of %d)", doing, _brief(error), wait, attempt, tries)
             time.sleep(wait)
     raise AssertionError("unreachable: the last try returns or raises")
+
+
+def once(request: Callable[[], Answer], *, doing: str, lost: str, done: str, look: str) -> Answer:
+    """Return what `request` returns, in one try, since a second one would do it a second time.
+
+    Raises HubError where the Hub refuses. Where its answer was lost, raises PublishError: it did not say whether
+    `lost`, which may have `done` all the same, and `look` is how to find out.
+    """
+    try:
+        return call(request, doing=doing, tries=1)
+    except HubError as error:
+        if error.status is None or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise PublishError(
+                f"the Hub did not say whether {lost} ({error.status or 'no answer'}), and it may have {done} "
+                f"all the same. Look {look} before you try again."
+            ) from error
+        raise
 
 
 def redact(text: str) -> str:

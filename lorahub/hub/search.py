@@ -20,7 +20,6 @@ from lorahub.reports import metadata
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
 
-_LOWER_IS_BETTER = ("ece",)
 _NAMES = {name: key for key, (_, name, _) in metadata.METRICS.items()}
 
 
@@ -112,7 +111,7 @@ def sort(found: Iterable[Found], by: str | None) -> list[Found]:
         return sorted(found, key=lambda item: item.date, reverse=True)
     if by not in metadata.METRICS:
         raise ConfigError(f"--sort is one of {', '.join(metadata.METRICS)}; found {by!r}.")
-    sign = 1 if by in _LOWER_IS_BETTER else -1
+    sign = 1 if by in records.LOWER_IS_BETTER else -1
     return sorted(found, key=lambda item: sign * item.metrics[by] if by in item.metrics else float("inf"))
 
 

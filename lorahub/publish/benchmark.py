@@ -5,6 +5,8 @@ tasks (https://huggingface.co/docs/hub/eval-results). Which metric a task means 
 so whoever pushes names it.
 """
 
+from http import HTTPStatus
+
 import yaml
 
 from lorahub.errors import HubError, PublishError
@@ -15,7 +17,6 @@ from lorahub.reports import metadata
 
 FILE_NAME = ".eval_results/lorahub.yaml"
 _TASKS_FILE = "eval.yaml"
-_NOT_FOUND = 404
 
 
 def entry(record: RunRecord, wanted: str, *, token: str | None) -> bytes:
@@ -52,7 +53,7 @@ def _tasks(repo: str, revision: str | None, token: str | None) -> list[str]:
     try:
         path = remote.download(api, repo, _TASKS_FILE, revision, kind="dataset")
     except HubError as error:
-        if error.status == _NOT_FOUND:
+        if error.status == HTTPStatus.NOT_FOUND:
             raise PublishError(f"{repo} is no benchmark: it has no {_TASKS_FILE}. Push without --benchmark.") from None
         raise
     try:

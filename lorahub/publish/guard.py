@@ -8,10 +8,8 @@ from lorahub.hub import client
 from lorahub.publish import remote
 from lorahub.publish.export import Export
 from lorahub.publish.remote import Remote
-from lorahub.records import RunRecord
+from lorahub.records import LOWER_IS_BETTER, RunRecord
 from lorahub.reports import metadata, sections
-
-_LOWER_IS_BETTER = ("ece",)
 
 
 def check(there: Remote, found: Export, *, replaced: set[str], known: str | None, token: str | None) -> None:
@@ -70,7 +68,7 @@ def worse(record: RunRecord, published: RunRecord | None) -> list[str]:
         if key not in mine or key not in theirs:
             continue
         change = mine[key] - theirs[key]
-        if (change if key in _LOWER_IS_BETTER else -change) > 5e-4:
+        if (change if key in LOWER_IS_BETTER else -change) > 5e-4:
             where = "" if same else ", though on other test claims"
             lines.append(f"{name} is {mine[key]:.3f}, worse than the published {theirs[key]:.3f}{where}")
     return lines

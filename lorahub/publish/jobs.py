@@ -30,7 +30,6 @@ IMAGE = "ghcr.io/astral-sh/uv:python3.12-bookworm"
 SECRET = "HF_TOKEN"
 LONGEST = "2h"
 _WHEEL_FOLDER = "/lorahub"
-_SERVER_ERROR = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,30 +137,24 @@ def start(made: Plan) -> "JobInfo":
         at, source = uploads.send(made.wheel, token=options.token), made.wheel.repo
         volumes = [Volume(type=uploads.KIND, source=source, revision=at, mount_path=_WHEEL_FOLDER, read_only=True)]
     command, *arguments = made.command_at(uploads.send(made.data, token=options.token) if made.data else "")
-    try:
-        job: JobInfo = client.call(
-            lambda: client.api(options.token).run_uv_job(
-                command,
-                script_args=arguments,
-                dependencies=[made.dependency],
-                image=IMAGE,
-                flavor=options.flavor,
-                timeout=options.timeout,
-                secrets={SECRET: token},
-                labels={"app": "lorahub"},
-                volumes=volumes or None,
-                namespace=made.namespace,
-            ),
-            doing=f"start a Job on {options.flavor}",
-            tries=1,
-        )
-    except HubError as error:
-        if error.status is None or error.status >= _SERVER_ERROR:
-            raise PublishError(
-                f"the Hub did not say whether the Job started ({error.status or 'no answer'}), and it may have started "
-                "all the same. Look with `hf jobs ps` before you try again."
-            ) from error
-        raise
+    job: JobInfo = client.once(
+        lambda: client.api(options.token).run_uv_job(
+            command,
+            script_args=arguments,
+            dependencies=[made.dependency],
+            image=IMAGE,
+            flavor=options.flavor,
+            timeout=options.timeout,
+            secrets={SECRET: token},
+            labels={"app": "lorahub"},
+            volumes=volumes or None,
+            namespace=made.namespace,
+        ),
+        doing=f"start a Job on {options.flavor}",
+        lost="the Job started",
+        done="started",
+        look="with `hf jobs ps`",
+    )
     return job
 
 

@@ -7,11 +7,12 @@ sent again, and a folder without a change makes no commit.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lorahub import atomic
-from lorahub.errors import HubError, PublishError
+from lorahub.errors import HubError
 from lorahub.hub import client, safety
 from lorahub.publish import benchmark, export, guard, remote
 from lorahub.publish.export import CARD_FILE, Export
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
 
 MAIN = "main"
-_CHANGED, _SERVER_ERROR = 412, 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +190,7 @@ def _prepare(made: Plan) -> str:
         if remote.file_hashes(api, there.repo, head).keys() - {".gitattributes"}:
             raise HubError(
                 f"{there.repo} was made by somebody else meanwhile (412). Look at what it holds and push again.",
-                status=_CHANGED,
+                status=HTTPStatus.PRECONDITION_FAILED,
             )
     if there.branch is None and options.revision != MAIN:
         client.call(
@@ -206,7 +206,9 @@ def _publish(made: Plan, head: str) -> str:
     try:
         return str(client.call(lambda: _commit(made, head), doing=f"take a commit for {repo}").oid)
     except HubError as error:
-        if error.status == _CHANGED and _holds(made.export, repo, made.options.revision, made.options.token):
+        if error.status == HTTPStatus.PRECONDITION_FAILED and _holds(
+            made.export, repo, made.options.revision, made.options.token
+        ):
             # Somebody put exactly this there since the plan was made: we did, and a try later found it done.
             return remote.look(repo, made.options.revision, token=made.options.token).head or head
         if made.remote.head is not None:
@@ -218,15 +220,13 @@ def _publish(made: Plan, head: str) -> str:
 def _propose(made: Plan, head: str) -> "CommitInfo":
     """Open a pull request, in one try, since a second one would open a second pull request; remember its ref."""
     repo = made.remote.repo
-    try:
-        done = client.call(lambda: _commit(made, head), doing=f"open a pull request on {repo}", tries=1)
-    except HubError as error:
-        if error.status is None or error.status >= _SERVER_ERROR:
-            raise PublishError(
-                f"the Hub did not say whether the pull request on {repo} was opened ({error.status or 'no answer'}), "
-                "and it may have been all the same. Look at the repository's community page before you try again."
-            ) from error
-        raise
+    done = client.once(
+        lambda: _commit(made, head),
+        doing=f"open a pull request on {repo}",
+        lost=f"the pull request on {repo} was opened",
+        done="been opened",
+        look="at the repository's community page",
+    )
     memory = Published.load(made.folder)
     memory.pull_requests[f"{repo}@{made.options.revision}"] = str(done.pr_revision)
     memory.save(made.folder)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from huggingface_hub import GitRefInfo, HfApi
 
 MODEL = "model"
-_NOT_FOUND = 404
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ def look(repo: str, branch: str, *, token: str | None) -> Remote:
     try:
         info = client.call(lambda: api.model_info(repo), doing=f"show {repo}")
     except HubError as error:
-        if error.status == _NOT_FOUND:
+        if error.status == HTTPStatus.NOT_FOUND:
             return Remote(repo=repo)
         raise
     heads = {row.name: row.target_commit for row in _branches(api, repo)}

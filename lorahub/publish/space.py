@@ -6,6 +6,7 @@ on top of the one that the plan has seen, and then asks for the hardware.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 KIND = "space"
 # What a Space holds when it is made; whatever else is there, somebody has put there.
 _NEW = frozenset({".gitattributes", space_files.CARD_FILE})
-_NOT_FOUND, _CHANGED = 404, 412
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +134,7 @@ def send(made: Plan) -> Pushed:
             raise HubError(
                 f"cannot take a commit for the Space {repo}: the repository changed meanwhile (412). Look at what came "
                 "in and try again.",
-                status=_CHANGED,
+                status=HTTPStatus.PRECONDITION_FAILED,
             )
     if made.changed or made.deleted:
         head = commit
@@ -161,7 +161,7 @@ def _look(repo: str, options: Options) -> tuple[str | None, bool, dict[str, str]
     try:
         info = client.call(lambda: api.space_info(repo), doing=f"show the Space {repo}")
     except HubError as error:
-        if error.status == _NOT_FOUND:
+        if error.status == HTTPStatus.NOT_FOUND:
             return None, options.private, {}
         raise
     head = str(info.sha)

@@ -5,6 +5,7 @@ In: an `Upload`. Out: a commit that holds its files and no others, so that a Job
 """
 
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,6 @@ What the Jobs of `lorahub train --remote` need. Each upload replaces all of it: 
 """
 # The Hub's own file, in every repository.
 _ATTRIBUTES = ".gitattributes"
-_NOT_FOUND = 404
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ def check(upload: Upload, *, token: str | None) -> None:
     try:
         _look(upload.repo, token)
     except HubError as error:
-        if error.status != _NOT_FOUND:
+        if error.status != HTTPStatus.NOT_FOUND:
             raise
 
 

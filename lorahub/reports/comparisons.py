@@ -9,8 +9,9 @@ from pathlib import Path
 
 from lorahub import atomic
 from lorahub.data.tables import Writer
+from lorahub.records import LOWER_IS_BETTER
 from lorahub.reports import plots, tables
-from lorahub.scoring.comparison import ALPHA, LOWER_IS_BETTER, METRICS, POWER, Comparison, Pair
+from lorahub.scoring.comparison import ALPHA, METRICS, POWER, Comparison, Pair
 
 TITLES = {**tables.METRIC_NAMES, "ece": "calibration error"}
 MARKDOWN, PICTURE, JSON = "comparison.md", "comparison.png", "comparison.json"

@@ -23,12 +23,12 @@ import numpy as np
 from scipy import stats
 
 from lorahub.labels import LabelSet
+from lorahub.records import LOWER_IS_BETTER
 from lorahub.scoring import intervals, metrics
 from lorahub.scoring.intervals import Values
 from lorahub.scoring.verdicts import Floats, Ids
 
 METRICS = (*metrics.METRICS, "ece")
-LOWER_IS_BETTER = ("ece",)
 POWER = 0.8
 ALPHA = 0.05  # of the number of claims needed
 _Z_ALPHA, _Z_POWER = float(stats.norm.ppf(1 - ALPHA / 2)), float(stats.norm.ppf(POWER))

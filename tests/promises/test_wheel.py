@@ -34,7 +34,8 @@ def alone(wheel, tmp_path_factory):
     assert made.returncode == 0, made.stderr
     options = ("install", "--no-compile", "-c", ROOT / "constraints.txt")
     done = run(sys.executable, *PIP, "--python", folder, *options, wheel)
-    if done.returncode and re.search("connection|No matching distribution", done.stderr, re.I):
+    # Without a network only: where there is one, a requirement that cannot be met is a failure.
+    if done.returncode and re.search("connection", done.stderr, re.I):
         pytest.skip(f"the base dependencies cannot be had: {done.stderr.strip().splitlines()[-1]}")
     assert done.returncode == 0, done.stderr
     return folder / "bin"
