@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lorahub.cli.hub import Token
+from lorahub.cli.publish import Token
 from lorahub.errors import ConfigError, need
 
 if TYPE_CHECKING:

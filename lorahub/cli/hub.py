@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
+from lorahub.cli.publish import Token
 from lorahub.errors import ConfigError, HubError
 
-Token = Annotated[str | None, typer.Option(help="Access token; default: the login (`hf auth login` or HF_TOKEN).")]
 _DAY = len("2026-01-01")
 
 

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from lorahub.cli.publish import Token
+
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
@@ -16,7 +18,7 @@ def verify(
     data: Annotated[str | None, typer.Option(help="Data to measure on; default: the recorded data set.")] = None,
     base: Annotated[str | None, typer.Option(help="Base model; default: the recorded one.")] = None,
     tolerance: Annotated[float, typer.Option(help="Largest difference of a metric that is none.", min=0.0)] = 0.005,
-    token: Annotated[str | None, typer.Option(help="Access token; default: the login.")] = None,
+    token: Token = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Load an adapter as a stranger would and measure its claims again; exit code 1 where they differ."""

@@ -103,12 +103,11 @@ def load(config: BaseConfig, labels: LabelSet | None = None, *, token: str | Non
     model_config.label2id = dict(names.ids)
     _pad_token_id(model_config, tokenizer.pad_token_id)
     device, reasons["device"] = choose_device(config.device)
-    dtype, reasons["dtype"] = choose_dtype(
-        config.dtype, device, sum(parameter.numel() for parameter in _skeleton(model_config).parameters())
-    )
+    skeleton = _skeleton(model_config)
+    size = sum(parameter.numel() for parameter in skeleton.parameters())
+    dtype, reasons["dtype"] = choose_dtype(config.dtype, device, size)
     whole: list[str] = []
     if config.quantize != quantisation.NONE:
-        skeleton = _skeleton(model_config)
         # A pooler inside the backbone is new, and then trained as a head, where the checkpoint lacks it.
         whole = [*architectures.head_names(skeleton), f"{skeleton.base_model_prefix}.pooler"]
         settings |= {"device_map": {"": str(device)}}
