@@ -17,6 +17,8 @@ from lorahub.reports import comparisons
 from lorahub.scoring.predictions import Predictions, fingerprints
 from lorahub.scoring.verdicts import Calibration
 
+pytestmark = pytest.mark.slow
+
 LABELS = LabelSet(("false", "mixture", "true"))
 CLAIMS = 900
 KEPT = ("adapter", "majority", "tfidf")
@@ -189,7 +191,6 @@ def second_seed(tiny_run, tiny_base):
     return train(data=data, base=base, out=root / "second" / "tiny", seed=1, settings=settings)
 
 
-@pytest.mark.slow
 def test_two_real_seeds_are_not_told_apart_and_each_beats_the_majority(tiny_run, second_seed):
     found = lorahub.compare([tiny_run.folder, second_seed.folder])
     assert list(found.systems) == ["tiny", "tiny-2"], "two runs of one name"
@@ -200,7 +201,6 @@ def test_two_real_seeds_are_not_told_apart_and_each_beats_the_majority(tiny_run,
         assert pair.metrics["f1_macro"].interval[0] > 0
 
 
-@pytest.mark.slow
 def test_intervals_and_figures_are_those_of_the_record(tiny_run):
     found = lorahub.compare([tiny_run.folder], require_better="tfidf")
     block = tiny_run.record.results["test"]["adapter"]
@@ -212,7 +212,6 @@ def test_intervals_and_figures_are_those_of_the_record(tiny_run):
         assert getattr(found.systems["tiny"], metric) == pytest.approx(block[metric], abs=1e-6)
 
 
-@pytest.mark.slow
 def test_an_adapter_without_predictions_answers_now_and_equals_what_was_kept(tiny_run, tiny_base, tmp_path):
     bare = shutil.copytree(tiny_run.folder, tmp_path / "bare")
     shutil.rmtree(bare / "predictions")
@@ -225,7 +224,6 @@ def test_an_adapter_without_predictions_answers_now_and_equals_what_was_kept(tin
         lorahub.compare([tiny_run.folder, bare], base=str(tiny_base("bert")))
 
 
-@pytest.mark.slow
 def test_other_data_is_answered_now_and_shows_its_texts(tiny_run, second_seed, tiny_base, claims_file):
     data = claims_file(learnable(150, seed=9), "fresh.jsonl")
     found = lorahub.compare([tiny_run.folder, second_seed.folder], data=str(data), base=str(tiny_base("bert")))

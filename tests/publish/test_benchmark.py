@@ -9,6 +9,8 @@ from huggingface_hub._eval_results import parse_eval_result_entries
 from lorahub.errors import PublishError
 from lorahub.publish import benchmark, push
 
+pytestmark = pytest.mark.slow
+
 REPO, DATA = "alice/tiny", "org/health"
 
 

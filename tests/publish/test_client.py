@@ -64,6 +64,7 @@ def test_a_rate_limit_is_waited_for_as_long_as_the_hub_asks(hub, monkeypatch):
     assert [status for *_, status, _ in hub.sent("whoami")] == [429, 200]
 
 
+@pytest.mark.slow
 def test_a_slow_answer_is_waited_for_and_not_asked_for_twice(hub):
     hub.fail("/api/whoami-v2", "slow")
     assert whoami() == "alice"

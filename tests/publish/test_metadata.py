@@ -11,6 +11,8 @@ from lorahub.errors import HubError
 from lorahub.hub import client
 from lorahub.reports import cards, metadata, sections
 
+pytestmark = pytest.mark.slow
+
 REPO = "alice/card"
 GOOD = {
     "license": "mit",

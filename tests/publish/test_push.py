@@ -18,6 +18,8 @@ from lorahub.publish import export, push
 from lorahub.publish.push import Options
 from lorahub.reports import cards, sections
 
+pytestmark = pytest.mark.slow
+
 REPO = "alice/tiny"
 CARD, WEIGHTS = "README.md", "adapter_model.safetensors"
 WRONG = "hf_" + "Wrong" * 7
@@ -256,7 +258,6 @@ STEPS = ("repos/create", "validate-yaml", "/preupload/", "objects/batch", "/lfs/
 FAULTS = (500, 401, 403, 404, 409, 412, 429, "gated", "cut", "slow")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_at_any_step_publishes_nothing_or_all(hub, run, base, step, fault, monkeypatch):
@@ -329,7 +330,6 @@ READING = (
 )  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("step", READING)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_before_or_after_the_commit_changes_nothing_and_the_next_push_succeeds(
@@ -421,7 +421,6 @@ def test_the_published_record_is_the_runs_own_but_for_the_base(hub, run, base):
     assert theirs == changed
 
 
-@pytest.mark.slow
 def test_the_command_says_what_it_would_do_and_what_it_did(hub, run, base, cli):
     code, out, err = cli("push", run, "--base-id", base, "--dry-run")
     assert code == 0, err
@@ -444,7 +443,6 @@ def test_the_command_says_what_it_would_do_and_what_it_did(hub, run, base, cli):
     assert WRONG not in out + err
 
 
-@pytest.mark.slow
 def test_the_card_command_prints_and_rewrites(run, cli):
     code, out, err = cli("card", run)
     assert code == 0, err
