@@ -69,6 +69,9 @@ class DataConfig:
         0.1, "Share of the rows for validation where the data has no such split.", above=0, high=0.5
     )
     test_fraction: float = opt(0.2, "Share of the rows for test where the data has no such split.", above=0, high=0.5)
+    train_rows: int = opt(
+        0, "Train on so many claims only, drawn by split_seed, every label in its share; 0: on all of them.", low=0
+    )
     split_seed: int = opt(
         0,
         "Seed of the stratified split; not the training seed, so that seeds share a test set.",

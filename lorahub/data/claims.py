@@ -91,6 +91,9 @@ def load(config: DataConfig, *, token: str | None = None, compare: bool = True) 
     elif len(sets) < len(SPLITS):
         sets, made = split.complete(sets, config, train.title)
         warnings.append(f"no {' or '.join(made)} file: taken from train by seed {config.split_seed}: {_sizes(sets)}.")
+    if config.train_rows:
+        warnings.append(f"data.train_rows: {config.train_rows:,} of {len(sets['train']):,} training claims.")
+        sets["train"] = split.fewer(sets["train"], config.train_rows, config.split_seed, train.title)
     _every_label_in_train(sets["train"], labels, train.title)
     warnings += leakage.report(sets) if compare else []
     return ClaimData(labels=labels, splits=sets, source=_described(labels, sets, source, dropped), warnings=warnings)

@@ -40,6 +40,18 @@ def complete(sets: dict[str, "ClaimSet"], config: DataConfig, title: str) -> tup
     return sets, made
 
 
+def fewer(claims: "ClaimSet", rows: int, seed: int, title: str) -> "ClaimSet":
+    """So many of the claims, every label in its share; raises DataError where there are not so many or too few."""
+    labels = len(np.unique(claims.gold))
+    if not labels <= rows <= len(claims) - labels or np.bincount(claims.gold)[np.unique(claims.gold)].min() < 2:
+        raise DataError(
+            f"{title}: data.train_rows={rows} cannot be drawn from {len(claims)} claims with {labels} labels: give a "
+            f"number from {labels} to {len(claims) - labels}, or 0 for all."
+        )
+    kept, _ = train_test_split(np.arange(len(claims)), train_size=rows, stratify=claims.gold, random_state=seed)
+    return claims.take(np.sort(kept))
+
+
 def _cut(claims: "ClaimSet", share: float, seed: int) -> tuple["ClaimSet", "ClaimSet"] | None:
     """The claims without about `share` of them, and these; None where they are too few to have every label twice."""
     alone = np.arange(len(claims)), claims.gold

@@ -1,12 +1,10 @@
-"""Where a run ran: package versions, device, commit and memory.
+"""Where a run ran: package versions, device and commit.
 
 In: what the run loaded. Out: the `environment` block of its record. Nothing in it is a path.
 """
 
 import platform
-import resource
 import subprocess
-import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -68,17 +66,3 @@ def _git_commit() -> str | None:
         return git("describe", "--always", "--abbrev=40", "--dirty=+", "--match=") or None
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def reset_peak() -> None:
-    """Start counting `peak_bytes` anew on the GPU; a process's own peak cannot be reset."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-
-
-def peak_bytes() -> int:
-    """Peak memory: allocated on the GPU where there is one, else the process's peak resident size."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

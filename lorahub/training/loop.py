@@ -54,6 +54,7 @@ class Fit:
     planned_steps: int = 0
     epochs: float = 0.0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     samples_per_second: float = 0.0
     best_step: int = 0
     best_value: float = -math.inf
@@ -104,7 +105,8 @@ def fit(  # noqa: C901 - one story, read from top to bottom
     best: list[torch.Tensor] | None = None
     best_loss = math.inf
     recent: list[float] = []
-    since_best, seen, epoch, started = 0, 0, 0, time.perf_counter()
+    since_best, seen, epoch = 0, 0, 0
+    started, cpu_started = time.perf_counter(), time.process_time()
     wrapped.train()
     try:
         while happened.steps < total and not _patience_is_over(since_best, config.patience):
@@ -168,6 +170,7 @@ def fit(  # noqa: C901 - one story, read from top to bottom
         happened.warnings.append(f"training stopped early: {error}")
 
     happened.seconds = time.perf_counter() - started
+    happened.cpu_seconds = time.process_time() - cpu_started
     happened.samples_per_second = seen / happened.seconds
     happened.epochs = seen / max(1, len(train))
     if best is None:

@@ -32,6 +32,7 @@ from lorahub.scoring import baselines, calibration, intervals, metrics
 from lorahub.scoring.verdicts import Calibration, Floats, calibrated, decide
 from lorahub.training import alarms, environment, evaluation, loop, optimizers
 from lorahub.training.folder import JUDGED, check_free, write
+from lorahub.training.memory import Memory
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +88,7 @@ def run(config: Config, data: ClaimData, folder: Path, watcher: Watcher) -> Run:
     accelerator = _accelerator(config)
     set_seed(config.train.seed)
     watcher.on_stage("loading the base")
+    memory = Memory.start()
     base = bases.load(config.base, data.labels)
     methods.check(base, config.adapter)
     encoded = {
@@ -109,7 +111,7 @@ def run(config: Config, data: ClaimData, folder: Path, watcher: Watcher) -> Run:
     trainable, total = methods.count_parameters(model)
     log.info("%s of %s parameters are trained (%.2f %%)", f"{trainable:,}", f"{total:,}", 100 * trainable / total)
     logits["untrained"] = _judge(model, base, encoded, scoring)
-    environment.reset_peak()
+    memory.training()
     fit = loop.fit(
         model,
         base.tokenizer,
@@ -122,7 +124,7 @@ def run(config: Config, data: ClaimData, folder: Path, watcher: Watcher) -> Run:
         optimizer_form=optimizer,
         on_step=watcher.on_step if accelerator.is_main_process else None,
     )
-    peak = environment.peak_bytes()
+    memory = memory.peak()
 
     watcher.on_stage("evaluating on test")
     logits["adapter"] = _judge(model, base, encoded, scoring)
@@ -143,7 +145,9 @@ def run(config: Config, data: ClaimData, folder: Path, watcher: Watcher) -> Run:
             "epochs": fit.epochs,
             "seconds": fit.seconds,
             "samples_per_second": fit.samples_per_second,
-            "peak_bytes": peak,
+            "cpu_seconds": fit.cpu_seconds,
+            "peak_bytes": memory.cpu_peak_bytes if memory.gpu_peak_bytes is None else memory.gpu_peak_bytes,
+            "memory": dataclasses.asdict(memory),
             "trainable_parameters": trainable,
             "total_parameters": total,
             "best_step": fit.best_step,

@@ -274,3 +274,16 @@ def test_a_million_rows_stream_in_the_memory_of_one(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2_000_000, json.dumps({"peak": peak})
+
+
+def test_fewer_training_claims_keep_every_label_and_the_other_splits(tmp_path):
+    rows = "".join(f"claim number {number},{'ab'[number % 4 == 0]}\n" for number in range(200))
+    (tmp_path / "claims.csv").write_text("claim,label\n" + rows)
+    whole = claims.load(DataConfig(id=str(tmp_path / "claims.csv")))
+    fewer = claims.load(DataConfig(id=str(tmp_path / "claims.csv"), train_rows=40))
+    assert len(fewer.splits["train"]) == 40
+    assert set(fewer.splits["train"].texts) < set(whole.splits["train"].texts)
+    assert (fewer.splits["train"].gold == 1).sum() == 10
+    assert fewer.splits["test"].texts == whole.splits["test"].texts
+    with pytest.raises(DataError, match=r"data.train_rows=200 cannot be drawn from 140 claims"):
+        claims.load(DataConfig(id=str(tmp_path / "claims.csv"), train_rows=200))
