@@ -27,7 +27,7 @@ def bootstrap(confusion: Counts, *, resamples: int, confidence: float) -> dict[s
     labels = len(confusion)
     cells = np.flatnonzero(confusion)
     draws = _draw(confusion.reshape(-1)[cells], resamples)
-    found = _metrics(draws, cells // labels, cells % labels, labels)
+    found = headline(draws, cells // labels, cells % labels, labels)
     return {name: percentiles(values, confidence) for name, values in found.items()}
 
 
@@ -63,7 +63,7 @@ def paired_draws(gold: Ids, ours: Ids, theirs: Ids, labels: int, *, resamples: i
     cells, counts = np.unique((gold * labels + ours) * labels + theirs, return_counts=True)
     draws = np.concatenate([counts[None], _draw(counts, resamples)])
     correct, left, right = cells // labels**2, cells // labels % labels, cells % labels
-    by_ours, by_theirs = _metrics(draws, correct, left, labels), _metrics(draws, correct, right, labels)
+    by_ours, by_theirs = headline(draws, correct, left, labels), headline(draws, correct, right, labels)
     return Draws(
         metrics={name: values - by_theirs[name] for name, values in by_ours.items()},
         f1=_f1(*_by_label(draws, correct, left, labels)) - _f1(*_by_label(draws, correct, right, labels)),
@@ -118,7 +118,7 @@ def _draw(counts: Counts, resamples: int) -> Counts:
     return np.random.default_rng(_SEED).multinomial(total, counts / total, size=resamples)
 
 
-def _by_label(draws: Counts, gold: Ids, answers: Ids, labels: int) -> tuple[Values, Values, Values]:
+def _by_label(draws: Counts | Values, gold: Ids, answers: Ids, labels: int) -> tuple[Values, Values, Values]:
     """Claims of each label that are right, that there are, and that are answered, (R, C) each.
 
     `draws` are resampled counts (R, K), where cell k holds claims of gold[k] answered answers[k].
@@ -132,8 +132,8 @@ def _f1(right: Values, support: Values, predicted: Values) -> Values:
     return 2 * right / np.maximum(support + predicted, 1)
 
 
-def _metrics(draws: Counts, gold: Ids, answers: Ids, labels: int) -> dict[str, Values]:
-    """Headline metrics (R,) of resampled counts (R, K); see `_by_label`."""
+def headline(draws: Counts | Values, gold: Ids, answers: Ids, labels: int) -> dict[str, Values]:
+    """Headline metrics (R,) of counts (R, K), where cell k holds claims of gold[k] that were answered answers[k]."""
     right, support, predicted = _by_label(draws, gold, answers, labels)
     occurs, f1 = support + predicted > 0, _f1(right, support, predicted)
     total = support.sum(axis=1)

@@ -1,0 +1,155 @@
+"""`lorahub methods`: the same data and base under several methods and seeds, and what each method costs.
+
+In: a recipe, methods and seeds. Out: a `MethodTable`. Each run trains in a process of its own, so that its memory is
+its own, and leaves one cell, `METHOD-sSEED.json`, in the output folder; cells that are there are not run again.
+"""
+
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lorahub import config as configs
+from lorahub import records
+from lorahub.config import METHODS, Config
+from lorahub.data import claims
+from lorahub.data.claims import ClaimData
+from lorahub.errors import ConfigError, TrainingError
+from lorahub.hub import fetch, safety
+from lorahub.scoring import method_table
+from lorahub.scoring.cells import SPLIT, Cell
+from lorahub.scoring.method_table import MethodTable
+
+log = logging.getLogger(__name__)
+
+# What the tutorial compares.
+DEFAULT = ("full", "lora", "qlora")
+_OWN = ("adapter.method", "train.seed")
+
+
+def methods(
+    recipe: str | Path | None = None,
+    *,
+    names: Sequence[str] = DEFAULT,
+    seeds: int = 3,
+    data: str | None = None,
+    base: str | None = None,
+    settings: Sequence[str] = (),
+    out: str | Path | None = None,
+    keep_runs: bool = True,
+    reference: str | None = None,
+    on_run: Callable[[str, int, int], None] = lambda text, done, total: log.info("%s (%d of %d)", text, done, total),
+) -> MethodTable:
+    """Train every method with every seed where that is not done yet, and build the table.
+
+    What `recipe` and `settings` say holds for all methods; what they leave open comes from each method's own recipe.
+    Seeds count from the recipe's. `out` is the folder of cells and runs, by default runs/methods-DATA-BASE; without
+    `keep_runs` a run's folder is deleted once its cell is written. `reference` is the method that the others are
+    compared with: by default full, else the first. Raises ConfigError, DataError or TrainingError.
+    """
+    _check(names, seeds, settings, reference)
+    flags = configs.flags(data=data, base=base, method=None, seed=None)
+    first = configs.load(recipe, [*flags, *settings]).train.seed
+    wanted = {
+        (name, seed): configs.load(
+            recipe, [*flags, *settings, *configs.flags(data=None, base=None, method=name, seed=seed)]
+        )
+        for seed in range(first, first + seeds)
+        for name in names
+    }
+    config = next(iter(wanted.values()))
+    folder = Path(out) if out is not None else Path("runs") / _default_name(config)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--out {folder} is a file; the cells need a folder. Choose another --out.")
+    read = claims.load(config.data, compare=False)
+    base_id = fetch.base(config.base.id, revision=config.base.revision).id
+    paths = {key: folder / f"{key[0]}-s{key[1]}.json" for key in wanted}
+    # Cells that do not fit are found before hours are spent on the others.
+    cells = {key: _load(path, wanted[key], read, base_id) for key, path in paths.items() if path.exists()}
+    for place, (key, path) in enumerate(paths.items()):
+        if key not in cells:
+            on_run(f"{key[0]}, seed {key[1]}", place, len(paths))
+            _run(path.with_suffix(""), key, recipe, [*flags, *settings])
+            cells[key] = _keep(path, keep_runs=keep_runs)
+            _fits(cells[key], path, wanted[key], read, base_id)
+    return method_table.table(
+        [cells[name, seed] for name in names for seed in range(first, first + seeds)],
+        read.splits[SPLIT].gold,
+        read.labels.names,
+        reference=reference or ("full" if "full" in names else names[0]),
+        metric="f1_macro",
+        resamples=config.eval.bootstrap,
+        confidence=config.eval.confidence,
+    )
+
+
+def _check(names: Sequence[str], seeds: int, settings: Sequence[str], reference: str | None) -> None:
+    for name in names:
+        if name not in METHODS:
+            raise ConfigError(f"--methods takes some of {', '.join(METHODS)}; found {name!r}.")
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise ConfigError(f"--methods needs two or more that differ; found {', '.join(names) or 'none'}.")
+    if seeds < 1:
+        raise ConfigError(f"--seeds must be at least 1; found {seeds}.")
+    if reference is not None and reference not in names:
+        raise ConfigError(f"--reference {reference} is none of the compared: {', '.join(names)}.")
+    for setting in settings:
+        if setting.partition("=")[0].strip() in _OWN:
+            raise ConfigError(f"--set {setting}: methods and seeds are chosen with --methods and --seeds.")
+
+
+def _default_name(config: Config) -> str:
+    return f"methods-{Path(config.data.id).stem}-{Path(config.base.id).name}"
+
+
+def _load(path: Path, config: Config, data: ClaimData, base_id: str) -> Cell:
+    cell = Cell.load(path)
+    _fits(cell, path, config, data, base_id)
+    return cell
+
+
+def _fits(cell: Cell, path: Path, config: Config, data: ClaimData, base_id: str) -> None:
+    """Raise ConfigError where a cell comes from another recipe or other data."""
+    then, now = configs.to_dict(configs.from_dict(cell.asked)), configs.to_dict(config)
+    now["data"]["id"], now["base"]["id"] = data.source["id"], base_id
+    for section, fields in now.items():
+        for name, value in fields.items():
+            if then[section][name] != value:
+                raise ConfigError(
+                    f"{path} was run with {section}.{name}={then[section][name]}, which is {value} now. Choose another "
+                    "--out, or delete the cell."
+                )
+    if cell.environment["data"]["sha256"] != data.source["sha256"]:
+        raise ConfigError(f"{path} was run on other claims of {data.source['id']}. Choose another --out, or delete it.")
+
+
+def _run(folder: Path, key: tuple[str, int], recipe: str | Path | None, settings: Sequence[str]) -> None:
+    """Train in a fresh process, whose progress bar and errors go to our stderr."""
+    name, seed = key
+    if (folder / records.FILE_NAME).exists():
+        return
+    command = [sys.executable, "-m", "lorahub", "train", *([] if recipe is None else [str(recipe)])]
+    for setting in (*settings, f"adapter.method={json.dumps(name)}", f"train.seed={seed}"):
+        command += ["--set", setting]
+    done = subprocess.run([*command, "--out", str(folder)], stdout=subprocess.DEVNULL, check=False)
+    if done.returncode:
+        raise TrainingError(
+            f"{name} with seed {seed} was not trained: its own message stands above. Mend it, or leave {name} out of "
+            "--methods; what is finished is kept."
+        )
+    if records.load(folder).happened["interrupted"]:
+        shutil.rmtree(folder)
+        raise KeyboardInterrupt
+
+
+def _keep(path: Path, *, keep_runs: bool) -> Cell:
+    """Write the cell of a finished run, then delete the run unless it is to be kept."""
+    folder = path.with_suffix("")
+    cell = Cell.of_run(folder, records.load(folder), folder / safety.layout(folder).weights)
+    cell.save(path)
+    if not keep_runs:
+        shutil.rmtree(folder)
+    return cell
