@@ -42,8 +42,8 @@ def methods(
     keep_runs: bool = True,
     reference: str | None = None,
     on_run: Callable[[str, int, int], None] = lambda text, done, total: log.info("%s (%d of %d)", text, done, total),
-) -> MethodTable:
-    """Train every method with every seed where that is not done yet, and build the table.
+) -> tuple[Path, MethodTable]:
+    """Train every method with every seed where that is not done yet; return the folder and the table.
 
     What `recipe` and `settings` say holds for all methods; what they leave open comes from each method's own recipe.
     Seeds count from the recipe's. `out` is the folder of cells and runs, by default runs/methods-DATA-BASE; without
@@ -75,7 +75,7 @@ def methods(
             _run(path.with_suffix(""), key, recipe, [*flags, *settings])
             cells[key] = _keep(path, keep_runs=keep_runs)
             _fits(cells[key], path, wanted[key], read, base_id)
-    return method_table.table(
+    table = method_table.table(
         [cells[name, seed] for name in names for seed in range(first, first + seeds)],
         read.splits[SPLIT].gold,
         read.labels.names,
@@ -84,6 +84,7 @@ def methods(
         resamples=config.eval.bootstrap,
         confidence=config.eval.confidence,
     )
+    return folder, table
 
 
 def _check(names: Sequence[str], seeds: int, settings: Sequence[str], reference: str | None) -> None:

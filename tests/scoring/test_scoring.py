@@ -39,7 +39,7 @@ def test_vectorised_bootstrap_metrics_equal_scikit_learn():
     rng = np.random.default_rng(0)
     gold, predicted = rng.integers(0, 4, 300), rng.integers(0, 4, 300)
     predicted[gold == 2] = 1  # a label that is never right
-    found = intervals._metrics(np.ones((1, 300), int), gold, predicted, 4)
+    found = intervals.headline(np.ones((1, 300), int), gold, predicted, 4)
     assert found["f1_macro"][0] == pytest.approx(f1_score(gold, predicted, average="macro"))
     assert found["f1_weighted"][0] == pytest.approx(f1_score(gold, predicted, average="weighted"))
 

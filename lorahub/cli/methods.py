@@ -1,0 +1,69 @@
+"""`lorahub methods`: full fine-tuning, LoRA, QLoRA and their relatives on one data set, with seeds and costs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lorahub.cli.train import Set
+from lorahub.config import METHODS
+from lorahub.errors import need
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group's commands."""
+    app.command()(methods)
+
+
+def methods(
+    recipe: Annotated[str | None, typer.Argument(help="A YAML recipe, or a shipped one's name.")] = None,
+    data: Annotated[str | None, typer.Option(help="Named set, Hub id, folder or file; default as for train.")] = None,
+    base: Annotated[str | None, typer.Option(help="Hub id or folder of the base; default: embedded minilm.")] = None,
+    names: Annotated[
+        str, typer.Option("--methods", metavar="A,B,…", help=f"What to compare: {', '.join(METHODS)}.")
+    ] = "full,lora,qlora",
+    seeds: Annotated[int, typer.Option(help="Trainings per method, with seeds 0, 1, …")] = 3,
+    reference: Annotated[
+        str | None, typer.Option(metavar="METHOD", help="Compare with this one; default: full, else the first.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of cells, runs and report; default: runs/methods-DATA-BASE.")
+    ] = None,
+    discard: Annotated[bool, typer.Option("--discard", help="Keep the figures of each run, not its folder.")] = False,
+    settings: Set = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
+) -> None:
+    """Compare methods on one data set: quality over several seeds, trained parameters, memory, time, file size.
+
+    Every finished training is kept as a cell, so that a second call goes on where the first was stopped.
+    """
+    need("torch", extra="train")
+    from lorahub.cli import show
+    from lorahub.experiments import methods as experiment
+    from lorahub.reports import methods as reports
+
+    def on_run(text: str, done: int, total: int) -> None:
+        typer.echo(f"run {done + 1} of {total}: {text}", err=True)
+
+    folder, table = experiment.methods(
+        recipe,
+        names=[name.strip() for name in names.split(",") if name.strip()],
+        seeds=seeds,
+        data=data,
+        base=base,
+        settings=settings or (),
+        out=out,
+        keep_runs=not discard,
+        reference=reference,
+        on_run=on_run,
+    )
+    written = reports.save(table, folder)
+    if as_json:
+        show.as_json(table.to_dict())
+        return
+    show.table(reports.header(table), reports.rows(table), title=reports.title(table))
+    for line in reports.verdicts(table):
+        typer.echo(f"  {line}")
+    typer.echo(f"  {reports.explanation(table)}")
+    for path in written:
+        typer.echo(f"  written to {path}")
