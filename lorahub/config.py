@@ -8,6 +8,7 @@ neighbour.
 import dataclasses
 import difflib
 import json
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -194,6 +195,11 @@ def load(recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> Con
 
     Raises ConfigError naming the recipe, the key and what was expected.
     """
+    return from_dict(read(recipe, overrides))
+
+
+def read(recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """What a recipe and overrides say by section and field, and nothing of what they leave open; see `load`."""
     values: dict[str, Any] = {}
     if recipe is not None:
         path = _find_recipe(recipe)
@@ -208,7 +214,24 @@ def load(recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> Con
         if not equals or not dot:
             raise ConfigError(f"--set takes section.field=value, as in train.epochs=3; found {override!r}.")
         values.setdefault(section, {})[name] = _parse_yaml(text, f"--set {key.strip()}")
-    return from_dict(values)
+    return values
+
+
+def field_type(key: str) -> Any:
+    """The type of a field by its dotted name; raises ConfigError naming the nearest there is."""
+    section, _, name = key.partition(".")
+    _known(section, SECTIONS, "section")
+    hints = typing.get_type_hints(SECTIONS[section])
+    _known(name, hints, "field", prefix=f"{section}.")
+    return hints[name]
+
+
+def seconds(text: str, flag: str) -> float:
+    """Read `90`, `45s`, `90m`, `2h` or `1d` as seconds; raises ConfigError that names the flag."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text)
+    if found is None:
+        raise ConfigError(f"{flag} takes a number of seconds, or one with s, m, h or d; found {text!r}.")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
 
 
 def flags(*, data: str | None, base: str | None, method: str | None, seed: int | None) -> list[str]:

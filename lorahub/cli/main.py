@@ -57,9 +57,37 @@ def _root(
 def command_line() -> typer.Typer:
     """The command line with all its commands, put together once a process."""
     from lorahub.cli import app as app_command
-    from lorahub.cli import classify, compare, doctor, extension, hub, methods, publish, runs, space, train, verify
+    from lorahub.cli import (
+        classify,
+        compare,
+        doctor,
+        extension,
+        hub,
+        methods,
+        publish,
+        runs,
+        space,
+        sweep,
+        train,
+        verify,
+    )
 
-    for group in (train, classify, compare, methods, runs, publish, hub, space, verify, app_command, extension, doctor):
+    groups = (
+        train,
+        classify,
+        compare,
+        methods,
+        sweep,
+        runs,
+        publish,
+        hub,
+        space,
+        verify,
+        app_command,
+        extension,
+        doctor,
+    )
+    for group in groups:
         group.register(app)
     return app
 
