@@ -77,8 +77,8 @@ class SearchReport:
     """The whole search. `plateau` is the trial after which gains stay inside the noise: from there on, no best trial is
     detectably below the best of all. `own` is the trial with the recipe's own values, None where it did not finish.
 
-    `test` holds the headline metrics on test of the best config, trained again, and of the baselines; `test_against` the
-    differences to them by `metric`. `best_baseline` is the best of them on validation.
+    `test` holds the headline metrics on test of the best config, trained again, and of the baselines, of which
+    `best_baseline` is the best on validation; `test_against` the differences to them by `metric`.
     """
 
     name: str

@@ -42,7 +42,8 @@ assert logging.getLogger().handlers == handlers
 
 COMMANDS = (
     [], ["train"], ["evaluate"], ["classify"], ["runs"], ["recipes"], ["app"], ["doctor"], ["push"], ["card"], ["pull"],
-    ["list"], ["info"], ["verify"], ["space"], ["hf-register"], ["compare"],
+    ["list"], ["info"], ["verify"], ["space"], ["hf-register"], ["compare"], ["methods"],
+    ["sweep"],
 )  # fmt: skip
 
 
