@@ -5,6 +5,8 @@ network file system. Out: an optuna storage in which a waiting trial is handed o
 line.
 """
 
+import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +23,8 @@ from lorahub.errors import ConfigError, one_line
 _JOURNAL = "journal:"
 # Seconds that a process waits for its turn to write to SQLite.
 _TURN = 120
+# Times, and seconds between them, that tables are looked for which another process is making.
+_TRIES, _LOOK_AGAIN = 5, 0.5
 
 
 def sqlite(path: Path) -> str:
@@ -50,13 +54,8 @@ def connect(url: str) -> BaseStorage:
         raise ConfigError(
             f"--storage takes sqlite:///FILE, postgresql://USER@HOST/NAME or journal:FILE; found {url!r}."
         )
-    sqlite = url.startswith("sqlite")
     try:
-        storage = RDBStorage(
-            url,
-            # A connection may have gone stale while a trial trained.
-            engine_kwargs={"connect_args": {"timeout": _TURN}} if sqlite else {"pool_pre_ping": True},
-        )
+        storage = _relational(url)
     except ImportError as error:
         raise ConfigError(
             f"--storage {_shown(url)} needs a database driver ({one_line(error.__cause__ or error)}). For PostgreSQL "
@@ -64,9 +63,27 @@ def connect(url: str) -> BaseStorage:
         ) from error
     except (SQLAlchemyError, StorageInternalError, RuntimeError, OSError) as error:
         raise ConfigError(_failure(url, error)) from error
-    if sqlite:
+    if _is_sqlite(url):
         _write_in_turn(storage.engine)
     return storage
+
+
+def _relational(url: str) -> RDBStorage:
+    """A database, with its tables made where there are none; two processes may do so at once, and one then fails."""
+    # A connection may have gone stale while a trial trained.
+    options = {"connect_args": {"timeout": _TURN}} if _is_sqlite(url) else {"pool_pre_ping": True}
+    for _ in range(_TRIES):
+        try:
+            return RDBStorage(url, engine_kwargs=options)
+        except (SQLAlchemyError, StorageInternalError) as error:
+            if not re.search("already exists|unique", str(error.__cause__ or error), re.I):
+                raise
+            time.sleep(_LOOK_AGAIN)
+    return RDBStorage(url, engine_kwargs=options)
+
+
+def _is_sqlite(url: str) -> bool:
+    return url.startswith("sqlite")
 
 
 def _write_in_turn(engine: sqlalchemy.Engine) -> None:
@@ -86,6 +103,8 @@ def _write_in_turn(engine: sqlalchemy.Engine) -> None:
 
 
 def _failure(url: str, error: BaseException) -> str:
+    # The driver's own words, without what SQLAlchemy puts around them.
+    error = getattr(error, "orig", None) or error
     return (
         f"--storage {_shown(url)} cannot be used ({one_line(error)}). See to it and give the same command again: what "
         "is finished is kept there."

@@ -1,13 +1,13 @@
 """`lorahub sweep` in real processes: killed and gone on with, side by side, and what it says."""
 
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import optuna
@@ -17,11 +17,13 @@ from optuna.trial import TrialState
 
 from lorahub import config as configs
 from lorahub import records
+from lorahub.errors import ConfigError
 from lorahub.experiments import storage, trials
+from lorahub.experiments import sweep as experiment
 from lorahub.reports import sweeps as reports
 from lorahub.scoring.predictions import Predictions
 
-PAGE = (Path(__file__).parents[2] / "docs" / "sweep.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "sweep.md").read_text(encoding="utf-8").partition("## `--json`")[2]
 NAME = "tiny"
 QUICK = ("train.min_steps=6", "train.epochs=0.1", "train.batch_size=8", "eval.bootstrap=200", "base.max_length=32")
 SPACE = ("adapter.rank=1..8:log", "adapter.dropout=0..0.3", "train.learning_rate=1e-3..1e-1:log", "adapter.alpha=4,16")
@@ -41,12 +43,16 @@ def flags(base):
 
 
 @pytest.fixture(scope="module")
-def whole(flags, tmp_path_factory):
+def whole(base, tmp_path_factory):
     """A search that ran through: its folder."""
     out = tmp_path_factory.mktemp("sweep") / "whole"
-    done = run(flags, "--trials", 7, "--out", out)
-    assert done.returncode == 0, done.stderr
-    assert "7 of 7: trial 7" in done.stderr
+    told = []
+    found = experiment.sweep(
+        data="starter-checkable", base=base, name=NAME, settings=QUICK, ranges=SPACE, trials_wanted=7, out=out,
+        on_trial=lambda tried, ended, wanted: told.append((tried.trial, ended, wanted)),
+    )  # fmt: skip
+    assert told == [(number, number, 7) for number in range(1, 8)]
+    reports.save(found.report, found.folder)
     return out
 
 
@@ -54,23 +60,8 @@ def command(flags, *more):
     return [sys.executable, "-m", "lorahub", "sweep", *flags, *map(str, more)]
 
 
-def environment():
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
-def run(flags, *more):
-    return subprocess.run(command(flags, *more), capture_output=True, text=True, env=environment(), check=False)
-
-
-def start(flags, *more, **options):
-    return subprocess.Popen(
-        command(flags, *more),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-        **options,
-    )
+def start(flags, *more):
+    return subprocess.Popen(command(flags, *more), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 def opened(url):
@@ -85,12 +76,11 @@ def wait_for(url, ready, process, seconds=300):
     """Wait until the study is so; fails where the process ends before that."""
     until = time.monotonic() + seconds
     while True:
-        try:
+        # Not made yet, or only just.
+        with suppress(KeyError, ConfigError):
             study = opened(url)
             if ready(study):
                 return study
-        except KeyError:
-            pass  # the study is not made yet
         assert time.monotonic() < until
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.05)
@@ -106,7 +96,7 @@ def of_place(study):
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_goes_on_where_it_was(flags, whole, tmp_path):
+def test_a_killed_sweep_goes_on_where_it_was(flags, whole, cli, tmp_path):
     out = tmp_path / "killed"
     first = start(flags, "--trials", 7, "--out", out)
     running = wait_for(
@@ -121,21 +111,17 @@ def test_a_killed_sweep_goes_on_where_it_was(flags, whole, tmp_path):
     assert 2 <= len(before) < 7
     assert not (out / "best.yaml").exists()
 
-    second = run(flags, "--trials", 7, "--out", out)
-    assert second.returncode == 0, second.stderr
+    code, _, err = cli("sweep", *flags, "--trials", 7, "--out", out)
+    assert code == 0, err
     study = opened(in_folder(out))
     after = {trial.number: trial.datetime_complete for trial in ended(study)}
     assert after.items() >= before.items(), "what had ended was not run again"
     assert len(after) == 7
-    assert len(re.findall(r"^\d of 7: trial", second.stderr, re.M)) == 7 - len(before)
+    assert len(re.findall(r"^\d of 7: trial", err, re.M)) == 7 - len(before)
     lost = [trial.number for trial in study.trials if trial.state == TrialState.FAIL]
     assert set(lost) <= set(under_way)
     assert len(study.trials) == 7 + len(lost)
     assert of_place(study) == of_place(opened(in_folder(whole))), "as one that was never stopped"
-    third = run(flags, "--trials", 7, "--out", out)
-    assert third.returncode == 0, third.stderr
-    assert "of 7: trial" not in third.stderr
-    assert len(opened(in_folder(out)).trials) == len(study.trials)
 
 
 @pytest.mark.slow
@@ -157,7 +143,7 @@ def test_two_commands_on_one_storage_run_each_trial_once(flags, tmp_path, kind):
 
 
 @pytest.mark.slow
-def test_workers_share_the_trials_and_stop_with_their_parent(flags, tmp_path):
+def test_workers_share_the_trials_and_stop_with_their_parent(flags, cli, tmp_path):
     out = tmp_path / "workers"
     first = start(flags, "--trials", 9, "--workers", 2, "--out", out)
 
@@ -175,15 +161,15 @@ def test_workers_share_the_trials_and_stop_with_their_parent(flags, tmp_path):
         time.sleep(0.1)
     left = len(ended(opened(in_folder(out))))
     assert left < 9
-    second = run(flags, "--trials", 9, "--workers", 2, "--out", out)
-    assert second.returncode == 0, second.stderr
+    code, _, err = cli("sweep", *flags, "--trials", 9, "--workers", 2, "--out", out)
+    assert code == 0, err
     study = opened(in_folder(out))
     assert Counter(trial.user_attrs["place"] for trial in ended(study)) == dict.fromkeys(range(1, 10), 1)
-    assert len(re.findall(r"^\d of 9: trial", second.stderr, re.M)) == 9 - left
+    assert len(re.findall(r"^\d of 9: trial", err, re.M)) == 9 - left
 
 
 @pytest.mark.slow
-def test_ctrl_c_loses_the_trial_under_way_and_nothing_else(flags, tmp_path):
+def test_ctrl_c_loses_the_trial_under_way_and_nothing_else(flags, cli, tmp_path):
     out = tmp_path / "stopped"
     first = start(flags, "--trials", 30, "--out", out)
     wait_for(
@@ -201,8 +187,8 @@ def test_ctrl_c_loses_the_trial_under_way_and_nothing_else(flags, tmp_path):
     assert states[TrialState.FAIL] <= 1
     count = len(ended(study))
     assert 1 <= count < 30
-    second = run(flags, "--trials", 30, "--timeout", "0", "--out", out)
-    assert second.returncode == 0, second.stderr
+    code, _, err = cli("sweep", *flags, "--trials", 30, "--timeout", "0", "--out", out)
+    assert code == 0, err
     assert len(ended(opened(in_folder(out)))) == count, "no trial begins after the timeout"
     assert (out / "best" / "record.json").exists()
 
@@ -223,11 +209,14 @@ def test_the_best_is_a_recipe_and_its_run_looked_at_test(whole, tmp_path):
 
 
 @pytest.mark.slow
-def test_json_report_and_pictures(flags, whole):
+def test_json_report_and_pictures(flags, whole, cli):
     before = (whole / "best" / "record.json").stat().st_mtime_ns
-    done = run(flags, "--trials", 7, "--out", whole, "--json")
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    count = len(opened(in_folder(whole)).trials)
+    code, out, err = cli("sweep", *flags, "--trials", 7, "--out", whole, "--json")
+    assert code == 0, err
+    assert "of 7: trial" not in err
+    assert len(opened(in_folder(whole)).trials) == count == 7
+    found = json.loads(out)
     assert found == json.loads((whole / "sweep.json").read_text())
     assert (whole / "best" / "record.json").stat().st_mtime_ns == before, "trained and tested once"
     assert sum(found["states"].values()) == found["asked"] == 7
@@ -266,14 +255,14 @@ def test_a_study_of_another_search_is_refused(flags, whole, cli):
 
 
 @pytest.mark.slow
-def test_a_trial_that_cannot_be_trained_is_told_and_not_run_again(flags, tmp_path):
+def test_a_trial_that_cannot_be_trained_is_told_and_not_run_again(flags, cli, tmp_path):
     out = tmp_path / "failing"
     space = ["--range", "adapter.targets=all-linear,no_such_layer", "--sampler", "grid"]
     plain = flags[: flags.index("--range")]
     for _ in range(2):
-        done = run([*plain, *space], "--out", out, "--json")
-        assert done.returncode == 0, done.stderr
-        found = json.loads(done.stdout)
+        code, printed, err = cli("sweep", *plain, *space, "--out", out, "--json")
+        assert code == 0, err
+        found = json.loads(printed)
         assert found["states"] == {"finished": 1, "pruned": 0, "failed": 1}
         assert "no_such_layer" in found["trials"][1]["error"]
     assert len(opened(in_folder(out)).trials) == 2
