@@ -10,7 +10,7 @@ from pathlib import Path
 import gradio as gr
 
 from lorahub import records
-from lorahub.app import check, present, runs
+from lorahub.app import check, compare, present, runs
 from lorahub.errors import AdapterError, BaseModelError, ConfigError
 from lorahub.hub import fetch
 from lorahub.hub.fetch import Located
@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 RUNS = Path("runs")
 # A page with more adapters than this is no comparison any more.
 _MOST_ADAPTERS = 12
+# Seconds between looks at visitors' files, and how old one gets: long enough to compare it again and to download.
+_FILES_STAY = (300, 3600)
 
 
 def launch(
@@ -128,10 +130,12 @@ def build(
     engine: Engine, *, root: Path = RUNS, named: Iterable[Located] = (), left_out: Sequence[str] = ()
 ) -> gr.Blocks:
     """Return the page for a loaded engine; nothing is started."""
-    with gr.Blocks(title="lorahub", analytics_enabled=False) as page:
+    with gr.Blocks(title="lorahub", analytics_enabled=False, delete_cache=_FILES_STAY) as page:
         gr.HTML(present.header(engine.base_id))
         with gr.Tab("Check a claim"):
             check.build(engine, left_out)
+        with gr.Tab("Compare on a file") as tab:
+            compare.build(engine, tab)
         with gr.Tab("Runs"):
             runs.build(root, named)
     return page
