@@ -116,13 +116,10 @@ def _fits(cell: Cell, path: Path, config: Config, data: ClaimData, base_id: str)
     """Raise ConfigError where a cell comes from another recipe or other data."""
     then, now = configs.to_dict(configs.from_dict(cell.asked)), configs.to_dict(config)
     now["data"]["id"], now["base"]["id"] = data.source["id"], base_id
-    for section, fields in now.items():
-        for name, value in fields.items():
-            if then[section][name] != value:
-                raise ConfigError(
-                    f"{path} was run with {section}.{name}={then[section][name]}, which is {value} now. Choose another "
-                    "--out, or delete the cell."
-                )
+    found = records.differing(then, now)
+    if found:
+        name, was, value = found
+        raise ConfigError(f"{path} was run with {name}={was}, which is {value} now. Choose another --out, or delete the cell.")
     if cell.environment["data"]["sha256"] != data.source["sha256"]:
         raise ConfigError(f"{path} was run on other claims of {data.source['id']}. Choose another --out, or delete it.")
 
