@@ -119,7 +119,9 @@ def _fits(cell: Cell, path: Path, config: Config, data: ClaimData, base_id: str)
     found = records.differing(then, now)
     if found:
         name, was, value = found
-        raise ConfigError(f"{path} was run with {name}={was}, which is {value} now. Choose another --out, or delete the cell.")
+        raise ConfigError(
+            f"{path} was run with {name}={was}, which is {value} now. Choose another --out, or delete the cell."
+        )
     if cell.environment["data"]["sha256"] != data.source["sha256"]:
         raise ConfigError(f"{path} was run on other claims of {data.source['id']}. Choose another --out, or delete it.")
 

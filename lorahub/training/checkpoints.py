@@ -2,7 +2,7 @@
 
 In: a training's state, and how often to write it. Out: the newest complete checkpoint, `checkpoints/step-N/` in the
 unfinished run folder, which the finished one replaces. It is written under another name and renamed, so that a process
-may be killed at any moment; what it holds is accelerate's state, with the trained weights in place of the whole model's.
+may be killed at any moment. It holds accelerate's state, with the trained weights in place of the whole model's.
 """
 
 import itertools
@@ -23,8 +23,8 @@ import torch
 from accelerate import Accelerator, skip_first_batches
 from torch.utils.data import DataLoader
 
-from lorahub import records
-from lorahub.errors import AdapterError, ConfigError
+from lorahub import atomic, records
+from lorahub.errors import ConfigError
 from lorahub.training.state import State
 
 log = logging.getLogger(__name__)
@@ -62,33 +62,33 @@ class Checkpoints:
 
     def __init__(self, run_folder: Path, *, every: Every | None = None, resume: bool = False) -> None:
         self.folder, self.every, self.resume = run_folder / FOLDER, every, resume
-        self.identity: dict[str, dict[str, Any]] = {}
         self._stopping = False
 
     def newest(self) -> Path | None:
         """The newest complete checkpoint."""
         return max(self.folder.glob("step-*"), key=lambda path: int(path.name.split("-")[1]), default=None)
 
-    def check(self, identity: dict[str, dict[str, Any]]) -> None:
-        """Say of which training the checkpoints are; raises ConfigError where there is one of another.
+    def check(self, identity: dict[str, dict[str, Any]], *, main: bool) -> None:
+        """Say which training this is; raises ConfigError where the checkpoints are of another.
 
-        `identity` holds names and JSON values by section. Where nothing is to be resumed, old ones are deleted.
+        `identity` holds names and JSON values by section. Where nothing is to be resumed, the main process deletes old
+        checkpoints.
         """
-        self.identity = identity
-        if not self.resume:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            return
-        path = self.newest()
-        if path is None:
+        path = self.folder / _IDENTITY
+        if self.resume and path.exists():
+            found = records.differing(json.loads(path.read_text(encoding="utf-8")), identity)
+            if found:
+                name, then, now = found
+                raise ConfigError(
+                    f"{self.folder} is of another training: {name} was {then!r} and is {now!r} now. Resume with the "
+                    "same command, choose another --out, or start anew with --force in place of --resume."
+                )
+        if self.resume and self.newest() is None:
             log.warning("--resume: %s holds no checkpoint; training starts from the beginning", self.folder)
-            return
-        found = records.differing(_read(path / _IDENTITY), identity)
-        if found:
-            name, then, now = found
-            raise ConfigError(
-                f"{path} is of another training: {name} was {then!r} and is {now!r} now. Resume with the same command, "
-                "choose another --out, or start anew with --force in place of --resume."
-            )
+        if main and not self.resume:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        if main and self.every is not None:
+            atomic.write_text(path, json.dumps(identity, indent=1) + "\n")
 
     def begin(self, accelerator: Accelerator, state: State) -> None:
         """Watch over a training that accelerate has prepared, and take over the newest checkpoint into `state`."""
@@ -118,7 +118,7 @@ class Checkpoints:
         if last or self._stopping or self._due(self.every):
             self._write()
         if self._stopping:
-            raise KeyboardInterrupt(f"step {self._state.fit.steps} is in {self.folder}: --resume goes on from there")
+            raise KeyboardInterrupt(f"Step {self._state.fit.steps} is in {self.folder}: go on with --resume.")
 
     def _due(self, every: Every) -> bool:
         if every.steps:
@@ -132,13 +132,12 @@ class Checkpoints:
         if main:
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
-            (part / _IDENTITY).write_text(json.dumps(self.identity), encoding="utf-8")
         self._accelerator.wait_for_everyone()
         self._accelerator.save_state(str(part))
         self._accelerator.wait_for_everyone()
         if main:
             part.rename(path)
-            for other in self.folder.iterdir():
+            for other in (*self.folder.glob("step-*"), *self.folder.glob(".step-*")):
                 if other != path:
                     shutil.rmtree(other)
         self._saved = time.perf_counter()
@@ -167,13 +166,3 @@ def rest(loader: DataLoader[Any], seen: int) -> Iterable[dict[str, torch.Tensor]
     with torch.random.fork_rng(devices=()):
         first = next(batches)
     return itertools.chain((first,), batches)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise AdapterError(
-            f"{path.parent} is no checkpoint of lorahub. Delete it, or start anew with --force in place of --resume."
-        ) from None
-    return found

@@ -58,8 +58,8 @@ def fit(  # noqa: C901 - one story, read from top to bottom
     *,
     accelerator: Accelerator,
     scoring_batch_size: int,
-    checkpoints: Checkpoints,
     optimizer_form: str = optimizers.ADAMW,
+    checkpoints: Checkpoints | None = None,
     on_step: Callable[[Step], None] | None = None,
 ) -> Fit:
     """Train in place and leave the best weights in `model`; raises TrainingError when nothing usable came out."""
@@ -88,7 +88,8 @@ def fit(  # noqa: C901 - one story, read from top to bottom
     )
     wrapped, optimizer, loader, scheduler = accelerator.prepare(model, optimizer, loader, scheduler)
 
-    checkpoints.begin(accelerator, state)
+    if checkpoints is not None:
+        checkpoints.begin(accelerator, state)
     happened = state.fit
     happened.planned_steps = total
     started, cpu_started = time.perf_counter() - happened.seconds, time.process_time() - happened.cpu_seconds
@@ -151,11 +152,12 @@ def fit(  # noqa: C901 - one story, read from top to bottom
                         )
                     )
                 over = _is_over(happened, config)
-                checkpoints.after_step(last=over)
+                if checkpoints is not None:
+                    checkpoints.after_step(last=over)
                 if over:
                     break
     except KeyboardInterrupt:
-        if checkpoints.every is not None:
+        if checkpoints is not None and checkpoints.every is not None:
             raise
         happened.interrupted = True
         happened.warnings.append(f"stopped by hand after {happened.steps} of {total} steps.")
