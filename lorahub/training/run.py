@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
@@ -128,7 +127,7 @@ def run(config: Config, data: ClaimData, folder: Path, watcher: Watcher) -> Run:
 
     watcher.on_stage("evaluating on test")
     logits["adapter"] = _judge(model, base, encoded, scoring)
-    adjusted = _calibrate(logits["adapter"]["validation"], data, config)
+    adjusted = calibration.of_run(logits["adapter"]["validation"], data, config)
     results = _results(logits, data, adjusted, config)
     gold = data.splits["validation"].gold
     silent = (
@@ -227,17 +226,6 @@ def _baseline_logits(
 
 def _judge(model: Any, base: Base, encoded: dict[str, EncodedClaims], scoring: dict[str, Any]) -> dict[str, Floats]:
     return {name: evaluation.logits(model, encoded[name], base.tokenizer, **scoring) for name in JUDGED}
-
-
-def _calibrate(logits: Floats, data: ClaimData, config: Config) -> Calibration:
-    counts = np.bincount(data.splits["train"].gold, minlength=len(data.labels))
-    return calibration.fit(
-        logits,
-        data.splits["validation"].gold,
-        counts / counts.sum(),
-        metric=config.train.metric,
-        adjust=config.eval.adjust,
-    )
 
 
 def _results(
