@@ -169,14 +169,13 @@ def _truncated(run: _Run, on_stage: Callable[[str], None]) -> list[Tried]:
     found = []
     for rank in reversed(plateau.ladder(run.rank)):
         on_stage(f"judging the run at rank {rank}")
-        truncation.truncate(model, updates, rank)
+        alpha = truncation.truncate(model, updates, rank)
         logits = {
             split: evaluation.logits(
                 model, part, base.tokenizer, batch_size=run.asked.eval.batch_size, accelerator=accelerator
             )
             for split, part in claims.items()
         }
-        alpha = float(model.peft_config["default"].lora_alpha)
         tried = Tried(
             rank=rank,
             alpha=alpha,

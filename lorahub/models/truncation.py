@@ -2,8 +2,8 @@
 
 In: a peft model in memory. Out: the same model, its layers at the lower rank, the scale s unchanged. The copy of rank k
 that is nearest in the Frobenius norm keeps the k largest singular values (Eckart and Young 1936, Psychometrika
-1:211-218). They come from the factors: with B = Q R and transposed A = P T (QR), the singular values of B·A are those of
-R·T', which is (r, r), so that a layer's full matrix is never formed.
+1:211-218). They come from the factors: with B = Q R and A' = P T (QR), the singular values of B·A are those of R T', which is
+(r, r), so that a layer's full matrix is never formed.
 """
 
 import math
@@ -21,8 +21,8 @@ from lorahub.models import initialisation
 class Update:
     """One layer's update without the scale, B·A = left · diag(values) · right.
 
-    `left` is (out, m), `values` (m,) in falling order and `right` (m, in), all float64 and on the CPU; m is the rank r, or less where
-    the layer is narrower.
+    `left` is (out, m), `values` (m,) in falling order and `right` (m, in), all float64 and on the CPU; m is the rank r,
+    or less where the layer is narrower.
     """
 
     left: torch.Tensor
@@ -58,8 +58,8 @@ def kept(found: Mapping[str, Update], rank: int) -> float:
 
 
 @torch.no_grad()
-def truncate(model: Any, found: Mapping[str, Update], rank: int) -> None:
-    """Set every layer to its best copy of rank `rank`, and the model's config to what peft would save of it.
+def truncate(model: Any, found: Mapping[str, Update], rank: int) -> float:
+    """Set every layer to its best copy of rank `rank`, and the model's config to what peft saves of it; return alpha.
 
     The scale s stays: alpha becomes s·rank, or s·sqrt(rank) with rsLoRA (arXiv:2312.03732). DoRA's magnitudes stay too;
     peft divides by the length of the truncated weight, as it does by that of any. A model can be truncated again, up as
@@ -75,3 +75,4 @@ def truncate(model: Any, found: Mapping[str, Update], rank: int) -> None:
             layer.weight = nn.Parameter(weight.to(layer.weight), requires_grad=layer.weight.requires_grad)
             layer.out_features, layer.in_features = weight.shape
         module.r["default"], module.lora_alpha["default"] = rank, config.lora_alpha
+    return float(config.lora_alpha)

@@ -91,10 +91,8 @@ def reason(plateau: Plateau, metric: str) -> str:
 
 
 def _plateau(how: str, curve: Curve, found: RankCurves) -> str:
-    about = found.about
-    return (
-        f"{how}, the plateau begins at {named(curve.plateau, about.confidence)}: {reason(curve.plateau, about.metric)}."
-    )
+    rank, why = named(curve.plateau, found.about.confidence), reason(curve.plateau, found.about.metric)
+    return f"{how}, the plateau begins at {rank}: {why}."
 
 
 def explanation(found: RankCurves) -> str:
@@ -108,8 +106,8 @@ def explanation(found: RankCurves) -> str:
     if found.retrained is None:
         return text
     return (
-        f"{text} Trained at it: the run's recipe with that adapter.rank and the same alpha and seed; another seed would "
-        "move those figures too, which these intervals do not show."
+        f"{text} Trained at it: the run's recipe with that adapter.rank and the same alpha and seed; another seed "
+        "would move those figures too, which these intervals do not show."
     )
 
 

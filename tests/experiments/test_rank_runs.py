@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import learnable
 from field_tables import documented, leaves, matches
+from safetensors.torch import load_file, save_file
 
 from lorahub.experiments import ranks as experiment
 from lorahub.scoring.predictions import path_of
@@ -144,8 +145,8 @@ def one_line(cli, *arguments):
     return told[0]
 
 
-def test_a_run_without_a_rank_is_refused(cli, tmp_path, tiny_base, damaged):
-    folder, given = damaged
+def test_a_run_without_a_rank_is_refused(cli, damaged):
+    folder, _ = damaged
     record = json.loads((folder / "record.json").read_text())
     record["asked"]["adapter"]["method"] = "ia3"
     (folder / "record.json").write_text(json.dumps(record))
@@ -175,13 +176,18 @@ def test_a_run_without_predictions_on_validation_is_refused(cli, damaged):
     assert not (folder.parent / "out").exists()
 
 
-def test_other_data_and_another_base_are_refused(cli, damaged, tiny_base, tmp_path):
+def test_other_data_and_another_base_are_refused(cli, damaged, tmp_path):
     folder, given = damaged
     other = tmp_path / "claims.jsonl"
     other.write_text("".join(json.dumps(row) + "\n" for row in learnable(400, seed=1)), encoding="utf-8")
     told = one_line(cli, folder, *flags({**given, "data": other}, tmp_path / "out"))
     assert "copy was judged on other validation claims than claims.jsonl has now. Give --data." in told
     assert "claims.jsonl was a file of the machine that trained. Give --data." in one_line(cli, folder)
+    base = shutil.copytree(given["base"], tmp_path / "tiny-bert")
+    weights = load_file(base / "model.safetensors")
+    save_file({name: -tensor for name, tensor in weights.items()}, base / "model.safetensors", {"format": "pt"})
+    told = one_line(cli, folder, *flags({**given, "base": base}, tmp_path / "out"))
+    assert "of its validation claims otherwise than when it was trained. Give the base" in told
     assert not (tmp_path / "out").exists()
 
 
