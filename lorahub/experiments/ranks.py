@@ -151,31 +151,20 @@ def _kept(located: Located, split: str, labels: int) -> Predictions:
 def _truncated(run: _Run, on_stage: Callable[[str], None]) -> list[Tried]:
     """The run at each rank, judged now."""
     need("torch", extra="train")
-    from accelerate import Accelerator
-
-    from lorahub.data.batches import EncodedClaims
     from lorahub.models import adapters, truncation
-    from lorahub.models import base as bases
-    from lorahub.training import evaluation
+    from lorahub.training import setup
 
     on_stage("loading the base")
-    base = bases.load(run.base, run.data.labels)
-    model = adapters.load_with_peft(run.located.folder, base)
-    claims = {
-        split: EncodedClaims(run.data.splits[split], base.tokenizer, max_length=base.max_length) for split in SPLITS
-    }
-    accelerator = Accelerator(cpu=base.device.type == "cpu")
+    # The precision is that of training; judging is done in the base's own.
+    asked = replace(run.asked, base=run.base, train=replace(run.asked.train, mixed_precision="auto"))
+    prepared = setup.prepare(asked, run.data, splits=SPLITS)
+    model = adapters.load_with_peft(run.located.folder, prepared.base)
     updates = truncation.updates(model)
     found = []
     for rank in reversed(plateau.ladder(run.rank)):
         on_stage(f"judging the run at rank {rank}")
         alpha = truncation.truncate(model, updates, rank)
-        logits = {
-            split: evaluation.logits(
-                model, part, base.tokenizer, batch_size=run.asked.eval.batch_size, accelerator=accelerator
-            )
-            for split, part in claims.items()
-        }
+        logits = {split: prepared.logits(model, split) for split in SPLITS}
         tried = Tried(
             rank=rank,
             alpha=alpha,

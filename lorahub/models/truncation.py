@@ -2,8 +2,8 @@
 
 In: a peft model in memory. Out: the same model, its layers at the lower rank, the scale s unchanged. The copy of rank k
 that is nearest in the Frobenius norm keeps the k largest singular values (Eckart and Young 1936, Psychometrika
-1:211-218). They come from the factors: with B = Q R and A' = P T (QR), the singular values of B·A are those of R T', which is
-(r, r), so that a layer's full matrix is never formed.
+1:211-218). They come from the factors: with B = Q R and A' = P T (QR), the singular values of B·A are those of R T',
+which is (r, r), so that a layer's full matrix is never formed.
 """
 
 import math

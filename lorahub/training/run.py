@@ -150,22 +150,6 @@ def _baseline_logits(
     return logits, {system: found.options for system, found in chosen.items() if found.options}, probe
 
 
-<<<<<<< HEAD
-def _judge(model: Any, base: Base, encoded: dict[str, EncodedClaims], scoring: dict[str, Any]) -> dict[str, Floats]:
-    return {name: evaluation.logits(model, encoded[name], base.tokenizer, **scoring) for name in JUDGED}
-=======
-def _calibrate(logits: Floats, data: ClaimData, config: Config) -> Calibration:
-    counts = np.bincount(data.splits["train"].gold, minlength=len(data.labels))
-    return calibration.fit(
-        logits,
-        data.splits["validation"].gold,
-        counts / counts.sum(),
-        metric=config.train.metric,
-        adjust=config.eval.adjust,
-    )
->>>>>>> main
-
-
 def _results(
     logits: dict[str, dict[str, Floats]], data: ClaimData, adjusted: Calibration, config: Config
 ) -> dict[str, dict[str, Any]]:
