@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lorahub import atomic
 from lorahub import config as configs
 from lorahub.config import Config
@@ -95,7 +93,7 @@ def run(config: Config, data: ClaimData, folder: Path, watcher: Watcher, checkpo
 
     watcher.on_stage("evaluating on test")
     logits["adapter"] = {split: prepared.logits(model, split) for split in JUDGED}
-    adjusted = _calibrate(logits["adapter"]["validation"], data, config)
+    adjusted = calibration.of_run(logits["adapter"]["validation"], data, config)
     results = _results(logits, data, adjusted, config)
     gold = data.splits["validation"].gold
     silent = (
@@ -159,17 +157,6 @@ def _baselines(prepared: Prepared, data: ClaimData, config: Config, checkpoints:
             with atomic.replacing_folder(folder) as part:
                 found.save(part)
     return found
-
-
-def _calibrate(logits: Floats, data: ClaimData, config: Config) -> Calibration:
-    counts = np.bincount(data.splits["train"].gold, minlength=len(data.labels))
-    return calibration.fit(
-        logits,
-        data.splits["validation"].gold,
-        counts / counts.sum(),
-        metric=config.train.metric,
-        adjust=config.eval.adjust,
-    )
 
 
 def _results(
