@@ -35,10 +35,10 @@ def free_port():
 
 @contextmanager
 def visits(chromium, address):
-    """Yields go(size, theme) -> the page, loaded; a request to another host or a script error fails the test."""
+    """Yields go(size, theme, query) -> the page, loaded; a request to another host or a script error fails the test."""
     contexts, problems = [], []
 
-    def go(size="desktop", theme="light"):
+    def go(size="desktop", theme="light", query=""):
         context = chromium.new_context(viewport=SIZES[size], has_touch=size == "phone")
         contexts.append(context)
         page = context.new_page()
@@ -48,7 +48,7 @@ def visits(chromium, address):
             lambda request: request.url.startswith((address, "data:", "blob:")) or problems.append(request.url),
         )
         page.on("pageerror", lambda error: problems.append(str(error)))
-        page.goto(f"{address}?__theme={theme}")
+        page.goto(f"{address}?__theme={theme}{query}")
         page.get_by_role("tab").first.wait_for()
         return page
 
@@ -78,3 +78,19 @@ def shoot(page, name):
 def fits(page):
     """Whether the page is no wider than the screen."""
     return page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
+def ask(page, claim):
+    """Put a claim to the adapters and wait for their answers."""
+    page.get_by_role("textbox", name="Claim", exact=True).fill(claim)
+    page.get_by_role("button", name="Check", exact=True).click()
+    page.get_by_role("heading", name=f"“{claim}”").wait_for()
+
+
+def tab_to(page, selector, *, key="Tab"):
+    """Press Tab until an element that matches has the focus; a person would give up after 20."""
+    for _ in range(20):
+        page.keyboard.press(key)
+        if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+            return
+    pytest.fail(f"{selector} is not reached with {key}")

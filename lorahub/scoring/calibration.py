@@ -7,6 +7,8 @@ arXiv:2007.07314, section 3; temperature, Guo et al. 2017, arXiv:1706.04599, sec
 import numpy as np
 import numpy.typing as npt
 
+from lorahub.config import Config
+from lorahub.data.claims import ClaimData
 from lorahub.scoring.metrics import quick
 from lorahub.scoring.verdicts import Calibration, Floats, Ids, decide, softmax
 
@@ -40,6 +42,18 @@ def fit(logits: Floats, gold: Ids, priors: npt.NDArray[np.float64], *, metric: s
         if smooth[best] - value(0.0) >= SMALLEST_GAIN:
             bias = tuple(float(item) for item in STRENGTHS[best] * np.log(priors))
     return Calibration(temperature=fit_temperature(logits, gold, bias), bias=bias, split="validation")
+
+
+def of_run(logits: Floats, data: ClaimData, config: Config) -> Calibration:
+    """Choose as a run does: by its metric, from its validation logits (N, C) and the shares of its training labels."""
+    counts = np.bincount(data.splits["train"].gold, minlength=len(data.labels))
+    return fit(
+        logits,
+        data.splits["validation"].gold,
+        counts / counts.sum(),
+        metric=config.train.metric,
+        adjust=config.eval.adjust,
+    )
 
 
 def fit_temperature(logits: Floats, gold: Ids, bias: tuple[float, ...] = ()) -> float:

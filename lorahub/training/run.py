@@ -8,31 +8,26 @@ validation; test is looked at once, at the end.
 import dataclasses
 import datetime
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from accelerate import Accelerator
-from accelerate.utils import set_seed
-
+from lorahub import atomic
 from lorahub import config as configs
 from lorahub.config import Config
 from lorahub.data import claims
-from lorahub.data.batches import EncodedClaims
 from lorahub.data.claims import ClaimData
-from lorahub.errors import ConfigError, one_line
-from lorahub.models import base as bases
 from lorahub.models import methods
 from lorahub.models.base import Base
 from lorahub.records import SYSTEMS, RunRecord
 from lorahub.scoring import baselines, calibration, intervals, metrics
+from lorahub.scoring.baselines import Baselines
 from lorahub.scoring.verdicts import Calibration, Floats, calibrated, decide
-from lorahub.training import alarms, environment, evaluation, loop, optimizers
+from lorahub.training import alarms, environment, setup
+from lorahub.training.checkpoints import Checkpoints, Every
 from lorahub.training.folder import JUDGED, check_free, write
-from lorahub.training.memory import Memory
+from lorahub.training.setup import Prepared, Watcher
 
 log = logging.getLogger(__name__)
 
@@ -45,14 +40,6 @@ class Run:
     record: RunRecord
 
 
-@dataclass(kw_only=True)
-class Watcher:
-    """What a caller may watch: `on_stage` gets a sentence for each stage, `on_step` every optimiser step."""
-
-    on_stage: Callable[[str], None] = lambda text: log.info("%s", text)
-    on_step: Callable[[loop.Step], None] | None = None
-
-
 def train(
     recipe: str | Path | None = None,
     *,
@@ -63,72 +50,50 @@ def train(
     seed: int | None = None,
     settings: Sequence[str] = (),
     force: bool = False,
+    save_every: str | int | None = None,
+    resume: bool = False,
     watcher: Watcher | None = None,
 ) -> Run:
     """Train an adapter and write its run folder.
 
     `recipe` is a YAML file or a shipped recipe's name; the keywords and `settings` (`section.field=value`) override it,
-    in that order. Raises a LorahubError (ConfigError, DataError, BaseModelError, TrainingError, or AdapterError where
-    `out` holds a finished run and `force` is not given).
+    in that order. `save_every` (steps, or a time such as "10m") writes checkpoints, and `resume` goes on from the
+    newest; `out` must be the same then. Raises a LorahubError (ConfigError, DataError, BaseModelError, TrainingError,
+    or AdapterError where `out` holds a finished run and `force` is not given).
     """
     flags = configs.flags(data=data, base=base, method=method, seed=seed)
     config = configs.load(recipe, [*flags, *settings])
     folder = Path(out) if out is not None else Path("runs") / default_name(config)
-    check_free(folder, force=force)
+    every = None if save_every is None else Every.parse(save_every)
+    checkpoints = Checkpoints(folder, every=every, resume=resume)
+    check_free(folder, force=force, resume=resume)
     watcher = watcher or Watcher()
     watcher.on_stage("reading the claims")
-    return run(config, claims.load(config.data), folder, watcher)
+    return run(config, claims.load(config.data), folder, watcher, checkpoints)
 
 
-def run(config: Config, data: ClaimData, folder: Path, watcher: Watcher) -> Run:
+def run(config: Config, data: ClaimData, folder: Path, watcher: Watcher, checkpoints: Checkpoints | None = None) -> Run:
     """Carry out a resolved config on `data`, whatever it came from, and write `folder`; see `train`."""
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     for text in data.warnings:
         log.warning("%s", text)
-    accelerator = _accelerator(config)
-    set_seed(config.train.seed)
     watcher.on_stage("loading the base")
-    memory = Memory.start()
-    base = bases.load(config.base, data.labels)
-    methods.check(base, config.adapter)
-    encoded = {
-        name: EncodedClaims(part, base.tokenizer, max_length=base.max_length) for name, part in data.splits.items()
-    }
-    scoring = {"batch_size": config.eval.batch_size, "accelerator": accelerator}
-
+    prepared = setup.prepare(config, data)
+    base, accelerator = prepared.base, prepared.accelerator
+    asked = configs.to_dict(_publishable(config, base, data))
+    checkpoints = checkpoints or Checkpoints(folder)
+    checkpoints.check({**asked, **environment.identity(base, data, accelerator)}, main=accelerator.is_main_process)
     watcher.on_stage("scoring the baselines")
-    features = {
-        name: evaluation.features(base.model, part, base.tokenizer, **scoring) for name, part in encoded.items()
-    }
-    logits, options, probe = _baseline_logits(data, features, config)
-
+    free = _baselines(prepared, data, config, checkpoints)
     watcher.on_stage("training")
-    method = methods.TABLE[config.adapter.method]
-    model = methods.attach(base, config.adapter)
-    _recompute(model, config, frugal=method.frugal)
-    optimizer, why = optimizers.choose(config.train.optimizer, base.device, frugal=method.frugal)
-    base.reasons["optimizer"] = f"{optimizer}: {why}"
-    trainable, total = methods.count_parameters(model)
-    log.info("%s of %s parameters are trained (%.2f %%)", f"{trainable:,}", f"{total:,}", 100 * trainable / total)
-    logits["untrained"] = _judge(model, base, encoded, scoring)
-    memory.training()
-    fit = loop.fit(
-        model,
-        base.tokenizer,
-        encoded["train"],
-        encoded["validation"],
-        data.labels,
-        config.train,
-        accelerator=accelerator,
-        scoring_batch_size=config.eval.batch_size,
-        optimizer_form=optimizer,
-        on_step=watcher.on_step if accelerator.is_main_process else None,
-    )
-    memory = memory.peak()
+    attached = setup.attach(prepared)
+    model = attached.model
+    logits = {**free.logits, "untrained": {split: prepared.logits(model, split) for split in JUDGED}}
+    fit, memory = setup.fit(prepared, attached, watcher, checkpoints)
 
     watcher.on_stage("evaluating on test")
-    logits["adapter"] = _judge(model, base, encoded, scoring)
-    adjusted = _calibrate(logits["adapter"]["validation"], data, config)
+    logits["adapter"] = {split: prepared.logits(model, split) for split in JUDGED}
+    adjusted = calibration.of_run(logits["adapter"]["validation"], data, config)
     results = _results(logits, data, adjusted, config)
     gold = data.splits["validation"].gold
     silent = (
@@ -138,26 +103,27 @@ def run(config: Config, data: ClaimData, folder: Path, watcher: Watcher) -> Run:
     record = RunRecord(
         name=folder.name,
         created=created,
-        asked=configs.to_dict(_publishable(config, base, data)),
+        asked=asked,
         happened={
             "steps": fit.steps,
             "planned_steps": fit.planned_steps,
-            "epochs": fit.epochs,
+            "epochs": fit.seen / len(data.splits["train"]),
             "seconds": fit.seconds,
             "samples_per_second": fit.samples_per_second,
             "cpu_seconds": fit.cpu_seconds,
             "peak_bytes": memory.cpu_peak_bytes if memory.gpu_peak_bytes is None else memory.gpu_peak_bytes,
             "memory": dataclasses.asdict(memory),
-            "trainable_parameters": trainable,
-            "total_parameters": total,
+            "trainable_parameters": attached.trainable,
+            "total_parameters": attached.total,
             "best_step": fit.best_step,
             "interrupted": fit.interrupted,
+            "resumed_at": fit.resumed_at,
             "curve": fit.curve,
             "warnings": [*data.warnings, *fit.warnings, *(text for text in silent if text)],
         },
         environment={
             **environment.describe(base, data, accelerator, seed=config.train.seed),
-            "baselines": options,
+            "baselines": free.options,
             "calibration": {"temperature": adjusted.temperature, "bias": list(adjusted.bias)},
         },
         results=results,
@@ -165,8 +131,8 @@ def run(config: Config, data: ClaimData, folder: Path, watcher: Watcher) -> Run:
     if accelerator.is_main_process:
         watcher.on_stage("writing the run folder")
         write(
-            folder, model, base, data, record, logits=logits, adjusted=adjusted, probe=probe, config=config.base,
-            layout=method.layout,
+            folder, model, base, data, record, logits=logits, adjusted=adjusted, probe=free.probe, config=config.base,
+            layout=methods.TABLE[config.adapter.method].layout,
         )  # fmt: skip
     accelerator.wait_for_everyone()
     return Run(folder=folder, record=record)
@@ -178,66 +144,19 @@ def default_name(config: Config) -> str:
     return f"{data}-{config.adapter.method}-{base}-s{config.train.seed}"
 
 
-def _recompute(model: Any, config: Config, *, frugal: bool) -> None:
-    """Forget activations and compute them again in the backward pass, where that is asked for."""
-    wanted = config.train.checkpointing
-    if wanted == "always" and methods.TABLE[config.adapter.method].soft_prompt:
-        raise ConfigError("train.checkpointing=always does not work behind virtual tokens. Use never, or auto.")
-    if wanted == "always" or (wanted == "auto" and frugal):
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-
-
-def _accelerator(config: Config) -> Accelerator:
-    device, _ = bases.choose_device(config.base.device)
-    precision = config.train.mixed_precision
-    if precision == "auto":
-        precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "no"
-    if precision == "fp16" and device.type == "cpu":
-        raise ConfigError("train.mixed_precision is fp16, which needs a GPU. Use --set train.mixed_precision=auto.")
-    try:
-        return Accelerator(
-            cpu=device.type == "cpu",
-            mixed_precision=precision,
-            gradient_accumulation_steps=config.train.gradient_accumulation,
-        )
-    except ValueError as error:
-        # accelerate keeps one state a process.
-        raise ConfigError(
-            f"train.mixed_precision is {precision} here, and this process has trained with another: use the same, or a "
-            f"new process ({one_line(error)})."
-        ) from error
-
-
-def _baseline_logits(
-    data: ClaimData, features: dict[str, Floats], config: Config
-) -> tuple[dict[str, dict[str, Floats]], dict[str, Any], baselines.LinearProbe]:
-    """Logits by system and split, what validation chose for each, and the probe to keep."""
-    gold = {name: part.gold for name, part in data.splits.items()}
-    labels, metric = len(data.labels), config.train.metric
-    probe, linear = baselines.linear_probe(features, gold, labels, metric=metric)
-    texts = {name: part.joined() for name, part in data.splits.items()}
-    chosen = {
-        "majority": baselines.majority(gold["train"], labels, {name: len(part) for name, part in gold.items()}),
-        "tfidf": baselines.tfidf(texts, gold, labels, metric=metric),
-        "linear_probe": linear,
-    }
-    logits = {system: {split: found.logits[split] for split in JUDGED} for system, found in chosen.items()}
-    return logits, {system: found.options for system, found in chosen.items() if found.options}, probe
-
-
-def _judge(model: Any, base: Base, encoded: dict[str, EncodedClaims], scoring: dict[str, Any]) -> dict[str, Floats]:
-    return {name: evaluation.logits(model, encoded[name], base.tokenizer, **scoring) for name in JUDGED}
-
-
-def _calibrate(logits: Floats, data: ClaimData, config: Config) -> Calibration:
-    counts = np.bincount(data.splits["train"].gold, minlength=len(data.labels))
-    return calibration.fit(
-        logits,
-        data.splits["validation"].gold,
-        counts / counts.sum(),
-        metric=config.train.metric,
-        adjust=config.eval.adjust,
-    )
+def _baselines(prepared: Prepared, data: ClaimData, config: Config, checkpoints: Checkpoints) -> Baselines:
+    """The baselines, as a training that was stopped has left them or computed now."""
+    folder = checkpoints.folder / baselines.FOLDER
+    found = Baselines.load(folder, len(data.labels)) if checkpoints.resume else None
+    if found is None:
+        texts = {split: part.joined() for split, part in data.splits.items()}
+        features = {split: prepared.features(split) for split in data.splits}
+        gold = {split: part.gold for split, part in data.splits.items()}
+        found = baselines.fit(texts, features, gold, len(data.labels), metric=config.train.metric)
+        if checkpoints.every is not None and prepared.accelerator.is_main_process:
+            with atomic.replacing_folder(folder) as part:
+                found.save(part)
+    return found
 
 
 def _results(
