@@ -143,9 +143,11 @@ def _refuse(flags: Mapping[str, object], why: str) -> None:
 def _tell(done: "Run") -> None:
     """The table before and after, and what a person wants to know next."""
     from lorahub.cli import show
+    from lorahub.reports import tables
 
     show.before_and_after(done.record)
     happened = done.record.happened
+    typer.echo(f"  {tables.abstaining(done.record.results['test']['adapter']['selective'])}")
     for warning in happened["warnings"]:
         typer.echo(f"  note: {warning}")
     typer.echo(
@@ -186,6 +188,8 @@ def evaluate(
         for name, found in judged.results.items()
     ]
     show.table(("adapter", *tables.HEADER[1:], "claims"), rows, title=f"{data}, {judged.split}")
+    for name, found in judged.results.items():
+        typer.echo(f"  {name}: {tables.abstaining(found['selective'])}")
 
 
 def recipes() -> None:

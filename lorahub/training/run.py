@@ -22,7 +22,7 @@ from lorahub.data.claims import ClaimData
 from lorahub.models import methods
 from lorahub.models.base import Base
 from lorahub.records import SYSTEMS, RunRecord
-from lorahub.scoring import baselines, calibration, intervals, metrics
+from lorahub.scoring import baselines, calibration, coverage, intervals, metrics
 from lorahub.scoring.verdicts import Calibration, Floats, calibrated, decide
 from lorahub.training import alarms, environment, setup
 from lorahub.training.folder import JUDGED, check_free, write
@@ -91,6 +91,7 @@ def run(config: Config, data: ClaimData, folder: Path, watcher: Watcher) -> Run:
     silent = (
         alarms.one_class(decide(logits["adapter"]["validation"], Calibration()), gold, data.labels),
         alarms.never_predicted(decide(logits["adapter"]["validation"], adjusted), gold, data.labels),
+        alarms.never_abstains(adjusted, config.eval, claims=len(gold)),
     )
     record = RunRecord(
         name=folder.name,
@@ -115,7 +116,11 @@ def run(config: Config, data: ClaimData, folder: Path, watcher: Watcher) -> Run:
         environment={
             **environment.describe(base, data, accelerator, seed=config.train.seed),
             "baselines": options,
-            "calibration": {"temperature": adjusted.temperature, "bias": list(adjusted.bias)},
+            "calibration": {
+                "temperature": adjusted.temperature,
+                "bias": list(adjusted.bias),
+                "threshold": adjusted.threshold,
+            },
         },
         results=results,
     )
@@ -159,7 +164,7 @@ def _calibrate(logits: Floats, data: ClaimData, config: Config) -> Calibration:
         data.splits["validation"].gold,
         counts / counts.sum(),
         metric=config.train.metric,
-        adjust=config.eval.adjust,
+        options=config.eval,
     )
 
 
@@ -180,6 +185,9 @@ def _results(
             for system, answer in answers.items()
             if system != "adapter"
         }
+        blocks["adapter"]["selective"] = coverage.figures(
+            logits["adapter"][split], gold, adjusted, confidence=config.eval.confidence
+        )
         results[split] = blocks
     return results
 
