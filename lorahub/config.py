@@ -19,6 +19,8 @@ from lorahub.errors import ConfigError, one_line
 
 # The ways to adapt a base; models/methods.py has a row for each, and recipes/METHOD.yaml its defaults.
 METHODS = ("lora", "qlora", "dora", "rslora", "prompt", "prefix", "p-tuning", "ia3", "full", "linear-probe")
+# Those that train an update of low rank, whose rank can be chosen.
+RANKED = ("lora", "qlora", "dora", "rslora")
 _LARGEST_SEED = 2**32 - 1  # of numpy's generator
 
 

@@ -147,7 +147,9 @@ def _tell(done: "Run") -> None:
 
     show.before_and_after(done.record)
     happened = done.record.happened
-    typer.echo(f"  {tables.abstaining(done.record.results['test']['adapter']['selective'])}")
+    selective = done.record.results["test"]["adapter"]["selective"]
+    if selective["threshold"] is not None:
+        typer.echo(f"  {tables.abstaining(selective)}")
     for warning in happened["warnings"]:
         typer.echo(f"  note: {warning}")
     typer.echo(
@@ -189,7 +191,8 @@ def evaluate(
     ]
     show.table(("adapter", *tables.HEADER[1:], "claims"), rows, title=f"{data}, {judged.split}")
     for name, found in judged.results.items():
-        typer.echo(f"  {name}: {tables.abstaining(found['selective'])}")
+        if found["selective"]["threshold"] is not None:
+            typer.echo(f"  {name}: {tables.abstaining(found['selective'])}")
 
 
 def recipes() -> None:

@@ -91,20 +91,22 @@ def curve(record: RunRecord, path: Path) -> None:
 def coverage(record: RunRecord, path: Path) -> None:
     """The share of wrong answers against the share of claims that are answered, the surest first; the threshold marked.
 
-    Geifman and El-Yaniv 2017, arXiv:1705.08500, figure 1.
+    It is the risk-coverage curve of Geifman and El-Yaniv 2017, arXiv:1705.08500.
     """
     figure, axes = canvas(_SIZE)
+    dots = ""
     for split, colour in (("validation", MUTED), ("test", ACCENT)):
         found = record.results[split]["adapter"]["selective"]
         line = [(row["coverage"], row["risk"]) for row in found["curve"]]
         axes.plot(*zip(*line, strict=True), color=colour, label=f"{split} (area {found['aurc']:.3f})")
         if found["threshold"] is not None and found["answered"]:
             axes.plot(found["coverage"], 1 - found["accuracy"], "o", color=colour)
+            dots = f" (dots: confidence {found['threshold']:.2f})"
     wanted = record.asked["eval"]["abstain_risk"]
     if wanted:
         axes.axhline(wanted, color=INK, linestyle=":", linewidth=1, label=f"asked for on validation: {wanted:.0%}")
     axes.set(xlim=(0, 1.02), ylim=(0, None), xlabel="coverage: claims answered", ylabel="risk: wrong answers")
-    axes.set_title(f"{record.name}: risk and coverage (dots: the threshold)", fontsize=10)
+    axes.set_title(f"{record.name}: risk and coverage{dots}", fontsize=10)
     axes.legend(fontsize=8, frameon=False)
     save(figure, path)
 

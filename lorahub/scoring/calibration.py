@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from lorahub.config import EvalConfig
+from lorahub.config import Config, EvalConfig
+from lorahub.data.claims import ClaimData
 from lorahub.scoring import coverage
 from lorahub.scoring.metrics import quick
 from lorahub.scoring.verdicts import Calibration, Floats, Ids, calibrated, confidences, decide, softmax
@@ -51,6 +52,18 @@ def _threshold(logits: Floats, gold: Ids, found: Calibration, options: EvalConfi
     ids = decide(logits, found)
     sure = confidences(calibrated(logits, found), ids)
     return coverage.threshold(ids == gold, sure, risk=options.abstain_risk, certainty=options.confidence)
+
+
+def of_run(logits: Floats, data: ClaimData, config: Config) -> Calibration:
+    """Choose as a run does: by its metric, from its validation logits (N, C) and the shares of its training labels."""
+    counts = np.bincount(data.splits["train"].gold, minlength=len(data.labels))
+    return fit(
+        logits,
+        data.splits["validation"].gold,
+        counts / counts.sum(),
+        metric=config.train.metric,
+        options=config.eval,
+    )
 
 
 def fit_temperature(logits: Floats, gold: Ids, bias: tuple[float, ...] = ()) -> float:

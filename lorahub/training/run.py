@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lorahub import config as configs
 from lorahub.config import Config
 from lorahub.data import claims
@@ -85,7 +83,7 @@ def run(config: Config, data: ClaimData, folder: Path, watcher: Watcher) -> Run:
 
     watcher.on_stage("evaluating on test")
     logits["adapter"] = {split: prepared.logits(model, split) for split in JUDGED}
-    adjusted = _calibrate(logits["adapter"]["validation"], data, config)
+    adjusted = calibration.of_run(logits["adapter"]["validation"], data, config)
     results = _results(logits, data, adjusted, config)
     gold = data.splits["validation"].gold
     silent = (
@@ -155,17 +153,6 @@ def _baseline_logits(
     }
     logits = {system: {split: found.logits[split] for split in JUDGED} for system, found in chosen.items()}
     return logits, {system: found.options for system, found in chosen.items() if found.options}, probe
-
-
-def _calibrate(logits: Floats, data: ClaimData, config: Config) -> Calibration:
-    counts = np.bincount(data.splits["train"].gold, minlength=len(data.labels))
-    return calibration.fit(
-        logits,
-        data.splits["validation"].gold,
-        counts / counts.sum(),
-        metric=config.train.metric,
-        options=config.eval,
-    )
 
 
 def _results(
