@@ -65,28 +65,18 @@ def command_line() -> typer.Typer:
         hub,
         methods,
         publish,
+        ranks,
         runs,
         space,
         sweep,
         train,
-        verify,
     )
+    from lorahub.cli import verify as verify_command
 
     groups = (
-        train,
-        classify,
-        compare,
-        methods,
-        sweep,
-        runs,
-        publish,
-        hub,
-        space,
-        verify,
-        app_command,
-        extension,
-        doctor,
-    )
+        train, classify, compare, methods, ranks, sweep, runs, publish, hub, space, verify_command, app_command,
+        extension, doctor,
+    )  # fmt: skip
     for group in groups:
         group.register(app)
     return app

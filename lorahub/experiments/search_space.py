@@ -12,19 +12,18 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lorahub import config as configs
-from lorahub.config import Config
+from lorahub.config import RANKED, Config
 from lorahub.errors import ConfigError
 
 # Among `--range` texts, the word that stands for the default space.
 DEFAULT = "default"
-_LORA = ("lora", "qlora", "dora", "rslora")
 # Methods that look at a field; all look at those that are not here.
 _METHODS = {
-    "adapter.rank": _LORA,
-    "adapter.alpha": _LORA,
-    "adapter.dropout": _LORA,
-    "adapter.init": _LORA,
-    "adapter.targets": (*_LORA, "ia3"),
+    "adapter.rank": RANKED,
+    "adapter.alpha": RANKED,
+    "adapter.dropout": RANKED,
+    "adapter.init": RANKED,
+    "adapter.targets": (*RANKED, "ia3"),
     "adapter.prompt_tokens": ("prompt", "prefix", "p-tuning"),
 }
 _NOT_SEARCHED = {

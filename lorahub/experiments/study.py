@@ -5,7 +5,6 @@ trial samples follows from the seed, the trial's place, and the trials that are 
 how often the search was stopped.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +16,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from lorahub import config as configs
+from lorahub import records
 from lorahub.config import Config
 from lorahub.data.claims import ClaimData
 from lorahub.errors import ConfigError
@@ -75,26 +75,25 @@ class Search:
         """The values of a trial, sampled where they are not given."""
         return {item.field: _suggest(trial, item) for item in self.space}
 
-    def made_for(self, data: ClaimData, base_id: str) -> dict[str, Any]:
-        """What has to stay the same while a study goes on, in the words of the command line, and no path."""
-        asked = dataclasses.replace(
-            self.config,
-            data=dataclasses.replace(self.config.data, id=data.source["id"]),
-            base=dataclasses.replace(self.config.base, id=base_id),
-        )
-        fields = {
-            f"{section}.{name}": value
-            for section, found in configs.to_dict(asked).items()
-            for name, value in found.items()
-        }
+    def made_for(self, data: ClaimData, base_id: str) -> dict[str, dict[str, Any]]:
+        """What has to stay the same while a study goes on, by section and name; nothing in it is a path."""
         return {
-            **fields,
-            "--range": [str(item) for item in self.space],
-            "--sampler": self.sampler,
-            "--pruner": self.pruner,
-            "--seed": self.seed,
-            "the data's sha256": data.source["sha256"],
+            **published(self.config, data, base_id),
+            "sha256": data.source["sha256"],
+            "search": {
+                "ranges": [str(item) for item in self.space],
+                "sampler": self.sampler,
+                "pruner": self.pruner,
+                "seed": self.seed,
+            },
         }
+
+
+def published(config: Config, data: ClaimData, base_id: str) -> dict[str, dict[str, Any]]:
+    """A config as a record keeps it: with ids where it names paths."""
+    asked = configs.to_dict(config)
+    asked["data"]["id"], asked["base"]["id"] = data.source["id"], base_id
+    return asked
 
 
 def make_or_open(search: Search, storage: BaseStorage, data: ClaimData, base_id: str) -> optuna.Study:
@@ -111,12 +110,11 @@ def make_or_open(search: Search, storage: BaseStorage, data: ClaimData, base_id:
     then = study.user_attrs.get(_MADE_FOR)
     if then is None and not study.get_trials(deepcopy=False):
         study.set_user_attr(_MADE_FOR, made_for)
-    elif then != made_for:
-        before = then or {}
-        changed = next(key for key in made_for if before.get(key) != made_for[key])
+    elif found := records.differing(then or {}, made_for):
+        changed, was, now = found
         raise ConfigError(
-            f"the study {search.name!r} was made for another search: {changed} is {made_for[changed]!r} now, and was "
-            f"{before.get(changed)!r}. Choose another --out or --name, or give the command of then."
+            f"the study {search.name!r} is of another search: {changed} was {was!r} and is {now!r} now. Choose another "
+            "--out or --name, or give the command of then."
         )
     return study
 

@@ -233,9 +233,8 @@ def _test(config: Config, data: ClaimData, base_id: str, folder: Path, watcher: 
 
 
 def _is_of(record: RunRecord, config: Config, data: ClaimData, base_id: str) -> bool:
-    asked = configs.to_dict(config)
-    asked["data"]["id"], asked["base"]["id"] = data.source["id"], base_id
-    return record.asked == asked and record.environment["data"]["sha256"] == data.source["sha256"]
+    same_claims = record.environment["data"]["sha256"] == data.source["sha256"]
+    return same_claims and record.asked == studies.published(config, data, base_id)
 
 
 def _report(

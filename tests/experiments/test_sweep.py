@@ -241,11 +241,11 @@ def test_json_report_and_pictures(flags, whole, cli):
 @pytest.mark.slow
 def test_a_study_of_another_search_is_refused(flags, whole, cli):
     for more, words in (
-        (["--set", "train.epochs=0.2"], "train.epochs is 0.2 now, and was 0.1"),
-        (["--range", "train.weight_decay=0..1"], "--range is ['adapter.rank=1..8:log'"),
-        (["--seed", 3], "--seed is 3 now, and was 0"),
-        (["--sampler", "random"], "--sampler is 'random' now, and was 'tpe'"),
-        (["--data", "starter-topic"], "data.id is 'starter-topic' now, and was 'starter-checkable'"),
+        (["--set", "train.epochs=0.2"], "train.epochs was 0.1 and is 0.2 now"),
+        (["--range", "train.weight_decay=0..1"], "search.ranges was ['adapter.rank=1..8:log'"),
+        (["--seed", 3], "search.seed was 0 and is 3 now"),
+        (["--sampler", "random"], "search.sampler was 'tpe' and is 'random' now"),
+        (["--data", "starter-topic"], "data.id was 'starter-checkable' and is 'starter-topic' now"),
         (["--trials", 5], "--trials 5: this study was begun with 7. Give as many, or more."),
     ):
         code, out, err = cli("sweep", *flags, "--trials", 7, "--out", whole, *more)

@@ -44,6 +44,7 @@ COMMANDS = (
     [], ["train"], ["evaluate"], ["classify"], ["runs"], ["recipes"], ["app"], ["doctor"], ["push"], ["card"], ["pull"],
     ["list"], ["info"], ["verify"], ["space"], ["hf-register"], ["compare"], ["methods"],
     ["sweep"],
+    ["list"], ["info"], ["verify"], ["space"], ["hf-register"], ["compare"], ["ranks"],
 )  # fmt: skip
 
 
