@@ -1,15 +1,15 @@
 """`lorahub sweep`: a search over config fields, and the hidden command of its worker processes."""
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lorahub import config as configs
 from lorahub.cli.train import Set
 from lorahub.config import METHODS
-from lorahub.errors import need
+from lorahub.errors import ConfigError, need
 
 if TYPE_CHECKING:
     from lorahub.scoring.search import Tried
@@ -62,7 +62,7 @@ def sweep(
 
     Every trial is kept as it ends: the same command goes on where a search was stopped or killed.
     """
-    limit = None if timeout is None else configs.seconds(timeout, "--timeout")
+    limit = None if timeout is None else _seconds(timeout)
     need("torch", extra="train")
     need("optuna", extra="sweep")
     from lorahub.cli import show
@@ -111,6 +111,13 @@ def sweep(
     typer.echo(
         f"  best config: lorahub train {found.folder / experiment.RECIPE}   (its run: {found.folder / experiment.RUN})"
     )
+
+
+def _seconds(text: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text)
+    if found is None:
+        raise ConfigError(f"--timeout takes a number of seconds, or one with s, m, h or d; found {text!r}.")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
 
 
 def _line(tried: "Tried", ended: int, wanted: int, best: list[float]) -> str:

@@ -7,6 +7,7 @@ once: it is never started a second time by a retry. The token goes in as a secre
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lorahub import config as configs
 from lorahub.config import Config
 from lorahub.data import sources
-from lorahub.errors import HubError, PublishError
+from lorahub.errors import ConfigError, HubError, PublishError
 from lorahub.hub import client
 from lorahub.publish import hardware, package, remote, uploads
 from lorahub.publish.push import MAIN
@@ -82,7 +83,8 @@ def plan(config: Config, options: Options) -> Plan:
     Raises PublishError where the Job could not see the base or the data, or could not push at the end or would replace
     what lorahub did not write; HubError where the Hub refuses.
     """
-    configs.seconds(options.timeout, "--timeout")
+    if not re.fullmatch(r"\d+(\.\d+)?[smhd]?", options.timeout):
+        raise ConfigError(f"--timeout takes a number of seconds, or one with s, m, h or d; found {options.timeout!r}.")
     repo = remote.full_id(options.push, token=options.token)
     owner = str(client.call(client.api(options.token).whoami, doing="tell who you are")["name"])
     cost = hardware.of_job(options.flavor, token=options.token)
