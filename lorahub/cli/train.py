@@ -161,9 +161,13 @@ def _refuse(flags: Mapping[str, object], why: str) -> None:
 def _tell(done: "Run") -> None:
     """The table before and after, and what a person wants to know next."""
     from lorahub.cli import show
+    from lorahub.reports import tables
 
     show.before_and_after(done.record)
     happened = done.record.happened
+    selective = done.record.results["test"]["adapter"]["selective"]
+    if selective["threshold"] is not None:
+        typer.echo(f"  {tables.abstaining(selective)}")
     for warning in happened["warnings"]:
         typer.echo(f"  note: {warning}")
     typer.echo(
@@ -204,6 +208,9 @@ def evaluate(
         for name, found in judged.results.items()
     ]
     show.table(("adapter", *tables.HEADER[1:], "claims"), rows, title=f"{data}, {judged.split}")
+    for name, found in judged.results.items():
+        if found["selective"]["threshold"] is not None:
+            typer.echo(f"  {name}: {tables.abstaining(found['selective'])}")
 
 
 def recipes() -> None:

@@ -22,7 +22,7 @@ from lorahub.data.claims import ClaimData
 from lorahub.models import methods
 from lorahub.models.base import Base
 from lorahub.records import SYSTEMS, RunRecord
-from lorahub.scoring import baselines, calibration, intervals, metrics
+from lorahub.scoring import baselines, calibration, coverage, intervals, metrics
 from lorahub.scoring.baselines import Baselines
 from lorahub.scoring.verdicts import Calibration, Floats, calibrated, decide
 from lorahub.training import alarms, environment, setup, trackers
@@ -112,6 +112,7 @@ def run(
     silent = (
         alarms.one_class(decide(logits["adapter"]["validation"], Calibration()), gold, data.labels),
         alarms.never_predicted(decide(logits["adapter"]["validation"], adjusted), gold, data.labels),
+        alarms.never_abstains(adjusted, config.eval, claims=len(gold)),
     )
     record = RunRecord(
         name=folder.name,
@@ -137,7 +138,11 @@ def run(
         environment={
             **environment.describe(base, data, accelerator, seed=config.train.seed),
             "baselines": free.options,
-            "calibration": {"temperature": adjusted.temperature, "bias": list(adjusted.bias)},
+            "calibration": {
+                "temperature": adjusted.temperature,
+                "bias": list(adjusted.bias),
+                "threshold": adjusted.threshold,
+            },
         },
         results=results,
     )
@@ -189,6 +194,9 @@ def _results(
             for system, answer in answers.items()
             if system != "adapter"
         }
+        blocks["adapter"]["selective"] = coverage.figures(
+            logits["adapter"][split], gold, adjusted, confidence=config.eval.confidence
+        )
         results[split] = blocks
     return results
 
