@@ -38,7 +38,7 @@ def run(seed):
     if not cell.exists():
         Cell.of_run(high, records.load(high), high / WEIGHTS_FILE).save(cell)
     _, curves = experiment.ranks(
-        high, retrain=True, only=CHECKED, out=folder(seed), keep_runs=False, on_stage=lambda text: print(text, flush=True)
+        high, retrain=True, only=CHECKED, out=folder(seed), keep_runs=False, on_stage=partial(print, flush=True)
     )
     reports.save(curves, folder(seed))
 

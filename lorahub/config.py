@@ -13,7 +13,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lorahub.errors import ConfigError, one_line
 
@@ -21,6 +21,9 @@ from lorahub.errors import ConfigError, one_line
 METHODS = ("lora", "qlora", "dora", "rslora", "prompt", "prefix", "p-tuning", "ia3", "full", "linear-probe")
 # Those that train an update of low rank, whose rank can be chosen.
 RANKED = ("lora", "qlora", "dora", "rslora")
+AUTO = "auto"
+# What adapter.rank=auto trains before it cuts: four times the default rank.
+AUTO_RANK = 32
 _LARGEST_SEED = 2**32 - 1  # of numpy's generator
 
 
@@ -107,7 +110,12 @@ class AdapterConfig:
     method: str = opt(
         "lora", "How the base is adapted; the recipe of that name holds the method's own defaults.", choices=METHODS
     )
-    rank: int = opt(8, "Rank r of the update B·A.", low=1, high=LARGEST_RANK)
+    rank: int | Literal["auto"] = opt(
+        8,
+        f"Rank r of the update B·A; `auto` trains rank {AUTO_RANK} and cuts it to the smallest rank that validation cannot tell from it.",
+        low=1,
+        high=LARGEST_RANK,
+    )
     alpha: float = opt(16.0, "Scale: the update is multiplied by alpha / rank.", above=0, high=LARGEST_ALPHA)
     dropout: float = opt(0.1, "Dropout on the input of A.", low=0, high=0.95)
     targets: tuple[str, ...] = opt(
@@ -120,6 +128,11 @@ class AdapterConfig:
         choices=("default", "gaussian", "pissa", "olora", "loftq"),
     )
     prompt_tokens: int = opt(20, "Virtual tokens in front of every claim.", low=1, high=LARGEST_PROMPT)
+
+    @property
+    def trained_rank(self) -> int:
+        """The rank that is trained, whatever is kept of it."""
+        return self.rank if isinstance(self.rank, int) else AUTO_RANK
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,7 +254,9 @@ def from_dict(values: Mapping[str, Any]) -> Config:
                 value = "no"
             converted[key] = _check(known[key], _convert(value, hints[key], f"{name}.{key}"), f"{name}.{key}")
         sections[name] = kind(**converted)
-    return Config(**sections)
+    config = Config(**sections)
+    _check_rank(config.adapter)
+    return config
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -274,6 +289,21 @@ def differences(config: Config) -> dict[str, Any]:
 def shipped_recipes() -> dict[str, Path]:
     """The recipes in the package by name."""
     return {path.stem: path for path in sorted((Path(__file__).parent / "recipes").glob("*.yaml"))}
+
+
+def _check_rank(adapter: AdapterConfig) -> None:
+    """Raise ConfigError where adapter.rank=auto has nothing to choose from, or nothing that can be cut."""
+    if adapter.rank != AUTO:
+        return
+    if adapter.method not in RANKED:
+        raise ConfigError(
+            f"adapter.rank=auto: {adapter.method} has no rank to choose. Leave it out, or use {', '.join(RANKED)}."
+        )
+    if adapter.init in ("pissa", "olora"):
+        raise ConfigError(
+            f"adapter.rank=auto cannot cut what starts from adapter.init={adapter.init}: it is saved as a difference "
+            "of two updates. Use another adapter.init, or give a rank."
+        )
 
 
 def _method_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -329,12 +359,10 @@ def _known(key: Any, known: Mapping[str, Any], what: str, prefix: str = "") -> N
 
 def _convert(value: Any, kind: Any, where: str) -> Any:
     """Convert by the field's type. YAML's own guesses (`2e-4` is a string, `no` is False) never decide."""
+    kind, words = alternatives(kind)
+    if value in words:
+        return value
     origin = typing.get_origin(kind)
-    if origin is types.UnionType:
-        if value is None:
-            return None
-        kind = next(option for option in typing.get_args(kind) if option is not type(None))
-        origin = typing.get_origin(kind)
     if origin is tuple:
         items = value.split(",") if isinstance(value, str) else value
         if not isinstance(items, list | tuple):
@@ -344,12 +372,22 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
         if not isinstance(value, Mapping):
             raise ConfigError(f"{where} takes a mapping, as in {{a: b}}; found {value!r}.")
         return {str(key): _convert(item, str, where) for key, item in value.items()}
-    return _convert_scalar(value, kind, where)
+    return _convert_scalar(value, kind, where, [word for word in words if word is not None])
 
 
-def _convert_scalar(value: Any, kind: type, where: str) -> Any:
+def alternatives(kind: Any) -> tuple[Any, tuple[Any, ...]]:
+    """What a field's type takes, and the words, or None, that may stand for it: `int | Literal["auto"]` is int, auto."""
+    if typing.get_origin(kind) not in (types.UnionType, typing.Union):
+        return kind, ()
+    options = typing.get_args(kind)
+    words = [word for option in options if typing.get_origin(option) is Literal for word in typing.get_args(option)]
+    found = next(item for item in options if item is not type(None) and typing.get_origin(item) is not Literal)
+    return found, (*words, *([None] if type(None) in options else []))
+
+
+def _convert_scalar(value: Any, kind: type, where: str, words: Sequence[str] = ()) -> Any:
     expected = {bool: "true or false", int: "a whole number", float: "a number", str: "text (put it in quotes)"}[kind]
-    wrong = ConfigError(f"{where} takes {expected}; found {value!r}.")
+    wrong = ConfigError(f"{where} takes {' or '.join([expected, *words])}; found {value!r}.")
     if kind is bool:
         if not isinstance(value, bool):
             raise wrong
@@ -382,6 +420,8 @@ def _check(item: "dataclasses.Field[Any]", value: Any, where: str) -> Any:
         near = difflib.get_close_matches(str(value), choices, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise ConfigError(f"{where} is one of {', '.join(choices)}; found {value!r}.{hint}")
+    if isinstance(value, str):
+        return value
     if low is not None and value < low:
         raise ConfigError(f"{where} must be at least {low}; found {value}.")
     if above is not None and value <= above:

@@ -99,10 +99,14 @@ def ranks(
         Tried(rank=rank, alpha=alpha, scale=opened.scale(alpha, rank), kept=None, answers=answers)
         for rank, answers in sorted(trained.items())
     ]
-    gold = {split: opened.data.splits[split].gold for split in SPLITS}
-    return folder, rank_curve.curves(
-        _about(opened), gold, len(opened.data.labels), truncated=truncated, retrained=retrained if retrain else ()
+    curves = rank_curve.curves(
+        _about(opened),
+        opened.data.gold,
+        len(opened.data.labels),
+        truncated=truncated,
+        retrained=retrained if retrain else (),
     )
+    return folder, curves
 
 
 def _open(run: str | Path, data: str | None, base: str | None) -> _Run:
@@ -179,7 +183,7 @@ def _truncated(run: _Run, on_stage: Callable[[str], None]) -> list[Tried]:
 
 
 def _decided(logits: Mapping[str, Floats], run: _Run) -> dict[str, Ids]:
-    how = calibration.of_run(logits["validation"], run.data, run.asked)
+    how = calibration.of_run(logits["validation"], run.data.gold, run.asked)
     return {split: decide(values, how) for split, values in logits.items()}
 
 

@@ -4,11 +4,12 @@ In: validation logits (N, C) and gold ids (N,). Out: a `Calibration`. Sources: l
 arXiv:2007.07314, section 3; temperature, Guo et al. 2017, arXiv:1706.04599, section 4.2.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 
 from lorahub.config import Config
-from lorahub.data.claims import ClaimData
 from lorahub.scoring.metrics import quick
 from lorahub.scoring.verdicts import Calibration, Floats, Ids, decide, softmax
 
@@ -44,16 +45,10 @@ def fit(logits: Floats, gold: Ids, priors: npt.NDArray[np.float64], *, metric: s
     return Calibration(temperature=fit_temperature(logits, gold, bias), bias=bias, split="validation")
 
 
-def of_run(logits: Floats, data: ClaimData, config: Config) -> Calibration:
-    """Choose as a run does: by its metric, from its validation logits (N, C) and the shares of its training labels."""
-    counts = np.bincount(data.splits["train"].gold, minlength=len(data.labels))
-    return fit(
-        logits,
-        data.splits["validation"].gold,
-        counts / counts.sum(),
-        metric=config.train.metric,
-        adjust=config.eval.adjust,
-    )
+def of_run(logits: Floats, gold: Mapping[str, Ids], config: Config) -> Calibration:
+    """Choose as a run does: by its metric, from its logits on validation (N, C) and the gold ids by split."""
+    counts = np.bincount(gold["train"], minlength=logits.shape[1])
+    return fit(logits, gold["validation"], counts / counts.sum(), metric=config.train.metric, adjust=config.eval.adjust)
 
 
 def fit_temperature(logits: Floats, gold: Ids, bias: tuple[float, ...] = ()) -> float:

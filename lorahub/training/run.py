@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lorahub import config as configs
-from lorahub.config import Config
+from lorahub.config import AUTO, Config
 from lorahub.data import claims
 from lorahub.data.claims import ClaimData
 from lorahub.models import methods
@@ -22,7 +22,7 @@ from lorahub.models.base import Base
 from lorahub.records import SYSTEMS, RunRecord
 from lorahub.scoring import baselines, calibration, intervals, metrics
 from lorahub.scoring.verdicts import Calibration, Floats, calibrated, decide
-from lorahub.training import alarms, environment, setup
+from lorahub.training import alarms, environment, rank, setup
 from lorahub.training.folder import JUDGED, check_free, write
 from lorahub.training.setup import Watcher
 
@@ -80,10 +80,13 @@ def run(config: Config, data: ClaimData, folder: Path, watcher: Watcher) -> Run:
     model = attached.model
     logits["untrained"] = {split: prepared.logits(model, split) for split in JUDGED}
     fit, memory = setup.fit(prepared, attached, watcher)
+    if config.adapter.rank == AUTO:
+        watcher.on_stage("choosing the rank")
+    plateau = setup.settle(prepared, model)
 
     watcher.on_stage("evaluating on test")
     logits["adapter"] = {split: prepared.logits(model, split) for split in JUDGED}
-    adjusted = calibration.of_run(logits["adapter"]["validation"], data, config)
+    adjusted = calibration.of_run(logits["adapter"]["validation"], data.gold, config)
     results = _results(logits, data, adjusted, config)
     gold = data.splits["validation"].gold
     silent = (
@@ -105,6 +108,7 @@ def run(config: Config, data: ClaimData, folder: Path, watcher: Watcher) -> Run:
             "memory": dataclasses.asdict(memory),
             "trainable_parameters": attached.trainable,
             "total_parameters": attached.total,
+            "rank": None if plateau is None else rank.told(plateau, config),
             "best_step": fit.best_step,
             "interrupted": fit.interrupted,
             "curve": fit.curve,
@@ -137,7 +141,7 @@ def _baseline_logits(
     data: ClaimData, features: dict[str, Floats], config: Config
 ) -> tuple[dict[str, dict[str, Floats]], dict[str, Any], baselines.LinearProbe]:
     """Logits by system and split, what validation chose for each, and the probe to keep."""
-    gold = {name: part.gold for name, part in data.splits.items()}
+    gold = data.gold
     labels, metric = len(data.labels), config.train.metric
     probe, linear = baselines.linear_probe(features, gold, labels, metric=metric)
     texts = {name: part.joined() for name, part in data.splits.items()}
