@@ -188,6 +188,12 @@ class EvalConfig:
     bootstrap: int = opt(2000, "Resamples behind every interval.", low=100)
     confidence: float = opt(0.95, "Coverage of the intervals.", above=0.5, high=0.999)
     adjust: bool = opt(True, "Choose a bias per label on validation (logit adjustment) and decide with it.")
+    abstain_risk: float = opt(
+        0.2,
+        "Largest share of wrong answers wanted where the adapter answers: a threshold of confidence is chosen on validation that holds it with certainty `eval.confidence`, and answers below it are marked; 0: none is.",
+        low=0,
+        high=0.9,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

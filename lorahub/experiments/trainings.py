@@ -76,12 +76,11 @@ def _check_fits(cell: Cell, path: Path, wanted: Wanted) -> None:
     source = wanted.data.source
     then, now = configs.to_dict(configs.from_dict(cell.asked)), configs.to_dict(wanted.config)
     now["data"]["id"], now["base"]["id"] = source["id"], wanted.base_id
-    for section, fields in now.items():
-        for name, value in fields.items():
-            if then[section][name] != value:
-                raise ConfigError(
-                    f"{path} was run with {section}.{name}={then[section][name]}, which is {value} now. Choose another "
-                    "--out, or delete the cell."
-                )
+    found = records.differing(then, now)
+    if found:
+        name, was, value = found
+        raise ConfigError(
+            f"{path} was run with {name}={was}, which is {value} now. Choose another --out, or delete the cell."
+        )
     if cell.environment["data"]["sha256"] != source["sha256"]:
         raise ConfigError(f"{path} was run on other claims of {source['id']}. Choose another --out, or delete it.")
