@@ -86,9 +86,10 @@ def test_on_a_base_in_4_bits_the_update_alone_is_cut(make_adapter, tiny_base):
     _, model = opened(make_adapter("bert", rank=8), tiny_base, "nf4")
     before, updates = answers(model), truncation.updates(model)
     truncation.truncate(model, updates, 2)
-    assert (answers(model) - before).abs().max() > 1e-3
+    assert (answers(model) - before).abs().max() > 0.05
     truncation.truncate(model, updates, 8)
-    torch.testing.assert_close(answers(model), before, atol=1e-4, rtol=1e-4)
+    # Layers in 4 bits compute in bfloat16.
+    torch.testing.assert_close(answers(model), before, atol=5e-3, rtol=0)
 
 
 def test_what_is_kept_grows_to_all_of_it(make_adapter, tiny_base):
