@@ -29,7 +29,7 @@ os.environ["COLUMNS"] = "80"
 
 from typer.main import get_command  # noqa: E402
 
-from lorahub import __version__, config, records  # noqa: E402
+from lorahub import __version__, config, fields, records  # noqa: E402
 from lorahub.cli import main as cli  # noqa: E402
 from lorahub.data import named  # noqa: E402
 from lorahub.hub import fetch  # noqa: E402
@@ -58,7 +58,7 @@ def config_fields() -> str:
 def _accepted(item: "dataclasses.Field", hint: object) -> str:
     if item.metadata["choices"]:
         return ", ".join(f"`{choice}`" for choice in item.metadata["choices"])
-    kind, words = config.alternatives(hint)
+    kind, words = fields.alternatives(hint)
     text = {tuple: "list of texts", dict: "mapping of texts"}.get(typing.get_origin(kind)) or _TYPES[kind]
     low, high, above = (item.metadata[key] for key in ("low", "high", "above"))
     bounds = (
