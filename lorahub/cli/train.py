@@ -175,6 +175,8 @@ def _tell(done: "Run") -> None:
         f"in {happened['seconds']:.0f} s ({happened['samples_per_second']:.0f} claims a second); "
         f"kept step {happened['best_step']} of {happened['steps']}."
     )
+    if happened["rank"] is not None:
+        typer.echo(f"  rank {happened['rank']['trained']} trained, kept {happened['rank']['why']}.")
     typer.echo(f'  written to {done.folder}: try  lorahub classify "your claim" --adapter {done.folder}')
 
 

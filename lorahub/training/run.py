@@ -16,7 +16,7 @@ from typing import Any
 
 from lorahub import atomic
 from lorahub import config as configs
-from lorahub.config import Config
+from lorahub.config import AUTO, Config
 from lorahub.data import claims
 from lorahub.data.claims import ClaimData
 from lorahub.models import methods
@@ -25,7 +25,7 @@ from lorahub.records import SYSTEMS, RunRecord
 from lorahub.scoring import baselines, calibration, coverage, intervals, metrics
 from lorahub.scoring.baselines import Baselines
 from lorahub.scoring.verdicts import Calibration, Floats, calibrated, decide
-from lorahub.training import alarms, environment, setup, trackers
+from lorahub.training import alarms, environment, rank, setup, trackers
 from lorahub.training.checkpoints import Checkpoints, Every
 from lorahub.training.folder import JUDGED, check_free, write
 from lorahub.training.setup import Prepared, Watcher
@@ -103,10 +103,13 @@ def run(
     logits = {**free.logits, "untrained": {split: prepared.logits(model, split) for split in JUDGED}}
     with tracker.following(accelerator, asked) if tracker else nullcontext() as follow:
         fit, memory = setup.fit(prepared, attached, watcher.and_also(follow), checkpoints)
+    if config.adapter.rank == AUTO:
+        watcher.on_stage("choosing the rank")
+    plateau = setup.settle(prepared, model)
 
     watcher.on_stage("evaluating on test")
     logits["adapter"] = {split: prepared.logits(model, split) for split in JUDGED}
-    adjusted = calibration.of_run(logits["adapter"]["validation"], data, config)
+    adjusted = calibration.of_run(logits["adapter"]["validation"], data.gold, config)
     results = _results(logits, data, adjusted, config)
     gold = data.splits["validation"].gold
     silent = (
@@ -129,6 +132,7 @@ def run(
             "memory": dataclasses.asdict(memory),
             "trainable_parameters": attached.trainable,
             "total_parameters": attached.total,
+            "rank": None if plateau is None else rank.told(plateau, config),
             "best_step": fit.best_step,
             "interrupted": fit.interrupted,
             "resumed_at": fit.resumed_at,
@@ -169,8 +173,7 @@ def _baselines(prepared: Prepared, data: ClaimData, config: Config, checkpoints:
     if found is None:
         texts = {split: part.joined() for split, part in data.splits.items()}
         features = {split: prepared.features(split) for split in data.splits}
-        gold = {split: part.gold for split, part in data.splits.items()}
-        found = baselines.fit(texts, features, gold, len(data.labels), metric=config.train.metric)
+        found = baselines.fit(texts, features, data.gold, len(data.labels), metric=config.train.metric)
         if checkpoints.every is not None and prepared.accelerator.is_main_process:
             with atomic.replacing_folder(folder) as part:
                 found.save(part)

@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from lorahub.config import Config
+from lorahub.config import AUTO, Config
 from lorahub.data.batches import EncodedClaims
 from lorahub.data.claims import ClaimData
 from lorahub.data.sources import SPLITS
@@ -24,8 +24,9 @@ from lorahub.labels import LabelSet
 from lorahub.models import base as bases
 from lorahub.models import methods
 from lorahub.models.base import Base
+from lorahub.scoring.plateau import Plateau
 from lorahub.scoring.verdicts import Floats
-from lorahub.training import evaluation, loop, optimizers
+from lorahub.training import evaluation, loop, optimizers, rank
 from lorahub.training.checkpoints import Checkpoints
 from lorahub.training.memory import Memory
 from lorahub.training.state import Fit
@@ -112,6 +113,7 @@ def validate(
     prepared = prepare(config, data, splits=("train", "validation"), encodings=encodings)
     attached = attach(prepared)
     fitted, _ = fit(prepared, attached, watcher)
+    settle(prepared, attached.model)
     return Validated(logits=prepared.logits(attached.model, "validation"), fit=fitted, trainable=attached.trainable)
 
 
@@ -174,6 +176,14 @@ def fit(
             on_step=watcher.on_step if prepared.accelerator.is_main_process else None,
         )
     return fitted, prepared.memory.peak()
+
+
+def settle(prepared: Prepared, model: Any) -> Plateau | None:
+    """Cut a trained model to the rank that validation names, where adapter.rank=auto asks for that."""
+    if prepared.config.adapter.rank != AUTO:
+        return None
+    gold = {split: part.gold for split, part in prepared.encoded.items()}
+    return rank.cut(model, lambda: prepared.logits(model, "validation"), gold, prepared.config)
 
 
 def _recompute(model: Any, config: Config, *, frugal: bool) -> None:
