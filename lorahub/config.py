@@ -11,15 +11,19 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from lorahub import fields
 from lorahub.errors import ConfigError, one_line
-from lorahub.fields import check, check_known, convert, opt
+from lorahub.fields import opt
 
 # The ways to adapt a base; models/methods.py has a row for each, and recipes/METHOD.yaml its defaults.
 METHODS = ("lora", "qlora", "dora", "rslora", "prompt", "prefix", "p-tuning", "ia3", "full", "linear-probe")
 # Those that train an update of low rank, whose rank can be chosen.
 RANKED = ("lora", "qlora", "dora", "rslora")
+AUTO = "auto"
+# What adapter.rank=auto trains before it cuts: four times the default rank.
+AUTO_RANK = 32
 _LARGEST_SEED = 2**32 - 1  # of numpy's generator
 
 
@@ -90,7 +94,12 @@ class AdapterConfig:
     method: str = opt(
         "lora", "How the base is adapted; the recipe of that name holds the method's own defaults.", choices=METHODS
     )
-    rank: int = opt(8, "Rank r of the update B·A.", low=1, high=LARGEST_RANK)
+    rank: int | Literal["auto"] = opt(
+        8,
+        f"Rank r of the update B·A; `auto` trains rank {AUTO_RANK} and cuts it to the smallest rank that validation cannot tell from it.",
+        low=1,
+        high=LARGEST_RANK,
+    )
     alpha: float = opt(16.0, "Scale: the update is multiplied by alpha / rank.", above=0, high=LARGEST_ALPHA)
     dropout: float = opt(0.1, "Dropout on the input of A.", low=0, high=0.95)
     targets: tuple[str, ...] = opt(
@@ -103,6 +112,11 @@ class AdapterConfig:
         choices=("default", "gaussian", "pissa", "olora", "loftq"),
     )
     prompt_tokens: int = opt(20, "Virtual tokens in front of every claim.", low=1, high=LARGEST_PROMPT)
+
+    @property
+    def trained_rank(self) -> int:
+        """The rank that is trained, whatever is kept of it."""
+        return self.rank if isinstance(self.rank, int) else AUTO_RANK
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,10 +224,10 @@ def read(recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> dic
 def field_type(key: str) -> Any:
     """The type of a field by its dotted name; raises ConfigError naming the nearest there is."""
     section, _, name = key.partition(".")
-    check_known(section, SECTIONS, "section")
+    fields.known(section, SECTIONS, "section")
     hints = typing.get_type_hints(SECTIONS[section])
-    check_known(name, hints, "field", prefix=f"{section}.")
-    return hints[name]
+    fields.known(name, hints, "field", prefix=f"{section}.")
+    return fields.alternatives(hints[name])[0]
 
 
 def flags(*, data: str | None, base: str | None, method: str | None, seed: int | None) -> list[str]:
@@ -230,7 +244,7 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     sections = {}
     own = _method_defaults(values)
     for name, asked in {**dict.fromkeys(own, {}), **values}.items():
-        check_known(name, SECTIONS, "section")
+        fields.known(name, SECTIONS, "section")
         if not isinstance(asked, Mapping):
             raise ConfigError(f"section {name!r} must hold field: value pairs; found {asked!r}.")
         given = {**own.get(name, {}), **asked}
@@ -239,12 +253,15 @@ def from_dict(values: Mapping[str, Any]) -> Config:
         hints = typing.get_type_hints(kind)
         converted = {}
         for key, value in given.items():
-            check_known(key, known, "field", prefix=f"{name}.")
+            fields.known(key, known, "field", prefix=f"{name}.")
             if value is False and "no" in known[key].metadata["choices"]:
                 value = "no"
-            converted[key] = check(known[key], convert(value, hints[key], f"{name}.{key}"), f"{name}.{key}")
+            where = f"{name}.{key}"
+            converted[key] = fields.check(known[key], fields.convert(value, hints[key], where), where)
         sections[name] = kind(**converted)
-    return Config(**sections)
+    config = Config(**sections)
+    _check_rank(config.adapter)
+    return config
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -277,6 +294,21 @@ def differences(config: Config) -> dict[str, Any]:
 def shipped_recipes() -> dict[str, Path]:
     """The recipes in the package by name."""
     return {path.stem: path for path in sorted((Path(__file__).parent / "recipes").glob("*.yaml"))}
+
+
+def _check_rank(adapter: AdapterConfig) -> None:
+    """Raise ConfigError where adapter.rank=auto has nothing to choose from, or nothing that can be cut."""
+    if adapter.rank != AUTO:
+        return
+    if adapter.method not in RANKED:
+        raise ConfigError(
+            f"adapter.rank=auto: {adapter.method} has no rank to choose. Leave it out, or use {', '.join(RANKED)}."
+        )
+    if adapter.init in ("pissa", "olora"):
+        raise ConfigError(
+            f"adapter.rank=auto cannot cut what starts from adapter.init={adapter.init}: it is saved as a difference "
+            "of two updates. Use another adapter.init, or give a rank."
+        )
 
 
 def _method_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
