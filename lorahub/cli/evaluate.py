@@ -1,6 +1,5 @@
 """`lorahub evaluate`: finished adapters judged on a data set, and a run judged again since it was trained."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer

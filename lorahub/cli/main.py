@@ -74,8 +74,8 @@ def command_line() -> typer.Typer:
     from lorahub.cli import verify as verify_command
 
     groups = (
-        train, evaluate, classify, compare, methods, ranks, runs, publish, hub, space, verify_command, app_command, extension,
-        doctor,
+        train, evaluate, classify, compare, methods, ranks, runs, publish, hub, space, verify_command, app_command,
+        extension, doctor,
     )  # fmt: skip
     for group in groups:
         group.register(app)

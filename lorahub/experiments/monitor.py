@@ -9,8 +9,8 @@ import datetime
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from lorahub import config as configs
 from lorahub import records
@@ -67,19 +67,18 @@ def since(
     )
     test, metric, confidence = history.of_record(folder, record), asked.train.metric, asked.eval.confidence
     resamples = comparison.enough_resamples(asked.eval.bootstrap, max(1, len(earlier)), 1, confidence)
-    options = {"resamples": resamples, "confidence": confidence}
-    (since_test,) = history.changes(row, gold, [test], **options)
+    changes = partial(history.changes, resamples=resamples, confidence=confidence)
+    (since_test,) = changes(row, gold, [test])
     row = replace(row, verdict=since_test.verdict(metric))
     row.save(folder)
     return folder, Monitored(
         run=located.name,
-        folder=folder,
         metric=metric,
         confidence=confidence,
         resamples=resamples,
         rows=[test, *earlier, row],
         since_test=since_test,
-        since=history.changes(row, gold, earlier, **options),
+        since=changes(row, gold, earlier),
         notes=[*claims.warnings, *_other_claims(test, row, record.labels)],
     )
 

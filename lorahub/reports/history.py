@@ -48,8 +48,12 @@ def verdicts(found: Monitored) -> list[str]:
     changed = [change for change in found.since if change.verdict(found.metric) != NONE]
     lines += [_sentence(found, change, f"{change.created[:_DAY]}") for change in changed]
     if found.since and not changed:
-        lines.append(f"No detectable change since any of the {len(found.since)} evaluations before.")
+        lines.append(f"No detectable change since {_count(len(found.since))} before.")
     return lines
+
+
+def _count(evaluations: int) -> str:
+    return "the evaluation" if evaluations == 1 else f"any of the {evaluations} evaluations"
 
 
 def _sentence(found: Monitored, change: Change, since: str) -> str:
@@ -57,7 +61,8 @@ def _sentence(found: Monitored, change: Change, since: str) -> str:
     figures = (
         f"{tables.METRIC_NAMES[found.metric]} {tables.signed(row.difference, row.interval)}, p {p_text(row.p_holm)}"
     )
-    where = f"{since} ({change.data}, {change.n:,} {'same' if change.paired else 'other'} claims)"
+    claims = f"the same {change.n:,}" if change.paired else f"{change.n:,} other"
+    where = f"{since} ({claims} claims of {change.data})"
     if verdict == NONE:
         return f"No detectable change since {where}: {figures}, inside the noise."
     return f"The score {verdict} beyond the noise since {where}: {figures}."
