@@ -58,6 +58,16 @@ def visits(chromium, address):
     assert not problems
 
 
+def open_tab(page, name):
+    """Where there is no room for its name, a tab stands in gradio's own menu."""
+    page.wait_for_timeout(300)  # the page measures them once it is laid out
+    tab = page.get_by_role("tab", name=name)
+    if not tab.is_visible():
+        page.get_by_role("button", name="More tabs").click()
+        tab = page.locator(".overflow-dropdown").get_by_text(name)
+    tab.click()
+
+
 def shoot(page, name):
     """Keep a picture of the whole page, to be looked at."""
     ARTEFACTS.mkdir(exist_ok=True)

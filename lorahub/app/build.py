@@ -10,7 +10,7 @@ from pathlib import Path
 import gradio as gr
 
 from lorahub import records
-from lorahub.app import check, feedback, present, runs
+from lorahub.app import check, compare, feedback, present, runs
 from lorahub.app.feedback import Feedback
 from lorahub.errors import AdapterError, BaseModelError, ConfigError
 from lorahub.hub import fetch
@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 RUNS = Path("runs")
 # A page with more adapters than this is no comparison any more.
 _MOST_ADAPTERS = 12
+# Seconds between looks at visitors' files, and how old one gets: long enough to compare it again and to download.
+_FILES_STAY = (300, 3600)
 
 
 def launch(
@@ -138,10 +140,12 @@ def build(
     corrections: Feedback | None = None,
 ) -> gr.Blocks:
     """Return the page for a loaded engine; nothing is started. Without `corrections` no visitor can leave any."""
-    with gr.Blocks(title="lorahub", analytics_enabled=False) as page:
+    with gr.Blocks(title="lorahub", analytics_enabled=False, delete_cache=_FILES_STAY) as page:
         gr.HTML(present.header(engine.base_id))
         with gr.Tab("Check a claim") as tab:
             check.build(engine, page, tab, left_out=left_out, corrections=corrections)
+        with gr.Tab("Compare on a file") as tab:
+            compare.build(engine, tab)
         with gr.Tab("Runs"):
             runs.build(root, named)
     return page

@@ -6,6 +6,7 @@ Knows nothing of gradio or of models. Colours follow the page's theme, light or 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from itertools import starmap
 from typing import Any
 
 CSS = """
@@ -24,6 +25,7 @@ CSS = """
 .lh h2 { font-size: 1.05rem; font-weight: 600; margin: 0 0 0.7rem; overflow-wrap: anywhere; display: -webkit-box;
   -webkit-box-orient: vertical; -webkit-line-clamp: 4; overflow: hidden; }
 .lh h3 { font-size: 0.95rem; font-weight: 650; margin: 0 0 0.6rem; overflow-wrap: anywhere; }
+.lh:has(> h3) + .lh, .lh figcaption + div { margin-top: 0.4rem; }
 .lh p { margin: 0.25rem 0; overflow-wrap: anywhere; }
 .lh-note { font-size: 0.85rem; color: var(--lh-soft); }
 .lh code { font-size: 0.9em; overflow-wrap: anywhere; }
@@ -55,6 +57,10 @@ CSS = """
 .lh tbody tr:last-child > * { border-bottom: 0; }
 .lh thead th { font-weight: 600; background: var(--background-fill-secondary); }
 .lh tr > :first-child { text-align: left; }
+.lh .lh-claims tr > :nth-child(2) { white-space: normal; text-align: left; min-width: 15rem; overflow-wrap: anywhere; }
+.lh-scroll:has(.lh-claims) { max-height: 40rem; overflow-y: auto; }
+.lh .lh-claims thead th { position: sticky; top: 0; }
+.lh-confusion tbody td { background: color-mix(in srgb, var(--lh-adapter) calc(var(--lh-share) * 0.6), transparent); }
 .lh dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.15rem 1rem; font-size: 0.9rem;
   margin: 0.6rem 0; }
 .lh dt { color: var(--lh-soft); }
@@ -151,6 +157,11 @@ def message(*sentences: str) -> str:
     return _block(_notes(sentences)) if sentences else ""
 
 
+def sentences(*texts: str) -> str:
+    """Sentences that matter, a paragraph each."""
+    return _block("".join(f"<p>{escape(text)}</p>" for text in texts))
+
+
 def problem(sentence: str) -> str:
     """What went wrong and what to do, in the place of results."""
     return _block(f'<p class="lh-problem">{escape(sentence)}</p>')
@@ -166,6 +177,34 @@ def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> s
     inside = f"<table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>"
     # A region that scrolls must be reachable with the keyboard, and then it needs a name.
     return _block(f'<div class="lh-scroll" role="region" aria-label="{escape(caption)}" tabindex="0">{inside}</div>')
+
+
+def claims_table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table whose second column is text that breaks into lines."""
+    return table(caption, head, rows).replace("<table>", '<table class="lh-claims">', 1)
+
+
+def confusions(matrices: Mapping[str, tuple[Sequence[str], Sequence[Sequence[int]]]]) -> str:
+    """A confusion matrix by name: gold labels in rows, answers in columns, shaded by the share of the row."""
+    return _block('<div class="lh-grid">' + "".join(starmap(_confusion, matrices.items())) + "</div>")
+
+
+def _confusion(name: str, matrix: tuple[Sequence[str], Sequence[Sequence[int]]]) -> str:
+    labels, counts = matrix
+    head = "".join(f'<th scope="col">{escape(label)}</th>' for label in labels)
+    body = "".join(
+        f'<tr><th scope="row">{escape(label)}</th>'
+        + "".join(f'<td style="--lh-share:{cell / max(1, sum(row)):.0%}">{cell:,}</td>' for cell in row)
+        + "</tr>"
+        for label, row in zip(labels, counts, strict=True)
+    )
+    caption = f"Confusion matrix of {name}"
+    return (
+        f'<figure class="lh-confusion"><figcaption><h3>{escape(name)}</h3></figcaption>'
+        f'<div class="lh-scroll" role="region" aria-label="{escape(caption)}" tabindex="0"><table>'
+        f'<thead><tr><th scope="col">label ↓ answer →</th>{head}</tr></thead><tbody>{body}</tbody></table>'
+        "</div></figure>"
+    )
 
 
 def facts(pairs: Mapping[str, str]) -> str:
@@ -186,6 +225,11 @@ def pictures(pngs: Mapping[str, bytes]) -> str:
 def title(text: str, sentence: str = "") -> str:
     """A heading inside a tab, and what is to be said first under it."""
     return _block(f"<h2>{escape(text)}</h2>" + (f"<p>{escape(sentence)}</p>" if sentence else ""))
+
+
+def subtitle(text: str) -> str:
+    """A heading under a title."""
+    return _block(f"<h3>{escape(text)}</h3>")
 
 
 def _block(inside: str) -> str:
