@@ -61,6 +61,7 @@ def command_line() -> typer.Typer:
         classify,
         compare,
         doctor,
+        evaluate,
         extension,
         hub,
         methods,
@@ -74,8 +75,8 @@ def command_line() -> typer.Typer:
     from lorahub.cli import verify as verify_command
 
     groups = (
-        train, classify, compare, methods, ranks, sweep, runs, publish, hub, space, verify_command, app_command,
-        extension, doctor,
+        train, evaluate, classify, compare, methods, ranks, sweep, runs, publish, hub, space, verify_command,
+        app_command, extension, doctor,
     )  # fmt: skip
     for group in groups:
         group.register(app)
