@@ -187,12 +187,13 @@ def _parse(text: str) -> Range:
         if len(choices) < 2:
             raise ConfigError(f"--range {text} holds one value. Give two or more, or fix it with --set {text}.")
         return Choices(field=field, choices=choices)
-    if kind not in (int, float):
-        raise ConfigError(f"--range {text}: {field} is no number. List its choices, as in {field}=a,b.")
     high, _, scale = rest.partition(":")
+    ends = [_value(field, low), _value(field, high)]
+    if kind not in (int, float) or any(isinstance(end, str) for end in ends):
+        raise ConfigError(f"--range {text} is not between two numbers. List the choices, as in {field}=a,b.")
     if scale not in ("", "log"):
         raise ConfigError(f"--range {text}: after the colon stands log or nothing; found {scale!r}.")
-    found = Numbers(field=field, low=_value(field, low), high=_value(field, high), log=scale == "log")
+    found = Numbers(field=field, low=ends[0], high=ends[1], log=scale == "log")
     if found.low >= found.high:
         raise ConfigError(
             f"--range {text} ends at {plain(found.high)}, which is not above {plain(found.low)}. Write the smaller "
