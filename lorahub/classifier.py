@@ -34,6 +34,7 @@ from lorahub.scoring.verdicts import Floats, calibrated, decide
 from lorahub.serving.alone import Answers, answering
 from lorahub.training import run
 from lorahub.training.folder import check_free
+from lorahub.training.setup import Watcher
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ class ClaimClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         names = LabelSet(tuple(str(label) for label in classes.tolist()))
         data = claims.from_memory(texts, gold, names, asked.data)
         with tempfile.TemporaryDirectory() as place:
-            done = run.run(asked, data, Path(place) / run.default_name(asked), run.Watcher())
+            done = run.run(asked, data, Path(place) / run.default_name(asked), Watcher())
             (answers,) = answering([done.folder], str(self.base), settings=asked.base)
             self._adopt(done.folder, classes, answers, asked.base)
         return self

@@ -100,5 +100,6 @@ def _texts(engine: "Engine", texts: list[str], *, evidence: str | None, adjust: 
     rows = []
     for text, name, verdict in found:
         shares = sorted(verdict.calibrated.items(), key=lambda item: -item[1])
-        rows.append((text, name, verdict.label, "  ".join(f"{label} {share:.2f}" for label, share in shares)))
+        label = f"{verdict.label} (abstains)" if verdict.abstain else verdict.label
+        rows.append((text, name, label, "  ".join(f"{label} {share:.2f}" for label, share in shares)))
     show.table(("claim", "adapter", "verdict", "calibrated"), rows)

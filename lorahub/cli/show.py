@@ -15,7 +15,7 @@ from lorahub.reports import tables
 
 if TYPE_CHECKING:
     from lorahub.training.loop import Step
-    from lorahub.training.run import Watcher
+    from lorahub.training.setup import Watcher
 
 
 def as_json(value: Any) -> None:
@@ -58,7 +58,7 @@ def _is_95(record: RunRecord) -> bool:
 @contextmanager
 def training_progress(*, quiet: bool) -> Iterator["Watcher"]:
     """A live line per stage, and for training a bar with loss, learning rate, samples a second and time left."""
-    from lorahub.training.run import Watcher
+    from lorahub.training.setup import Watcher
 
     console = Console(stderr=True)
     if quiet or not console.is_terminal:

@@ -65,8 +65,8 @@ def title(table: MethodTable) -> str:
     seeds = {len(row.seeds) for row in table.methods}
     many = f"{min(seeds)} seed{'s' if min(seeds) > 1 else ''}"
     return (
-        f"{table.data}: {table.train_rows:,} training claims, {table.epochs:g} epochs, {many}, {table.base}; "
-        f"{table.n:,} test claims"
+        f"{table.data}: {table.train_rows:,} training claims of at most {table.max_length} tokens, {table.epochs:g} "
+        f"epochs, {many}, {table.base}; {table.n:,} test claims"
     )
 
 

@@ -45,6 +45,7 @@ class MethodTable:
     n: int
     train_rows: int
     epochs: float
+    max_length: int
     labels: list[str]
     metric: str
     reference: str
@@ -96,6 +97,7 @@ def table(
         n=len(gold),
         train_rows=first.environment["data"]["rows"]["train"],
         epochs=first.asked["train"]["epochs"],
+        max_length=first.asked["base"]["max_length"],
         labels=list(labels),
         metric=metric,
         reference=reference,

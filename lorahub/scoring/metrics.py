@@ -12,7 +12,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precisio
 
 from lorahub.labels import LabelSet
 from lorahub.scoring import intervals
-from lorahub.scoring.verdicts import Floats, Ids
+from lorahub.scoring.verdicts import Floats, Ids, confidences
 
 METRICS = ("accuracy", "f1_weighted", "f1_macro")
 ECE_BINS = 15
@@ -92,6 +92,6 @@ def _binned(
     gold: Ids, predicted: Ids, probabilities: Floats, bins: int
 ) -> tuple[Ids, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Of each claim its confidence bin, its confidence, and 1 where the answer is right, (N,) each."""
-    confidence = probabilities[np.arange(len(predicted)), predicted].astype(np.float64)
+    confidence = confidences(probabilities, predicted).astype(np.float64)
     place = np.minimum((confidence * bins).astype(np.int64), bins - 1)
     return place, confidence, (gold == predicted).astype(np.float64)

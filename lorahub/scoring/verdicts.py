@@ -1,7 +1,8 @@
 """From logits to verdicts: the only path by which a label is chosen or a probability shown.
 
 In: logits (N, C) float32 and a `Calibration`. Out: probabilities (N, C) and label ids (N,). `softmax` gives what peft
-and transformers give; `calibrated` applies bias and temperature; `decide` applies the bias.
+and transformers give; `calibrated` applies bias and temperature; `decide` applies the bias. Whether a system abstains
+changes neither: it is a mark beside the label.
 """
 
 import json
@@ -23,10 +24,15 @@ Ids = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """What was chosen on a validation split: one temperature > 0 and one additive bias per label (logits)."""
+    """What was chosen on a validation split: one temperature > 0 and one additive bias per label (logits).
+
+    With a `threshold`, a system abstains from a claim on which its confidence, the calibrated probability of its label,
+    is below it; without one it never abstains.
+    """
 
     temperature: float = 1.0
     bias: tuple[float, ...] = ()
+    threshold: float | None = None
     split: str | None = None
 
     def save(self, folder: Path) -> None:
@@ -41,9 +47,11 @@ class Calibration:
             return cls()
         try:
             values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            threshold = values.get("threshold")
             found = cls(
                 temperature=float(values["temperature"]),
                 bias=tuple(float(value) for value in values["bias"]),
+                threshold=None if threshold is None else float(threshold),
                 split=values.get("split"),
             )
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
@@ -54,6 +62,8 @@ class Calibration:
             )
         if found.temperature <= 0:
             raise AdapterError(f"{path}: the temperature is {found.temperature}; it must be above 0.")
+        if found.threshold is not None and not 0 <= found.threshold <= 1:
+            raise AdapterError(f"{path}: the abstain threshold is {found.threshold}; it must lie between 0 and 1.")
         return found
 
 
@@ -77,3 +87,15 @@ def decide(logits: Floats, calibration: Calibration) -> Ids:
     """Label ids (N,): the arg max after the stored bias."""
     ids: Ids = _adjusted(logits, calibration).argmax(axis=-1).astype(np.int64)
     return ids
+
+
+def confidences(probabilities: Floats, ids: Ids) -> Floats:
+    """The probability (N,) that each claim's own label has."""
+    found: Floats = probabilities[np.arange(len(ids)), ids]
+    return found
+
+
+def abstains(confidence: Floats, calibration: Calibration) -> npt.NDArray[np.bool_]:
+    """Whether each answer (N,) is to be marked: its calibrated confidence is below the stored threshold."""
+    found: npt.NDArray[np.bool_] = confidence < (calibration.threshold or 0.0)
+    return found

@@ -22,7 +22,7 @@ from lorahub.models import architectures
 from lorahub.models import base as bases
 from lorahub.models.adapters import Adapter
 from lorahub.models.features import features
-from lorahub.scoring.verdicts import Calibration, Floats, calibrated, decide, softmax
+from lorahub.scoring.verdicts import Calibration, Floats, abstains, calibrated, confidences, decide, softmax
 from lorahub.serving import stacked
 from lorahub.serving.cache import Cache, Held
 from lorahub.serving.fits import Shapes
@@ -35,11 +35,15 @@ _TOKENS_PER_PASS = 8192
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """One answer. `probabilities` is the plain softmax by label name; `calibrated` is after bias and temperature."""
+    """One answer. `probabilities` is the plain softmax by label name; `calibrated` is after bias and temperature.
+
+    `abstain` says that the confidence is below the adapter's threshold: a person should decide. The label stays.
+    """
 
     label: str
     probabilities: dict[str, float]
     calibrated: dict[str, float]
+    abstain: bool = False
 
     @property
     def confidence(self) -> float:
@@ -182,7 +186,7 @@ class Engine:
     ) -> dict[str, list[Verdict]]:
         """Return adapter name -> one Verdict per text, for all or the named adapters.
 
-        `adjust=False` decides without the bias that was chosen on validation.
+        `adjust=False` decides without the bias that was chosen on validation, and marks no answer as to abstain from.
         """
         with self._cache.holding(adapters) as served:
             logits = self._logits(served, texts, evidence)
@@ -299,13 +303,15 @@ class Engine:
 def verdicts(logits: Floats, names: Sequence[str], calibration: Calibration) -> list[Verdict]:
     """Turn logits (N, C) into verdicts with label names."""
     plain, shown, ids = softmax(logits), calibrated(logits, calibration), decide(logits, calibration)
+    marked = abstains(confidences(shown, ids), calibration)
     return [
         Verdict(
             label=names[int(best)],
             probabilities=dict(zip(names, raw.tolist(), strict=True)),
             calibrated=dict(zip(names, sure.tolist(), strict=True)),
+            abstain=bool(mark),
         )
-        for best, raw, sure in zip(ids, plain, shown, strict=True)
+        for best, raw, sure, mark in zip(ids, plain, shown, marked, strict=True)
     ]
 
 

@@ -1,7 +1,8 @@
 """Classifying a file: rows in, the same rows plus verdict columns out, a chunk at a time.
 
-Per adapter the output has `NAME.label`, `NAME.confidence` (calibrated), `NAME.p.LABEL` (plain softmax) and
-`NAME.calibrated.LABEL`. The output appears whole or not at all.
+Per adapter the output has `NAME.label`, `NAME.confidence` (calibrated), `NAME.abstain` (the confidence is below the
+adapter's threshold), `NAME.p.LABEL` (plain softmax) and `NAME.calibrated.LABEL`. The output appears whole or not at
+all.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -73,6 +74,7 @@ def verdict_columns(answers: Mapping[str, Verdict]) -> dict[str, Any]:
     for name, verdict in answers.items():
         found[f"{name}.label"] = verdict.label
         found[f"{name}.confidence"] = verdict.confidence
+        found[f"{name}.abstain"] = verdict.abstain
         found |= {f"{name}.p.{label}": value for label, value in verdict.probabilities.items()}
         found |= {f"{name}.calibrated.{label}": value for label, value in verdict.calibrated.items()}
     return found

@@ -8,31 +8,25 @@ validation; test is looked at once, at the end.
 import dataclasses
 import datetime
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from accelerate import Accelerator
-from accelerate.utils import set_seed
 
 from lorahub import config as configs
 from lorahub.config import Config
 from lorahub.data import claims
-from lorahub.data.batches import EncodedClaims
 from lorahub.data.claims import ClaimData
-from lorahub.errors import ConfigError, one_line
-from lorahub.models import base as bases
 from lorahub.models import methods
 from lorahub.models.base import Base
 from lorahub.records import SYSTEMS, RunRecord
 from lorahub.scoring import baselines, calibration, intervals, metrics
 from lorahub.scoring.verdicts import Calibration, Floats, calibrated, decide
-from lorahub.training import alarms, environment, evaluation, loop, optimizers
+from lorahub.training import alarms, environment, setup
 from lorahub.training.folder import JUDGED, check_free, write
-from lorahub.training.memory import Memory
+from lorahub.training.setup import Watcher
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +37,6 @@ class Run:
 
     folder: Path
     record: RunRecord
-
-
-@dataclass(kw_only=True)
-class Watcher:
-    """What a caller may watch: `on_stage` gets a sentence for each stage, `on_step` every optimiser step."""
-
-    on_stage: Callable[[str], None] = lambda text: log.info("%s", text)
-    on_step: Callable[[loop.Step], None] | None = None
 
 
 def train(
@@ -85,49 +71,20 @@ def run(config: Config, data: ClaimData, folder: Path, watcher: Watcher) -> Run:
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     for text in data.warnings:
         log.warning("%s", text)
-    accelerator = _accelerator(config)
-    set_seed(config.train.seed)
     watcher.on_stage("loading the base")
-    memory = Memory.start()
-    base = bases.load(config.base, data.labels)
-    methods.check(base, config.adapter)
-    encoded = {
-        name: EncodedClaims(part, base.tokenizer, max_length=base.max_length) for name, part in data.splits.items()
-    }
-    scoring = {"batch_size": config.eval.batch_size, "accelerator": accelerator}
-
+    prepared = setup.prepare(config, data)
+    base, accelerator = prepared.base, prepared.accelerator
     watcher.on_stage("scoring the baselines")
-    features = {
-        name: evaluation.features(base.model, part, base.tokenizer, **scoring) for name, part in encoded.items()
-    }
+    features = {split: prepared.features(split) for split in data.splits}
     logits, options, probe = _baseline_logits(data, features, config)
-
     watcher.on_stage("training")
-    method = methods.TABLE[config.adapter.method]
-    model = methods.attach(base, config.adapter)
-    _recompute(model, config, frugal=method.frugal)
-    optimizer, why = optimizers.choose(config.train.optimizer, base.device, frugal=method.frugal)
-    base.reasons["optimizer"] = f"{optimizer}: {why}"
-    trainable, total = methods.count_parameters(model)
-    log.info("%s of %s parameters are trained (%.2f %%)", f"{trainable:,}", f"{total:,}", 100 * trainable / total)
-    logits["untrained"] = _judge(model, base, encoded, scoring)
-    memory.training()
-    fit = loop.fit(
-        model,
-        base.tokenizer,
-        encoded["train"],
-        encoded["validation"],
-        data.labels,
-        config.train,
-        accelerator=accelerator,
-        scoring_batch_size=config.eval.batch_size,
-        optimizer_form=optimizer,
-        on_step=watcher.on_step if accelerator.is_main_process else None,
-    )
-    memory = memory.peak()
+    attached = setup.attach(prepared)
+    model = attached.model
+    logits["untrained"] = {split: prepared.logits(model, split) for split in JUDGED}
+    fit, memory = setup.fit(prepared, attached, watcher)
 
     watcher.on_stage("evaluating on test")
-    logits["adapter"] = _judge(model, base, encoded, scoring)
+    logits["adapter"] = {split: prepared.logits(model, split) for split in JUDGED}
     adjusted = _calibrate(logits["adapter"]["validation"], data, config)
     results = _results(logits, data, adjusted, config)
     gold = data.splits["validation"].gold
@@ -148,8 +105,8 @@ def run(config: Config, data: ClaimData, folder: Path, watcher: Watcher) -> Run:
             "cpu_seconds": fit.cpu_seconds,
             "peak_bytes": memory.cpu_peak_bytes if memory.gpu_peak_bytes is None else memory.gpu_peak_bytes,
             "memory": dataclasses.asdict(memory),
-            "trainable_parameters": trainable,
-            "total_parameters": total,
+            "trainable_parameters": attached.trainable,
+            "total_parameters": attached.total,
             "best_step": fit.best_step,
             "interrupted": fit.interrupted,
             "curve": fit.curve,
@@ -166,7 +123,7 @@ def run(config: Config, data: ClaimData, folder: Path, watcher: Watcher) -> Run:
         watcher.on_stage("writing the run folder")
         write(
             folder, model, base, data, record, logits=logits, adjusted=adjusted, probe=probe, config=config.base,
-            layout=method.layout,
+            layout=methods.TABLE[config.adapter.method].layout,
         )  # fmt: skip
     accelerator.wait_for_everyone()
     return Run(folder=folder, record=record)
@@ -176,36 +133,6 @@ def default_name(config: Config) -> str:
     """The name of a run that was given none."""
     data, base = Path(config.data.id).stem or "run", Path(config.base.id).name
     return f"{data}-{config.adapter.method}-{base}-s{config.train.seed}"
-
-
-def _recompute(model: Any, config: Config, *, frugal: bool) -> None:
-    """Forget activations and compute them again in the backward pass, where that is asked for."""
-    wanted = config.train.checkpointing
-    if wanted == "always" and methods.TABLE[config.adapter.method].soft_prompt:
-        raise ConfigError("train.checkpointing=always does not work behind virtual tokens. Use never, or auto.")
-    if wanted == "always" or (wanted == "auto" and frugal):
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-
-
-def _accelerator(config: Config) -> Accelerator:
-    device, _ = bases.choose_device(config.base.device)
-    precision = config.train.mixed_precision
-    if precision == "auto":
-        precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "no"
-    if precision == "fp16" and device.type == "cpu":
-        raise ConfigError("train.mixed_precision is fp16, which needs a GPU. Use --set train.mixed_precision=auto.")
-    try:
-        return Accelerator(
-            cpu=device.type == "cpu",
-            mixed_precision=precision,
-            gradient_accumulation_steps=config.train.gradient_accumulation,
-        )
-    except ValueError as error:
-        # accelerate keeps one state a process.
-        raise ConfigError(
-            f"train.mixed_precision is {precision} here, and this process has trained with another: use the same, or a "
-            f"new process ({one_line(error)})."
-        ) from error
 
 
 def _baseline_logits(
@@ -223,10 +150,6 @@ def _baseline_logits(
     }
     logits = {system: {split: found.logits[split] for split in JUDGED} for system, found in chosen.items()}
     return logits, {system: found.options for system, found in chosen.items() if found.options}, probe
-
-
-def _judge(model: Any, base: Base, encoded: dict[str, EncodedClaims], scoring: dict[str, Any]) -> dict[str, Floats]:
-    return {name: evaluation.logits(model, encoded[name], base.tokenizer, **scoring) for name in JUDGED}
 
 
 def _calibrate(logits: Floats, data: ClaimData, config: Config) -> Calibration:

@@ -5,6 +5,7 @@ from conftest import LONG, sentences
 
 from lorahub.data import tables
 from lorahub.errors import DataError
+from lorahub.scoring.verdicts import Calibration
 from lorahub.serving.engine import Engine
 from lorahub.serving.files import classify_file
 
@@ -12,6 +13,7 @@ from lorahub.serving.files import classify_file
 @pytest.fixture(scope="module")
 def engine(tiny_base, make_adapter):
     folders = [make_adapter("bert", labels=count, seed=count, name=f"a{count}") for count in (2, 3)]
+    Calibration(threshold=0.6).save(folders[0])
     return Engine(str(tiny_base("bert")), folders)
 
 
@@ -31,9 +33,14 @@ def test_rows_come_back_in_order_with_the_engines_verdicts(suffix, engine, claim
             verdict = expected[name][place]
             assert row[f"{name}.label"] == verdict.label
             assert float(row[f"{name}.confidence"]) == pytest.approx(verdict.confidence, abs=1e-4)
+            assert str(row[f"{name}.abstain"]).lower() == str(verdict.abstain).lower()
             shares = [float(row[f"{name}.p.{label}"]) for label in verdict.probabilities]
             assert sum(shares) == pytest.approx(1, abs=1e-4)
             assert f"{name}.calibrated.{verdict.label}" in row
+    marked = [verdict.abstain for verdict in expected["a2"]]
+    assert set(marked) == {True, False}
+    assert marked == [verdict.confidence < 0.6 for verdict in expected["a2"]]
+    assert not any(verdict.abstain for verdict in expected["a3"])
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])

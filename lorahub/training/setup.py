@@ -1,0 +1,183 @@
+"""Everything between a config and its training: device, base, tokenized claims, adapter, and the call of the loop.
+
+In: a Config and claims. Out: `prepare` gives what is there before anything is trained, `attach` the model that trains,
+`fit` trains it. Nothing is written here, and `validate` never looks at test: a trial of a search and a run of the same
+config are the same training, number for number.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+from lorahub.config import Config
+from lorahub.data.batches import EncodedClaims
+from lorahub.data.claims import ClaimData
+from lorahub.data.sources import SPLITS
+from lorahub.errors import ConfigError, one_line
+from lorahub.labels import LabelSet
+from lorahub.models import base as bases
+from lorahub.models import methods
+from lorahub.models.base import Base
+from lorahub.scoring.verdicts import Floats
+from lorahub.training import evaluation, loop, optimizers
+from lorahub.training.memory import Memory
+
+log = logging.getLogger(__name__)
+
+# Tokenized claims by split, base with its revision, and length.
+Encodings = dict[tuple[str, str, int], EncodedClaims]
+
+
+@dataclass(kw_only=True)
+class Watcher:
+    """What a caller may watch: `on_stage` gets a sentence for each stage, `on_step` every optimiser step.
+
+    What `on_step` raises ends the training and reaches the caller.
+    """
+
+    on_stage: Callable[[str], None] = lambda text: log.info("%s", text)
+    on_step: Callable[[loop.Step], None] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A base and the claims as its tokens, before anything is attached or trained."""
+
+    config: Config
+    labels: LabelSet
+    accelerator: Accelerator
+    base: Base
+    encoded: dict[str, EncodedClaims]
+    memory: Memory
+
+    def features(self, split: str) -> Floats:
+        """What the bare base knows of a split, (N, H)."""
+        return evaluation.features(self.base.model, self.encoded[split], self.base.tokenizer, **self._scoring())
+
+    def logits(self, model: Any, split: str) -> Floats:
+        """What a model answers on a split, (N, C)."""
+        return evaluation.logits(model, self.encoded[split], self.base.tokenizer, **self._scoring())
+
+    def _scoring(self) -> dict[str, Any]:
+        return {"batch_size": self.config.eval.batch_size, "accelerator": self.accelerator}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attached:
+    """A model that is ready to be trained, its optimiser's form, and its parameters: trained ones and all."""
+
+    model: Any
+    optimizer: str
+    trainable: int
+    total: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validated:
+    """A training that was judged on validation alone: its logits (N, C), and what happened."""
+
+    logits: Floats
+    fit: loop.Fit
+    trainable: int
+
+
+def validate(
+    config: Config, data: ClaimData, watcher: Watcher | None = None, *, encodings: Encodings | None = None
+) -> Validated:
+    """Train a config on train and answer validation with its best weights; nothing is written.
+
+    Whoever validates several configs hands the same `encodings` to all of them, so that claims are tokenized once.
+    Raises what `training.run.run` raises.
+    """
+    watcher = watcher or Watcher()
+    prepared = prepare(config, data, splits=("train", "validation"), encodings=encodings)
+    attached = attach(prepared)
+    fitted, _ = fit(prepared, attached, watcher)
+    return Validated(logits=prepared.logits(attached.model, "validation"), fit=fitted, trainable=attached.trainable)
+
+
+def prepare(
+    config: Config, data: ClaimData, *, splits: Sequence[str] = SPLITS, encodings: Encodings | None = None
+) -> Prepared:
+    """Seed every generator, load the base and tokenize the splits; raises BaseModelError or ConfigError."""
+    accelerator = _accelerator(config)
+    set_seed(config.train.seed)
+    memory = Memory.start()
+    base = bases.load(config.base, data.labels)
+    methods.check(base, config.adapter)
+    known = {} if encodings is None else encodings
+    encoded = {}
+    for split in splits:
+        key = split, f"{base.resolved.id}@{base.resolved.revision}", base.max_length
+        if key not in known:
+            known[key] = EncodedClaims(data.splits[split], base.tokenizer, max_length=base.max_length)
+        encoded[split] = known[key]
+    return Prepared(
+        config=config, labels=data.labels, accelerator=accelerator, base=base, encoded=encoded, memory=memory
+    )
+
+
+def attach(prepared: Prepared) -> Attached:
+    """Put the adapter on the base, which is changed in place; raises ConfigError."""
+    config, base = prepared.config, prepared.base
+    frugal = methods.TABLE[config.adapter.method].frugal
+    model = methods.attach(base, config.adapter)
+    _recompute(model, config, frugal=frugal)
+    optimizer, why = optimizers.choose(config.train.optimizer, base.device, frugal=frugal)
+    base.reasons["optimizer"] = f"{optimizer}: {why}"
+    trainable, total = methods.count_parameters(model)
+    log.info("%s of %s parameters are trained (%.2f %%)", f"{trainable:,}", f"{total:,}", 100 * trainable / total)
+    return Attached(model=model, optimizer=optimizer, trainable=trainable, total=total)
+
+
+def fit(prepared: Prepared, attached: Attached, watcher: Watcher) -> tuple[loop.Fit, Memory]:
+    """Train in place; return what happened and how much memory it took. Raises TrainingError."""
+    prepared.memory.training()
+    fitted = loop.fit(
+        attached.model,
+        prepared.base.tokenizer,
+        prepared.encoded["train"],
+        prepared.encoded["validation"],
+        prepared.labels,
+        prepared.config.train,
+        accelerator=prepared.accelerator,
+        scoring_batch_size=prepared.config.eval.batch_size,
+        optimizer_form=attached.optimizer,
+        on_step=watcher.on_step if prepared.accelerator.is_main_process else None,
+    )
+    return fitted, prepared.memory.peak()
+
+
+def _recompute(model: Any, config: Config, *, frugal: bool) -> None:
+    """Forget activations and compute them again in the backward pass, where that is asked for."""
+    wanted = config.train.checkpointing
+    if wanted == "always" and methods.TABLE[config.adapter.method].soft_prompt:
+        raise ConfigError("train.checkpointing=always does not work behind virtual tokens. Use never, or auto.")
+    if wanted == "always" or (wanted == "auto" and frugal):
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
+def _accelerator(config: Config) -> Accelerator:
+    device, _ = bases.choose_device(config.base.device)
+    precision = config.train.mixed_precision
+    if precision == "auto":
+        precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "no"
+    if precision == "fp16" and device.type == "cpu":
+        raise ConfigError("train.mixed_precision is fp16, which needs a GPU. Use --set train.mixed_precision=auto.")
+    try:
+        return Accelerator(
+            cpu=device.type == "cpu",
+            mixed_precision=precision,
+            gradient_accumulation_steps=config.train.gradient_accumulation,
+        )
+    except ValueError as error:
+        # accelerate keeps one state a process.
+        raise ConfigError(
+            f"train.mixed_precision is {precision} here, and this process has trained with another: use the same, or a "
+            f"new process ({one_line(error)})."
+        ) from error
