@@ -133,6 +133,7 @@ def _shortened(record: dict) -> dict:
     adapter = record["results"]["test"]["adapter"]
     adapter["paired"] = {"majority": adapter["paired"]["majority"]}
     adapter["reliability"] = adapter["reliability"][:1]
+    adapter["selective"]["curve"] = adapter["selective"]["curve"][:1]
     record["results"] = {"test": {"adapter": adapter}}
     record["happened"]["curve"] = record["happened"]["curve"][:1]
     return record

@@ -19,6 +19,8 @@ from lorahub.errors import ConfigError, one_line
 
 # The ways to adapt a base; models/methods.py has a row for each, and recipes/METHOD.yaml its defaults.
 METHODS = ("lora", "qlora", "dora", "rslora", "prompt", "prefix", "p-tuning", "ia3", "full", "linear-probe")
+# Those that train an update of low rank, whose rank can be chosen.
+RANKED = ("lora", "qlora", "dora", "rslora")
 _LARGEST_SEED = 2**32 - 1  # of numpy's generator
 
 
@@ -173,6 +175,12 @@ class EvalConfig:
     bootstrap: int = opt(2000, "Resamples behind every interval.", low=100)
     confidence: float = opt(0.95, "Coverage of the intervals.", above=0.5, high=0.999)
     adjust: bool = opt(True, "Choose a bias per label on validation (logit adjustment) and decide with it.")
+    abstain_risk: float = opt(
+        0.2,
+        "Largest share of wrong answers wanted where the adapter answers: a threshold of confidence is chosen on validation that holds it with certainty `eval.confidence`, and answers below it are marked; 0: none is.",
+        low=0,
+        high=0.9,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

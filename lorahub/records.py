@@ -6,7 +6,7 @@ reading. Nothing in it is a path of the machine that it was written on.
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -125,6 +125,16 @@ def _wrong(values: dict[str, Any]) -> str | None:
         for metric in METRICS:
             if type(block.get(metric, 0.0)) not in (int, float):
                 return f"{name}.{metric} holds no number"
+    return None
+
+
+def differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first value that two blocks like `asked` do not share: its dotted name, then, now; None where all agree."""
+    for section, fields_now in now.items():
+        for name, value in fields_now.items():
+            old = then.get(section, {}).get(name)
+            if old != value:
+                return f"{section}.{name}", old, value
     return None
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import gradio as gr
 
 from lorahub import records
-from lorahub.app import check, present, runs
+from lorahub.app import check, compare, feedback, present, runs
+from lorahub.app.feedback import Feedback
 from lorahub.errors import AdapterError, BaseModelError, ConfigError
 from lorahub.hub import fetch
 from lorahub.hub.fetch import Located
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 RUNS = Path("runs")
 # A page with more adapters than this is no comparison any more.
 _MOST_ADAPTERS = 12
+# Seconds between looks at visitors' files, and how old one gets: long enough to compare it again and to download.
+_FILES_STAY = (300, 3600)
 
 
 def launch(
@@ -28,18 +31,22 @@ def launch(
     base: str | None = None,
     host: str,
     port: int,
+    corrections: Path | None = None,
     tell: Callable[[str], None],
 ) -> None:
     """Load the engine and serve the page until Ctrl-C; without names, the runs under `runs/` that share a base.
 
-    `tell` gets the lines that a person waits for: the address, and the end. Raises a LorahubError where the port
-    cannot be had, no run is there, or a named adapter does not load.
+    `corrections` is the folder for what visitors say is wrong; see feedback.opened. `tell` gets the lines that a person
+    waits for: the address, and the end. Raises a LorahubError where the port cannot be had, no run is there, or a named
+    adapter does not load.
     """
     # Before the base, which takes seconds.
     _check_free(host, port)
+    kept = feedback.opened(corrections, host=host, default=RUNS / "feedback")
     engine, named, left_out = _choose(adapters, base)
     what = f"{', '.join(engine.adapters)} on {engine.base_id}"
-    run(build(engine, named=named, left_out=left_out), host=host, port=port, what=what, tell=tell)
+    page = build(engine, named=named, left_out=left_out, corrections=kept)
+    run(page, host=host, port=port, what=what, tell=tell)
 
 
 def page(adapters: Sequence[str], *, base: str) -> gr.Blocks:
@@ -48,7 +55,7 @@ def page(adapters: Sequence[str], *, base: str) -> gr.Blocks:
     A Space calls this at the root of its module: what its GPU computes with has to be loaded before anything is served.
     """
     engine, named, left_out = _choose(adapters, base)
-    return build(engine, named=named, left_out=left_out)
+    return build(engine, named=named, left_out=left_out, corrections=feedback.opened(None))
 
 
 def say(text: str) -> None:
@@ -125,13 +132,20 @@ def _first_engine(bases: Iterable[str]) -> Engine:
 
 
 def build(
-    engine: Engine, *, root: Path = RUNS, named: Iterable[Located] = (), left_out: Sequence[str] = ()
+    engine: Engine,
+    *,
+    root: Path = RUNS,
+    named: Iterable[Located] = (),
+    left_out: Sequence[str] = (),
+    corrections: Feedback | None = None,
 ) -> gr.Blocks:
-    """Return the page for a loaded engine; nothing is started."""
-    with gr.Blocks(title="lorahub", analytics_enabled=False) as page:
+    """Return the page for a loaded engine; nothing is started. Without `corrections` no visitor can leave any."""
+    with gr.Blocks(title="lorahub", analytics_enabled=False, delete_cache=_FILES_STAY) as page:
         gr.HTML(present.header(engine.base_id))
-        with gr.Tab("Check a claim"):
-            check.build(engine, left_out)
+        with gr.Tab("Check a claim") as tab:
+            check.build(engine, page, tab, left_out=left_out, corrections=corrections)
+        with gr.Tab("Compare on a file") as tab:
+            compare.build(engine, tab)
         with gr.Tab("Runs"):
             runs.build(root, named)
     return page

@@ -26,6 +26,11 @@ Asked = ParamSpec("Asked")
 Answer = TypeVar("Answer")
 
 
+def lends() -> bool:
+    """Whether this machine lends a GPU call by call."""
+    return GPU is not None
+
+
 def seconds(texts: int, adapters: int) -> int:
     """How long judging `texts` with `adapters` may take on a GPU: a few seconds, and more with the work."""
     return min(_MOST_SECONDS, _TO_START + math.ceil(texts * adapters / _ROWS_A_SECOND))

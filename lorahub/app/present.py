@@ -6,11 +6,14 @@ Knows nothing of gradio or of models. Colours follow the page's theme, light or 
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from itertools import starmap
+from typing import Any
 
 CSS = """
-.gradio-container { --lh-adapter: #0f766e; --lh-base: #64748b; --lh-line: var(--border-color-primary);
-  --lh-soft: color-mix(in srgb, var(--body-text-color) 74%, transparent); }
-.dark .gradio-container { --lh-adapter: #2dd4bf; --lh-base: #94a3b8; --color-accent: #2dd4bf; }
+.gradio-container { --lh-adapter: #0f766e; --lh-base: #64748b; --lh-against-it: #b45309;
+  --lh-line: var(--border-color-primary); --lh-soft: color-mix(in srgb, var(--body-text-color) 74%, transparent); }
+.dark .gradio-container { --lh-adapter: #2dd4bf; --lh-base: #94a3b8; --lh-against-it: #f59e0b;
+  --color-accent: #2dd4bf; }
 .gradio-container .html-container { padding: 0; }
 .lh { color: var(--body-text-color); line-height: 1.45; }
 .lh + .lh { margin-top: 1rem; }
@@ -22,6 +25,7 @@ CSS = """
 .lh h2 { font-size: 1.05rem; font-weight: 600; margin: 0 0 0.7rem; overflow-wrap: anywhere; display: -webkit-box;
   -webkit-box-orient: vertical; -webkit-line-clamp: 4; overflow: hidden; }
 .lh h3 { font-size: 0.95rem; font-weight: 650; margin: 0 0 0.6rem; overflow-wrap: anywhere; }
+.lh:has(> h3) + .lh, .lh figcaption + div { margin-top: 0.4rem; }
 .lh p { margin: 0.25rem 0; overflow-wrap: anywhere; }
 .lh-note { font-size: 0.85rem; color: var(--lh-soft); }
 .lh code { font-size: 0.9em; overflow-wrap: anywhere; }
@@ -30,6 +34,14 @@ CSS = """
   background: var(--background-fill-secondary); }
 .lh-parts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 15rem), 1fr)); gap: 0.9rem 1.6rem; }
 .lh-verdict { font-size: 1.25rem; font-weight: 650; line-height: 1.25; }
+.lh-unsure { font-size: 0.85rem; border: 1px dashed currentColor; border-radius: 6px; padding: 0.25rem 0.5rem; }
+.lh-words { line-height: 2.1; }
+.lh mark { color: inherit; border-radius: 3px; padding: 0.1rem 0.15rem;
+  background: color-mix(in srgb, var(--lh-mark) calc(var(--lh-strength) * 0.45), transparent);
+  border-bottom: 3px solid var(--lh-mark); }
+.lh mark sub { font-size: 0.68rem; font-variant-numeric: tabular-nums; margin-left: 0.15rem; }
+.lh-for { --lh-mark: var(--lh-adapter); }
+.lh mark.lh-against { --lh-mark: var(--lh-against-it); border-bottom-style: dashed; }
 .lh-row { display: grid; grid-template-columns: 1fr auto; column-gap: 0.6rem; font-size: 0.85rem; margin-top: 0.4rem; }
 .lh-row span { overflow-wrap: anywhere; min-width: 0; }
 .lh-row span + span { font-variant-numeric: tabular-nums; align-self: end; }
@@ -45,6 +57,10 @@ CSS = """
 .lh tbody tr:last-child > * { border-bottom: 0; }
 .lh thead th { font-weight: 600; background: var(--background-fill-secondary); }
 .lh tr > :first-child { text-align: left; }
+.lh .lh-claims tr > :nth-child(2) { white-space: normal; text-align: left; min-width: 15rem; overflow-wrap: anywhere; }
+.lh-scroll:has(.lh-claims) { max-height: 40rem; overflow-y: auto; }
+.lh .lh-claims thead th { position: sticky; top: 0; }
+.lh-confusion tbody td { background: color-mix(in srgb, var(--lh-adapter) calc(var(--lh-share) * 0.6), transparent); }
 .lh dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.15rem 1rem; font-size: 0.9rem;
   margin: 0.6rem 0; }
 .lh dt { color: var(--lh-soft); }
@@ -71,12 +87,43 @@ def bars(shares: Mapping[str, float]) -> str:
     )
 
 
-def part(title: str, label: str, shares: Mapping[str, float], *, base: bool) -> str:
-    """One system's answer: who answers, its verdict and its bars."""
+def part(title: str, label: str, shares: Mapping[str, float], *, base: bool, unsure: str = "") -> str:
+    """One system's answer: who answers, its verdict, why that is not to be relied on, and its bars."""
+    mark = f'<p class="lh-unsure">{escape(unsure)}</p>' if unsure else ""
     return (
         f'<div class="{"lh-base" if base else "lh-adapter"}"><p class="lh-note">{escape(title)}</p>'
-        f'<p class="lh-verdict">{escape(label)}</p>{bars(shares)}</div>'
+        f'<p class="lh-verdict">{escape(label)}</p>{mark}{bars(shares)}</div>'
     )
+
+
+def words(label: str, probability: float, claim: str, effects: Sequence[Mapping[str, Any]]) -> str:
+    """A label and the claim in which each word that moved it is marked with its effect in percentage points."""
+    pieces, end = [], 0
+    for effect in effects:
+        pieces += [escape(claim[end : effect["start"]]), _marked(effect["word"], effect["effect"])]
+        end = effect["end"]
+    text = "".join([*pieces, escape(claim[end:])])
+    return f'<div><p class="lh-verdict">{escape(label)} {probability:.0%}</p><p class="lh-words">{text}</p></div>'
+
+
+def _marked(word: str, effect: float) -> str:
+    """One word; marked by a line, a sign and a figure, so that no colour is needed. Below half a point it is plain."""
+    points = round(100 * effect)
+    if points == 0:
+        return escape(word)
+    kind, sign = ("for", "+") if points > 0 else ("against", "\u2212")
+    # The root, because most effects are small.
+    strength = min(1.0, abs(effect)) ** 0.5
+    return (
+        f'<mark class="lh-{kind}" style="--lh-strength:{strength:.0%}">'
+        f"{escape(word)}<sub>{sign}{abs(points)}</sub></mark>"
+    )
+
+
+_LEGEND = (
+    f"<p>{_marked('word', 0.12)} solid line and plus: it speaks for the answer. {_marked('word', -0.12)} dashed line "
+    "and minus: it speaks against it. Unmarked: less than half a point.</p>"
+)
 
 
 def card(name: str, parts: Sequence[str]) -> str:
@@ -85,14 +132,34 @@ def card(name: str, parts: Sequence[str]) -> str:
     return f'<section class="lh-card" aria-label="{escape(name)}">{inside}</section>'
 
 
-def grid(claim: str, cards: Sequence[str], notes: Iterable[str]) -> str:
-    """The claim and all cards side by side, one below the other on a phone."""
-    return _block(f'<h2>“{escape(claim)}”</h2><div class="lh-grid">{"".join(cards)}</div>' + _notes(notes))
+def grid(
+    heading: str,
+    cards: Sequence[str],
+    *,
+    first: Iterable[str] = (),
+    legend: bool = False,
+    notes: Iterable[str] = (),
+    link: str = "",
+) -> str:
+    """A heading, what is to be said first, all cards side by side (below one another on a phone), notes and a link.
+
+    With `legend` it is told how to read marked words.
+    """
+    shared = f'<p class="lh-note"><a href="{escape(link)}">Link to this question</a></p>' if link else ""
+    sentences = "".join(f"<p>{escape(sentence)}</p>" for sentence in first) + (_LEGEND if legend else "")
+    return _block(
+        f'<h2>{escape(heading)}</h2>{sentences}<div class="lh-grid">{"".join(cards)}</div>{_notes(notes)}{shared}'
+    )
 
 
 def message(*sentences: str) -> str:
     """Plain sentences, in the place of results or under a field."""
     return _block(_notes(sentences)) if sentences else ""
+
+
+def sentences(*texts: str) -> str:
+    """Sentences that matter, a paragraph each."""
+    return _block("".join(f"<p>{escape(text)}</p>" for text in texts))
 
 
 def problem(sentence: str) -> str:
@@ -110,6 +177,34 @@ def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> s
     inside = f"<table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>"
     # A region that scrolls must be reachable with the keyboard, and then it needs a name.
     return _block(f'<div class="lh-scroll" role="region" aria-label="{escape(caption)}" tabindex="0">{inside}</div>')
+
+
+def claims_table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table whose second column is text that breaks into lines."""
+    return table(caption, head, rows).replace("<table>", '<table class="lh-claims">', 1)
+
+
+def confusions(matrices: Mapping[str, tuple[Sequence[str], Sequence[Sequence[int]]]]) -> str:
+    """A confusion matrix by name: gold labels in rows, answers in columns, shaded by the share of the row."""
+    return _block('<div class="lh-grid">' + "".join(starmap(_confusion, matrices.items())) + "</div>")
+
+
+def _confusion(name: str, matrix: tuple[Sequence[str], Sequence[Sequence[int]]]) -> str:
+    labels, counts = matrix
+    head = "".join(f'<th scope="col">{escape(label)}</th>' for label in labels)
+    body = "".join(
+        f'<tr><th scope="row">{escape(label)}</th>'
+        + "".join(f'<td style="--lh-share:{cell / max(1, sum(row)):.0%}">{cell:,}</td>' for cell in row)
+        + "</tr>"
+        for label, row in zip(labels, counts, strict=True)
+    )
+    caption = f"Confusion matrix of {name}"
+    return (
+        f'<figure class="lh-confusion"><figcaption><h3>{escape(name)}</h3></figcaption>'
+        f'<div class="lh-scroll" role="region" aria-label="{escape(caption)}" tabindex="0"><table>'
+        f'<thead><tr><th scope="col">label ↓ answer →</th>{head}</tr></thead><tbody>{body}</tbody></table>'
+        "</div></figure>"
+    )
 
 
 def facts(pairs: Mapping[str, str]) -> str:
@@ -130,6 +225,11 @@ def pictures(pngs: Mapping[str, bytes]) -> str:
 def title(text: str, sentence: str = "") -> str:
     """A heading inside a tab, and what is to be said first under it."""
     return _block(f"<h2>{escape(text)}</h2>" + (f"<p>{escape(sentence)}</p>" if sentence else ""))
+
+
+def subtitle(text: str) -> str:
+    """A heading under a title."""
+    return _block(f"<h3>{escape(text)}</h3>")
 
 
 def _block(inside: str) -> str:

@@ -13,7 +13,12 @@ from lorahub.records import RunRecord
 from lorahub.reports import tables
 
 # The pictures of a run folder, in reading order.
-PICTURES = {"confusion": "confusion matrix", "curve": "learning curve", "reliability": "reliability diagram"}
+PICTURES = {
+    "confusion": "confusion matrix",
+    "curve": "learning curve",
+    "reliability": "reliability diagram",
+    "coverage": "risk-coverage curve",
+}
 Runs = dict[str, tuple[Path, RunRecord]]
 
 

@@ -1,5 +1,6 @@
 """`lorahub app`: the web page on this machine."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,10 +27,19 @@ def serve(
     ] = None,
     host: Annotated[str, typer.Option(envvar="GRADIO_SERVER_NAME", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(envvar="GRADIO_SERVER_PORT", help="Port to listen on.", min=1, max=65535)] = 7860,
+    feedback: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="LORAHUB_FEEDBACK",
+            metavar="DIR",
+            help="Keep visitors' corrections here, ADAPTER.jsonl each; default: runs/feedback on a loopback --host, "
+            "else none are taken.",
+        ),
+    ] = None,
 ) -> None:
     """Open the app: a claim, and every adapter's answer beside the base's."""
     need("torch", extra="train")
     need("gradio", extra="app")
     from lorahub.app import build
 
-    build.launch(adapters, base=base, host=host, port=port, tell=typer.echo)
+    build.launch(adapters, base=base, host=host, port=port, corrections=feedback, tell=typer.echo)

@@ -57,9 +57,14 @@ def _root(
 def command_line() -> typer.Typer:
     """The command line with all its commands, put together once a process."""
     from lorahub.cli import app as app_command
-    from lorahub.cli import classify, compare, doctor, extension, hub, methods, publish, runs, space, train, verify
+    from lorahub.cli import classify, compare, doctor, extension, hub, methods, publish, ranks, runs, space, train
+    from lorahub.cli import verify as verify_command
 
-    for group in (train, classify, compare, methods, runs, publish, hub, space, verify, app_command, extension, doctor):
+    groups = (
+        train, classify, compare, methods, ranks, runs, publish, hub, space, verify_command, app_command, extension,
+        doctor,
+    )  # fmt: skip
+    for group in groups:
         group.register(app)
     return app
 

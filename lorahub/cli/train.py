@@ -39,7 +39,13 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Run folder; default: runs/DATA-METHOD-BASE-sSEED.")] = None,
     seed: Annotated[int | None, typer.Option(help="Training seed; default: 0.")] = None,
     settings: Set = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a finished run of that name.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a run of that name.")] = False,
+    save_every: Annotated[
+        str | None, typer.Option(metavar="STEPS|TIME", help="Write a checkpoint every 200 steps, or every 10m.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint of the run folder, where there is one.")
+    ] = False,
     push: Annotated[str | None, typer.Option(metavar="USER/NAME", help="Push the run there when it is done.")] = None,
     private: Annotated[bool, typer.Option("--private", help="With --push: make a new repository private.")] = False,
     base_id: BaseId = None,
@@ -68,7 +74,8 @@ def train(
     else:
         if push is None:
             raise ConfigError("a Job loses its disk when it ends. Say where it pushes its run: --push USER/NAME.")
-        _refuse({"--out": out, "--force": force}, "is about a folder here; with --remote the run goes to --push.")
+        for_here = {"--out": out, "--force": force, "--save-every": save_every, "--resume": resume}
+        _refuse(for_here, "is about a folder here; with --remote the run goes to --push.")
         _refuse(for_card, "is for a push from here; leave it out with --remote, and edit the card on the Hub.")
     if push is None:
         for_push = {"--private": private, **for_card, "--token": token}
@@ -102,18 +109,24 @@ def train(
     from lorahub.cli import show
     from lorahub.training import run
 
-    with show.training_progress(quiet=as_json) as watcher:
-        done = run.train(
-            recipe,
-            data=data,
-            base=base,
-            method=method,
-            out=out,
-            seed=seed,
-            settings=settings or (),
-            force=force,
-            watcher=watcher,
-        )
+    try:
+        with show.training_progress(quiet=as_json) as watcher:
+            done = run.train(
+                recipe,
+                data=data,
+                base=base,
+                method=method,
+                out=out,
+                seed=seed,
+                settings=settings or (),
+                force=force,
+                save_every=save_every,
+                resume=resume,
+                watcher=watcher,
+            )
+    except KeyboardInterrupt as stop:
+        typer.echo(f"lorahub: stopped. {stop}".strip(), err=True)
+        raise
     if as_json:
         show.as_json(done.record.to_dict())
     else:
@@ -143,9 +156,13 @@ def _refuse(flags: Mapping[str, object], why: str) -> None:
 def _tell(done: "Run") -> None:
     """The table before and after, and what a person wants to know next."""
     from lorahub.cli import show
+    from lorahub.reports import tables
 
     show.before_and_after(done.record)
     happened = done.record.happened
+    selective = done.record.results["test"]["adapter"]["selective"]
+    if selective["threshold"] is not None:
+        typer.echo(f"  {tables.abstaining(selective)}")
     for warning in happened["warnings"]:
         typer.echo(f"  note: {warning}")
     typer.echo(
@@ -186,6 +203,9 @@ def evaluate(
         for name, found in judged.results.items()
     ]
     show.table(("adapter", *tables.HEADER[1:], "claims"), rows, title=f"{data}, {judged.split}")
+    for name, found in judged.results.items():
+        if found["selective"]["threshold"] is not None:
+            typer.echo(f"  {name}: {tables.abstaining(found['selective'])}")
 
 
 def recipes() -> None:

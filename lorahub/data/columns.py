@@ -12,23 +12,31 @@ from lorahub.errors import DataError
 
 CLAIMS = ("claim", "text", "sentence", "statement")
 LABELS = ("label", "labels", "verdict", "class")
+EVIDENCE = ("evidence",)
 # What stands between the cells of files that are no csv; a whole header with one of them is one column.
 _OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 
-def choose(title: str, columns: Sequence[str], wanted: str | None, candidates: Sequence[str], *, flag: str) -> str:
-    """Return the column `wanted`, else the first of `candidates`; raises DataError telling how `flag` names another.
+def guess(columns: Sequence[str], candidates: Sequence[str]) -> str | None:
+    """The first of `candidates` that is a column; None where none is.
 
     An exact name goes first; without one, a name that differs only in case is taken where there is one such column.
     """
-    names = candidates if wanted is None else (wanted,)
-    found = next((name for name in names if name in columns), None)
+    found = next((name for name in candidates if name in columns), None)
     if found is not None:
         return found
-    for name in names:
+    for name in candidates:
         alike = [column for column in columns if column.strip().casefold() == name.casefold()]
         if len(alike) == 1:
             return alike[0]
+    return None
+
+
+def choose(title: str, columns: Sequence[str], wanted: str | None, candidates: Sequence[str], *, flag: str) -> str:
+    """Return the column `wanted`, else the first of `candidates`; raises DataError telling how `flag` names another."""
+    found = guess(columns, candidates if wanted is None else (wanted,))
+    if found is not None:
+        return found
     if not columns:
         raise DataError(f"{title} has no row. Add some.")
     other = next((word for sign, word in _OTHER_DELIMITERS.items() if len(columns) == 1 and sign in columns[0]), None)

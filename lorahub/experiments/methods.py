@@ -4,23 +4,19 @@ In: a recipe, methods and seeds. Out: a `MethodTable`. Each run trains in a proc
 its own, and leaves one cell, `METHOD-sSEED.json`, in the output folder; cells that are there are not run again.
 """
 
-import json
 import logging
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lorahub import config as configs
-from lorahub import records
 from lorahub.config import METHODS, Config
 from lorahub.data import claims
-from lorahub.data.claims import ClaimData
-from lorahub.errors import ConfigError, TrainingError
-from lorahub.hub import fetch, safety
+from lorahub.errors import ConfigError
+from lorahub.experiments import trainings
+from lorahub.experiments.trainings import Wanted
+from lorahub.hub import fetch
 from lorahub.scoring import method_table
-from lorahub.scoring.cells import SPLIT, Cell
+from lorahub.scoring.cells import SPLIT
 from lorahub.scoring.method_table import MethodTable
 
 log = logging.getLogger(__name__)
@@ -53,28 +49,28 @@ def methods(
     _check(names, seeds, settings, reference)
     flags = configs.flags(data=data, base=base, method=None, seed=None)
     first = configs.load(recipe, [*flags, *settings]).train.seed
-    wanted = {
+    asked = {
         (name, seed): configs.load(
             recipe, [*flags, *settings, *configs.flags(data=None, base=None, method=name, seed=seed)]
         )
         for seed in range(first, first + seeds)
         for name in names
     }
-    config = next(iter(wanted.values()))
+    config = next(iter(asked.values()))
     folder = Path(out) if out is not None else Path("runs") / _default_name(config)
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"--out {folder} is a file; the cells need a folder. Choose another --out.")
+    trainings.check_folder(folder)
     read = claims.load(config.data, compare=False)
     base_id = fetch.base(config.base.id, revision=config.base.revision).id
+    wanted = {key: Wanted(config=item, data=read, base_id=base_id) for key, item in asked.items()}
     paths = {key: folder / f"{key[0]}-s{key[1]}.json" for key in wanted}
     # Cells that do not fit are found before hours are spent on the others.
-    cells = {key: _load(path, wanted[key], read, base_id) for key, path in paths.items() if path.exists()}
+    cells = {key: trainings.load(path, wanted[key]) for key, path in paths.items() if path.exists()}
     for place, (key, path) in enumerate(paths.items()):
         if key not in cells:
             on_run(f"{key[0]}, seed {key[1]}", place, len(paths))
-            _run(path.with_suffix(""), key, recipe, [*flags, *settings])
-            cells[key] = _keep(path, keep_runs=keep_runs)
-            _fits(cells[key], path, wanted[key], read, base_id)
+            arguments = _arguments(recipe, [*flags, *settings], *key)
+            name = f"{key[0]} with seed {key[1]}"
+            cells[key] = trainings.train(path, arguments, wanted[key], name=name, keep_run=keep_runs)
     table = method_table.table(
         [cells[name, seed] for name in names for seed in range(first, first + seeds)],
         read.splits[SPLIT].gold,
@@ -106,51 +102,8 @@ def _default_name(config: Config) -> str:
     return f"methods-{Path(config.data.id).stem}-{Path(config.base.id).name}"
 
 
-def _load(path: Path, config: Config, data: ClaimData, base_id: str) -> Cell:
-    cell = Cell.load(path)
-    _fits(cell, path, config, data, base_id)
-    return cell
-
-
-def _fits(cell: Cell, path: Path, config: Config, data: ClaimData, base_id: str) -> None:
-    """Raise ConfigError where a cell comes from another recipe or other data."""
-    then, now = configs.to_dict(configs.from_dict(cell.asked)), configs.to_dict(config)
-    now["data"]["id"], now["base"]["id"] = data.source["id"], base_id
-    for section, fields in now.items():
-        for name, value in fields.items():
-            if then[section][name] != value:
-                raise ConfigError(
-                    f"{path} was run with {section}.{name}={then[section][name]}, which is {value} now. Choose another "
-                    "--out, or delete the cell."
-                )
-    if cell.environment["data"]["sha256"] != data.source["sha256"]:
-        raise ConfigError(f"{path} was run on other claims of {data.source['id']}. Choose another --out, or delete it.")
-
-
-def _run(folder: Path, key: tuple[str, int], recipe: str | Path | None, settings: Sequence[str]) -> None:
-    """Train in a fresh process, whose progress bar and errors go to our stderr."""
-    name, seed = key
-    if (folder / records.FILE_NAME).exists():
-        return
-    command = [sys.executable, "-m", "lorahub", "train", *([] if recipe is None else [str(recipe)])]
-    for setting in (*settings, f"adapter.method={json.dumps(name)}", f"train.seed={seed}"):
-        command += ["--set", setting]
-    done = subprocess.run([*command, "--out", str(folder)], stdout=subprocess.DEVNULL, check=False)
-    if done.returncode:
-        raise TrainingError(
-            f"{name} with seed {seed} was not trained: its own message stands above. Mend it, or leave {name} out of "
-            "--methods; what is finished is kept."
-        )
-    if records.load(folder).happened["interrupted"]:
-        shutil.rmtree(folder)
-        raise KeyboardInterrupt
-
-
-def _keep(path: Path, *, keep_runs: bool) -> Cell:
-    """Write the cell of a finished run, then delete the run unless it is to be kept."""
-    folder = path.with_suffix("")
-    cell = Cell.of_run(folder, records.load(folder), folder / safety.layout(folder).weights)
-    cell.save(path)
-    if not keep_runs:
-        shutil.rmtree(folder)
-    return cell
+def _arguments(recipe: str | Path | None, settings: Sequence[str], name: str, seed: int) -> list[str]:
+    """What `lorahub train` is told for one method and seed."""
+    own = configs.flags(data=None, base=None, method=name, seed=seed)
+    told = [] if recipe is None else [str(recipe)]
+    return [*told, *(part for setting in (*settings, *own) for part in ("--set", setting))]

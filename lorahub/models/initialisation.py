@@ -44,8 +44,8 @@ def as_plain_lora(
     changed, rank = dict(tensors), 2 * config["r"]
     for layer, (down, up) in start.items():
         of_a, of_b = (f"base_model.model.{layer}.lora_{part}.weight" for part in "AB")
-        changed[of_a] = _rows(torch.cat([tensors[of_a], down.to(tensors[of_a])]), rank)
-        changed[of_b] = _rows(torch.cat([tensors[of_b], -up.to(tensors[of_b])], dim=1).T, rank).T.contiguous()
+        changed[of_a] = padded(torch.cat([tensors[of_a], down.to(tensors[of_a])]), rank)
+        changed[of_b] = padded(torch.cat([tensors[of_b], -up.to(tensors[of_b])], dim=1).T, rank).T.contiguous()
     # alpha / r stays what it was when both double; rsLoRA divides by the root of r.
     grown = 2**0.5 if config.get("use_rslora") else 2
     alpha = grown * config["lora_alpha"]
@@ -61,11 +61,11 @@ def loftq(model: nn.Module, folder: Path) -> None:
         rank = module.r["default"]
         left, values, right = torch.linalg.svd(lost, full_matrices=False)
         root = (values[:rank] / module.scaling["default"]).sqrt()
-        module.lora_A["default"].weight.copy_(_rows(root[:, None] * right[:rank], rank))
-        module.lora_B["default"].weight.copy_(_rows((left[:, :rank] * root).T, rank).T)
+        module.lora_A["default"].weight.copy_(padded(root[:, None] * right[:rank], rank))
+        module.lora_B["default"].weight.copy_(padded((left[:, :rank] * root).T, rank).T)
 
 
-def _rows(matrix: torch.Tensor, count: int) -> torch.Tensor:
+def padded(matrix: torch.Tensor, count: int) -> torch.Tensor:
     """`matrix` with rows of zeros up to `count`: a layer narrower than the rank has fewer singular vectors."""
     return nn.functional.pad(matrix, (0, 0, 0, count - len(matrix)))
 

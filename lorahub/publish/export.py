@@ -26,7 +26,7 @@ CARD_FILE = "README.md"
 # The files of a run that are published, and thereby all that a push may delete again: when a newer run has one no more.
 # The card is not among them: it may hold a person's own words.
 PUBLISHED = frozenset(name for name in safety.LIMITS if "*" not in name and name != CARD_FILE) | {
-    f"plots/{name}" for name in (plots.CONFUSION, plots.RELIABILITY, plots.CURVE)
+    f"plots/{name}" for name in (plots.CONFUSION, plots.RELIABILITY, plots.CURVE, plots.COVERAGE)
 }
 _REQUIRED = (rules.CONFIG_FILE, rules.WEIGHTS_FILE, safety.LABELS_FILE, "probe.json", "tokenizer_config.json")
 _NOT_PUBLISHED = {"full": "a whole model", "linear-probe": "a head alone"}

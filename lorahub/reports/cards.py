@@ -57,6 +57,7 @@ def render(
         comparisons="\n".join(f"- {tables.sentence(item)}" for item in tables.comparisons(record)),
         per_label=tables.markdown(("label", "precision", "recall", "F1", "claims"), tables.per_label(record)),
         curve="![Learning curve](plots/curve.png)" if record.happened.get("curve") else "",
+        abstaining=_abstaining(record, asked),
         training=_training(record, asked),
         data=_data(record),
         limits="\n".join(f"- {line}" for line in _limits(record, record.results["test"]["adapter"])),
@@ -74,6 +75,26 @@ def _summary(record: RunRecord, *, english: bool) -> str:
         "before somebody reads them. It reads the wording of a claim and looks nothing up, so its answer is a reason "
         "to check, not a fact, and no ground for removing or ranking what somebody said."
     )
+
+
+def _abstaining(record: RunRecord, asked: config.Config) -> str:
+    """What the threshold does on test, with the curve of all others; nothing for an older record."""
+    found = record.results["test"]["adapter"].get("selective")
+    if found is None:
+        return ""
+    lines = [tables.abstaining(found)]
+    if found["threshold"] is not None:
+        lines.append(
+            "The threshold was chosen on validation, so that on claims like those at most "
+            f"{asked.eval.abstain_risk:.0%} of the answers are wrong, with certainty {asked.eval.confidence:.0%} "
+            "(selection with guaranteed risk, Geifman and El-Yaniv 2017). Below it lorahub shows the label with a "
+            "mark: a person should decide."
+        )
+    lines.append(
+        f"The area under the risk-coverage curve is {found['aurc']:.3f}; a confidence that says nothing gives the "
+        f"share of wrong answers, {1 - record.results['test']['adapter']['accuracy']:.3f}."
+    )
+    return f"\n### Abstaining\n\n{' '.join(lines)}\n\n![Risk and coverage](plots/coverage.png)\n"
 
 
 def _training(record: RunRecord, asked: config.Config) -> str:
@@ -120,6 +141,7 @@ def _limits(record: RunRecord, adapter: dict[str, Any]) -> list[str]:
         lines += _mixed_up(record.labels, place, adapter["confusion"][place])
     if adapter["ece"] > _HIGH_ECE:
         lines.append(f"Confidence is off by {adapter['ece']:.2f} on average: do not read it as a probability.")
+    lines += _too_many_wrong(record, adapter.get("selective", {}))
     lines += [f"Reported while training: {text}" for text in record.happened.get("warnings", [])]
     lines.append("It judges wording, not truth; other topics, years and languages than the training data are untested.")
     return lines
@@ -131,6 +153,16 @@ def _mixed_up(labels: list[str], place: int, answers: list[int]) -> list[str]:
     if not sum(answers) or answers[wrong] / sum(answers) < _OFTEN_MIXED_UP:
         return []
     return [f"It calls {answers[wrong]} of {sum(answers)} `{labels[place]}` claims `{labels[wrong]}`."]
+
+
+def _too_many_wrong(record: RunRecord, selective: dict[str, Any]) -> list[str]:
+    """A sentence where the threshold keeps on test what it was chosen for less well than asked."""
+    if selective.get("threshold") is None or not selective["answered"]:
+        return []
+    wrong, asked = 1 - selective["accuracy"], record.asked["eval"]["abstain_risk"]
+    if wrong <= asked:
+        return []
+    return [f"Where it does not abstain, {wrong:.0%} of its test answers are wrong; {asked:.0%} was asked for."]
 
 
 def _load(method: str, environment: dict[str, Any], place: str) -> tuple[str, list[str], str]:

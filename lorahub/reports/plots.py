@@ -1,4 +1,4 @@
-"""Pictures of a record: confusion matrix, learning curve and reliability diagram, as PNG files.
+"""Pictures of a record: confusion matrix, learning curve, reliability diagram and risk-coverage curve, as PNG files.
 
 matplotlib is drawn to files through its Agg canvas; no window and no global state.
 """
@@ -9,14 +9,14 @@ from typing import Any
 from lorahub.errors import need
 from lorahub.records import RunRecord
 
-CONFUSION, RELIABILITY, CURVE = "confusion.png", "reliability.png", "curve.png"
+CONFUSION, RELIABILITY, CURVE, COVERAGE = "confusion.png", "reliability.png", "curve.png", "coverage.png"
 _SIZE = (5.2, 4.2)  # inches
 _DPI = 130
 INK, ACCENT, MUTED = "#1f2937", "#0f766e", "#9ca3af"
 
 
 def draw(record: RunRecord, folder: Path, *, split: str = "test") -> list[Path]:
-    """Write the three pictures into `folder` and return their paths."""
+    """Write the pictures into `folder` and return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / CONFUSION, folder / RELIABILITY]
     confusion(record, paths[0], split=split)
@@ -24,6 +24,9 @@ def draw(record: RunRecord, folder: Path, *, split: str = "test") -> list[Path]:
     if record.happened.get("curve"):
         paths.append(folder / CURVE)
         curve(record, paths[-1])
+    if "selective" in record.results[split]["adapter"]:
+        paths.append(folder / COVERAGE)
+        coverage(record, paths[-1])
     return paths
 
 
@@ -82,6 +85,29 @@ def curve(record: RunRecord, path: Path) -> None:
     lines = [*axes.get_lines(), right.get_lines()[0]]
     axes.legend(lines, [line.get_label() for line in lines], fontsize=8, frameon=False, loc="center right")
     axes.set_title(f"{record.name}: kept step {record.happened['best_step']}", fontsize=10)
+    save(figure, path)
+
+
+def coverage(record: RunRecord, path: Path) -> None:
+    """The share of wrong answers against the share of claims that are answered, the surest first; the threshold marked.
+
+    It is the risk-coverage curve of Geifman and El-Yaniv 2017, arXiv:1705.08500.
+    """
+    figure, axes = canvas(_SIZE)
+    dots = ""
+    for split, colour in (("validation", MUTED), ("test", ACCENT)):
+        found = record.results[split]["adapter"]["selective"]
+        line = [(row["coverage"], row["risk"]) for row in found["curve"]]
+        axes.plot(*zip(*line, strict=True), color=colour, label=f"{split} (area {found['aurc']:.3f})")
+        if found["threshold"] is not None and found["answered"]:
+            axes.plot(found["coverage"], 1 - found["accuracy"], "o", color=colour)
+            dots = f" (dots: confidence {found['threshold']:.2f})"
+    wanted = record.asked["eval"]["abstain_risk"]
+    if wanted:
+        axes.axhline(wanted, color=INK, linestyle=":", linewidth=1, label=f"asked for on validation: {wanted:.0%}")
+    axes.set(xlim=(0, 1.02), ylim=(0, None), xlabel="coverage: claims answered", ylabel="risk: wrong answers")
+    axes.set_title(f"{record.name}: risk and coverage{dots}", fontsize=10)
+    axes.legend(fontsize=8, frameon=False)
     save(figure, path)
 
 

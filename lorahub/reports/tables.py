@@ -4,7 +4,7 @@ In: a RunRecord. Out: rows of text. A difference whose interval holds 0 is calle
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,6 +118,19 @@ def sentence(comparison: Comparison, metric: str = "f1_macro") -> str:
     if not row["detectable"]:
         return f"No detectable difference: {figures}, inside the noise of this test split."
     return f"The adapter is {'better' if row['difference'] > 0 else 'worse'}: {figures}."
+
+
+def abstaining(found: Mapping[str, Any]) -> str:
+    """What a threshold does on a split, from the block `selective`, in one sentence."""
+    threshold = found["threshold"]
+    if threshold is None:
+        return "It has no threshold of confidence: it never abstains."
+    low, high = found["interval"]["coverage"]
+    share = f"{found['coverage']:.1%} [{low:.1%}, {high:.1%}]"
+    if not found["answered"]:
+        return f"It abstains from every claim: no confidence reaches its threshold, {threshold:.2f}."
+    right = with_interval(found["accuracy"], found["interval"]["accuracy"])
+    return f"It answers {share} of the claims, those with a confidence from {threshold:.2f} on, with accuracy {right}."
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

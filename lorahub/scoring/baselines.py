@@ -4,6 +4,7 @@ In: training and validation claims, and the texts or features (N, H) to judge. O
 through the same verdicts and metrics as an adapter. Every choice (C, class balancing) is made on validation.
 """
 
+import json
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
@@ -31,6 +32,8 @@ PROBE_C = (0.001, 0.01, 0.1, 1.0)
 # of a validation split.
 _UNWEIGHTED_MARGIN = 0.01
 PROBE_FILE = "linear_probe.safetensors"
+FOLDER = "baselines"
+_LOGITS_FILE, _OPTIONS_FILE = "logits.safetensors", "options.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +106,54 @@ class LinearProbe:
                     f"{path}: {name} holds values that are not finite numbers. Restore it or train again."
                 )
         return cls(weight=weight.astype(np.float32), bias=bias.astype(np.float32))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baselines:
+    """All of a run's baselines: logits by system and split, the options that validation chose, and the probe."""
+
+    logits: dict[str, dict[str, Floats]]
+    options: dict[str, Any]
+    probe: LinearProbe
+
+    def save(self, folder: Path) -> None:
+        """Write them into `folder`, for a training that goes on later."""
+        arrays = {f"{system}/{split}": part for system, found in self.logits.items() for split, part in found.items()}
+        need("safetensors.numpy", extra="train").save_file(arrays, folder / _LOGITS_FILE)
+        (folder / _OPTIONS_FILE).write_text(json.dumps(self.options), encoding="utf-8")
+        self.probe.save(folder)
+
+    @classmethod
+    def load(cls, folder: Path, labels: int) -> "Baselines | None":
+        """Read what `save` wrote; None where there is nothing."""
+        probe = LinearProbe.load(folder, labels)
+        if probe is None:
+            return None
+        logits: dict[str, dict[str, Floats]] = {}
+        for name, part in need("safetensors.numpy", extra="train").load_file(folder / _LOGITS_FILE).items():
+            system, split = name.split("/")
+            logits.setdefault(system, {})[split] = part
+        return cls(logits=logits, options=json.loads((folder / _OPTIONS_FILE).read_text(encoding="utf-8")), probe=probe)
+
+
+def fit(
+    texts: dict[str, list[str]], features: dict[str, Floats], gold: dict[str, Ids], labels: int, *, metric: str
+) -> Baselines:
+    """All baselines, fitted on `train`, chosen on `validation`, with logits for the other splits."""
+    probe, linear = linear_probe(features, gold, labels, metric=metric)
+    chosen = {
+        "majority": majority(gold["train"], labels, {split: len(part) for split, part in gold.items()}),
+        "tfidf": tfidf(texts, gold, labels, metric=metric),
+        "linear_probe": linear,
+    }
+    return Baselines(
+        logits={
+            system: {split: part for split, part in found.logits.items() if split != "train"}
+            for system, found in chosen.items()
+        },
+        options={system: found.options for system, found in chosen.items() if found.options},
+        probe=probe,
+    )
 
 
 def linear_probe(

@@ -1,14 +1,19 @@
-"""Choosing a bias and a temperature on validation, so that small classes are found and confidence means something.
+"""Choosing bias, temperature and threshold on validation: small classes are found, and confidence means something.
 
 In: validation logits (N, C) and gold ids (N,). Out: a `Calibration`. Sources: logit adjustment, Menon et al. 2021,
-arXiv:2007.07314, section 3; temperature, Guo et al. 2017, arXiv:1706.04599, section 4.2.
+arXiv:2007.07314, section 3; temperature, Guo et al. 2017, arXiv:1706.04599, section 4.2; threshold, see coverage.py.
 """
+
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
+from lorahub.config import Config, EvalConfig
+from lorahub.data.claims import ClaimData
+from lorahub.scoring import coverage
 from lorahub.scoring.metrics import quick
-from lorahub.scoring.verdicts import Calibration, Floats, Ids, decide, softmax
+from lorahub.scoring.verdicts import Calibration, Floats, Ids, calibrated, confidences, decide, softmax
 
 # Adding t * log(prior) with one strength t is one parameter however many labels there are: it can be chosen on a few
 # hundred claims without fitting their noise, which a free bias per label cannot.
@@ -19,10 +24,10 @@ TEMPERATURES = np.geomspace(0.2, 10.0, 120)
 FEWEST_CLAIMS = 50
 
 
-def fit(logits: Floats, gold: Ids, priors: npt.NDArray[np.float64], *, metric: str, adjust: bool) -> Calibration:
-    """Choose the bias by `metric` and then the temperature by likelihood; too few claims leave both neutral.
+def fit(logits: Floats, gold: Ids, priors: npt.NDArray[np.float64], *, metric: str, options: EvalConfig) -> Calibration:
+    """Choose the bias by `metric`, then the temperature by likelihood, then the threshold by its risk.
 
-    `priors` (C,) are the label shares of the training claims.
+    Too few claims leave all three neutral. `priors` (C,) are the label shares of the training claims.
     """
     if len(gold) < FEWEST_CLAIMS:
         return Calibration(split="validation")
@@ -32,14 +37,33 @@ def fit(logits: Floats, gold: Ids, priors: npt.NDArray[np.float64], *, metric: s
         return quick(gold, decide(logits, Calibration(bias=bias)))[metric]
 
     bias: tuple[float, ...] = ()
-    if adjust:
+    if options.adjust:
         values = np.array([value(strength) for strength in STRENGTHS])
         # A plateau is more to be trusted than a peak: the mean over neighbours decides.
         smooth = np.convolve(np.pad(values, 1, mode="edge"), np.ones(3) / 3, mode="valid")
         best = int(smooth.argmax())
         if smooth[best] - value(0.0) >= SMALLEST_GAIN:
             bias = tuple(float(item) for item in STRENGTHS[best] * np.log(priors))
-    return Calibration(temperature=fit_temperature(logits, gold, bias), bias=bias, split="validation")
+    found = Calibration(temperature=fit_temperature(logits, gold, bias), bias=bias, split="validation")
+    return replace(found, threshold=_threshold(logits, gold, found, options)) if options.abstain_risk else found
+
+
+def _threshold(logits: Floats, gold: Ids, found: Calibration, options: EvalConfig) -> float | None:
+    ids = decide(logits, found)
+    sure = confidences(calibrated(logits, found), ids)
+    return coverage.threshold(ids == gold, sure, risk=options.abstain_risk, certainty=options.confidence)
+
+
+def of_run(logits: Floats, data: ClaimData, config: Config) -> Calibration:
+    """Choose as a run does: by its metric, from its validation logits (N, C) and the shares of its training labels."""
+    counts = np.bincount(data.splits["train"].gold, minlength=len(data.labels))
+    return fit(
+        logits,
+        data.splits["validation"].gold,
+        counts / counts.sum(),
+        metric=config.train.metric,
+        options=config.eval,
+    )
 
 
 def fit_temperature(logits: Floats, gold: Ids, bias: tuple[float, ...] = ()) -> float:

@@ -5,7 +5,7 @@ come from the data again, whose sha256 the cell names.
 """
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ _ENVIRONMENT = ("packages", "python", "device", "threads", "base_id", "base_revi
 @dataclass(frozen=True, kw_only=True)
 class Cell:
     """One run. `cost` is in bytes, seconds and parameters; `figures` holds the headline metrics by split and system,
-    `answers` each system's label ids on test (N,), written as text.
+    `answers` each system's label ids on test (N,), written as text, and `validation` the adapter's on validation; empty
+    where an older lorahub wrote the cell.
     """
 
     method: str
@@ -35,6 +36,7 @@ class Cell:
     cost: dict[str, float]
     figures: dict[str, dict[str, dict[str, float]]]
     answers: dict[str, str]
+    validation: str = ""
 
     @classmethod
     def of_run(cls, folder: Path, record: RunRecord, weights: Path) -> "Cell":
@@ -57,12 +59,17 @@ class Cell:
                 split: {name: {metric: block[metric] for metric in METRICS} for name, block in found.items()}
                 for split, found in record.results.items()
             },
-            answers={system: _answers(folder, record, system) for system in SYSTEMS},
+            answers={system: _answers(folder, record, system, SPLIT) for system in SYSTEMS},
+            validation=_answers(folder, record, "adapter", "validation"),
         )
 
     def ids(self, system: str) -> Ids:
         """A system's answers on test (N,)."""
-        return np.array(self.answers[system].split(","), dtype=np.int64)
+        return _ids(self.answers[system])
+
+    def validation_ids(self) -> Ids:
+        """The adapter's answers on validation (N,)."""
+        return _ids(self.validation)
 
     def save(self, path: Path) -> None:
         """Write the cell, atomically."""
@@ -73,15 +80,20 @@ class Cell:
         """Read a cell; raises AdapterError where the file is none."""
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**{item.name: values[item.name] for item in fields(cls)})
+            needed = [item.name for item in fields(cls) if item.default is MISSING or item.name in values]
+            return cls(**{name: values[name] for name in needed})
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise AdapterError(f"{path} is no finished cell ({one_line(error)}). Delete it to run it again.") from None
 
 
-def _answers(folder: Path, record: RunRecord, system: str) -> str:
+def _ids(text: str) -> Ids:
+    return np.array(text.split(","), dtype=np.int64)
+
+
+def _answers(folder: Path, record: RunRecord, system: str, split: str) -> str:
     labels = len(record.labels)
-    found = Predictions.load(folder, SPLIT, system, labels=labels)
+    found = Predictions.load(folder, split, system, labels=labels)
     if found is None:
-        raise AdapterError(f"{folder} keeps no predictions of {system} on {SPLIT}. Train it again.")
+        raise AdapterError(f"{folder} keeps no predictions of {system} on {split}. Train it again.")
     how = Calibration.load(folder, labels) if system == "adapter" else Calibration()
     return ",".join(map(str, decide(found.logits, how)))

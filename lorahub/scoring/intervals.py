@@ -85,6 +85,16 @@ def resampled_sums(values: Values, *, resamples: int) -> Values:
     return np.concatenate(sums)
 
 
+def resampled(gold: Ids, answers: Ids, labels: int, *, resamples: int) -> dict[str, Values]:
+    """Headline metrics (R + 1,): of the claims as they are, then of each of R resamples.
+
+    The claims drawn depend on N and R alone, so that systems judged in separate calls are paired.
+    """
+    cells = np.eye(labels * labels)[gold * labels + answers]  # (N, C²), the confusion matrix of each claim
+    every = np.arange(labels * labels)
+    return headline(resampled_sums(cells, resamples=resamples), every // labels, every % labels, labels)
+
+
 def halved_sums(values: Values, *, resamples: int) -> Values:
     """Column sums (R, K) of `values` (N, K) over R random halves of the claims, each claim in or out by a coin."""
     generator, count = np.random.default_rng(_SEED), len(values)

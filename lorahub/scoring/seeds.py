@@ -55,7 +55,7 @@ class Difference:
 
 def draws(name: str, gold: Ids, answers: npt.NDArray[np.int64], labels: int, *, resamples: int) -> Draws:
     """Resample a system called `name`, which decides the seeds that are drawn; see the module."""
-    runs = [_resampled(gold, row, labels, resamples) for row in answers]
+    runs = [intervals.resampled(gold, row, labels, resamples=resamples) for row in answers]
     generator = np.random.default_rng(zlib.crc32(name.encode()))
     chosen = generator.integers(0, len(runs), (len(runs), resamples))
     means, by_seed = {}, {}
@@ -94,11 +94,3 @@ def differences(pairs: list[tuple[Draws, Draws]], metric: str, *, confidence: fl
             )
         )
     return rows
-
-
-def _resampled(gold: Ids, answers: Ids, labels: int, resamples: int) -> dict[str, Values]:
-    """Headline metrics (R + 1,); the claims drawn depend on N and R alone, so that runs are paired."""
-    cells = np.eye(labels * labels)[gold * labels + answers]  # (N, C²), the confusion matrix of each claim
-    sums = intervals.resampled_sums(cells, resamples=resamples)
-    every = np.arange(labels * labels)
-    return intervals.headline(sums, every // labels, every % labels, labels)

@@ -8,18 +8,37 @@ all.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from lorahub import atomic
 from lorahub.data import columns, tables
 from lorahub.errors import ConfigError, DataError
-from lorahub.serving.engine import Engine, Verdict
+from lorahub.models.adapters import Adapter
+from lorahub.serving.engine import Verdict
 
-_ROWS_AT_ONCE = 512
+ROWS_AT_ONCE = 512
+
+
+class Classifies(Protocol):
+    """What gives verdicts by adapter: an `Engine`, or what borrows a GPU for one."""
+
+    @property
+    def adapters(self) -> Mapping[str, Adapter]:
+        """The adapters by name."""
+
+    def classify(
+        self,
+        texts: Sequence[str],
+        adapters: Sequence[str] | None = None,
+        *,
+        evidence: Sequence[str] | None = None,
+        adjust: bool = True,
+    ) -> dict[str, list[Verdict]]:
+        """Adapter name -> one Verdict per text."""
 
 
 def classify_file(
-    engine: Engine,
+    engine: Classifies,
     source: Path,
     output: Path,
     *,
@@ -30,6 +49,28 @@ def classify_file(
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> int:
     """Classify every row of `source` into `output` and return how many there were; raises DataError."""
+    done = 0
+    for rows, _ in stream(engine, source, output, adapters=adapters, claim=claim, evidence=evidence, adjust=adjust):
+        done += len(rows)
+        on_rows(len(rows))
+    return done
+
+
+def stream(
+    engine: Classifies,
+    source: Path,
+    output: Path,
+    *,
+    adapters: Sequence[str] | None = None,
+    claim: str | None = None,
+    evidence: str | None = None,
+    adjust: bool = True,
+    rows_at_once: int = ROWS_AT_ONCE,
+) -> Iterator[tuple[list[dict[str, Any]], dict[str, list[Verdict]]]]:
+    """The same chunk by chunk: yield the rows that were just written, and adapter name -> a verdict for each.
+
+    `output` appears when the last chunk was taken; who stops before, or closes this, leaves nothing behind.
+    """
     claim, evidence = check(source, output, claim=claim, evidence=evidence)
     names = list(engine.adapters) if adapters is None else list(adapters)
     schema = tables.schema(source)
@@ -39,7 +80,7 @@ def classify_file(
     done = 0
     kind = output.suffix.lower()
     with atomic.replacing(output) as temporary, tables.Writer(temporary, kind=kind, schema=schema) as writer:
-        for rows in _chunks(tables.read(source)):
+        for rows in _chunks(tables.read(source), rows_at_once):
             texts = _texts(rows, claim, source, done)
             second = None if evidence is None else _texts(rows, evidence, source, done, empty_ok=True)
             answers = engine.classify(texts, names, evidence=second, adjust=adjust)
@@ -50,10 +91,9 @@ def classify_file(
                 ]
             )
             done += len(rows)
-            on_rows(len(rows))
+            yield rows, answers
         if not done:
             raise DataError(f"{source} has a header but no row. Add some.")
-    return done
 
 
 def check(source: Path, output: Path, *, claim: str | None, evidence: str | None) -> tuple[str, str | None]:
@@ -80,8 +120,8 @@ def verdict_columns(answers: Mapping[str, Verdict]) -> dict[str, Any]:
     return found
 
 
-def _chunks(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    while chunk := list(islice(rows, _ROWS_AT_ONCE)):
+def _chunks(rows: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
+    while chunk := list(islice(rows, size)):
         yield chunk
 
 

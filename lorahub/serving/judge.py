@@ -16,7 +16,7 @@ from lorahub.hub import fetch
 from lorahub.hub.fetch import Located
 from lorahub.labels import LabelSet
 from lorahub.records import RunRecord
-from lorahub.scoring import metrics
+from lorahub.scoring import coverage, metrics
 from lorahub.scoring.verdicts import Floats, Ids, calibrated, decide
 from lorahub.serving.alone import Answers, answering
 
@@ -65,7 +65,7 @@ def score(answers: Answers, name: str, data: ClaimData, split: str, options: Eva
     """The results block of one adapter; raises DataError where the data has labels unknown to it."""
     adapter = answers.adapters[name]
     gold, logits = answer(answers, name, data, split)
-    return metrics.score(
+    block = metrics.score(
         gold,
         decide(logits, adapter.calibration),
         calibrated(logits, adapter.calibration),
@@ -73,6 +73,8 @@ def score(answers: Answers, name: str, data: ClaimData, split: str, options: Eva
         resamples=options.bootstrap,
         confidence=options.confidence,
     )
+    selective = coverage.figures(logits, gold, adapter.calibration, confidence=options.confidence)
+    return {**block, "selective": selective}
 
 
 def answer(answers: Answers, name: str, data: ClaimData, split: str) -> tuple[Ids, Floats]:

@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 
+from lorahub.config import EvalConfig
 from lorahub.errors import TrainingError
 from lorahub.labels import LabelSet
-from lorahub.scoring.verdicts import Ids
+from lorahub.scoring.verdicts import Calibration, Ids
 
 
 def check_loss(loss: float, step: int, learning_rate: float) -> None:
@@ -36,3 +37,14 @@ def never_predicted(predicted: Ids, gold: Ids, labels: LabelSet) -> str | None:
         return None
     names = ", ".join(labels.names[index] for index in absent)
     return f"never predicted on validation: {names}. Try train.class_weights=sqrt or more claims of that label."
+
+
+def never_abstains(found: Calibration, options: EvalConfig, *, claims: int) -> str | None:
+    """A warning when a threshold was asked for and `claims` validation claims gave none; else None."""
+    if found.threshold is not None or not options.abstain_risk:
+        return None
+    return (
+        f"no confidence is known to keep wrong answers at or below {options.abstain_risk:.0%} (eval.abstain_risk, with "
+        f"certainty {options.confidence:.0%}, from {claims:,} validation claims): the adapter has no threshold and "
+        "never abstains. More validation claims or a higher risk may give one."
+    )

@@ -45,6 +45,14 @@ def describe(base: Base, data: ClaimData, accelerator: Accelerator, *, seed: int
     }
 
 
+def identity(base: Base, data: ClaimData, accelerator: Accelerator) -> dict[str, dict[str, Any]]:
+    """What a checkpoint and its training must share beside the config: claims, base and processes."""
+    return {
+        "claims": {split: sha256[:12] for split, sha256 in data.source["sha256"].items()},
+        "environment": {"base_revision": base.resolved.revision, "processes": accelerator.num_processes},
+    }
+
+
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)

@@ -27,6 +27,8 @@ from lorahub.reports import cards, plots
 from lorahub.scoring.baselines import LinearProbe
 from lorahub.scoring.predictions import Predictions, fingerprints
 from lorahub.scoring.verdicts import Calibration, Floats
+from lorahub.training import checkpoints
+from lorahub.training.checkpoints import Checkpoints
 
 PROBE_FILE = "probe.json"
 # Splits whose logits are kept.
@@ -34,10 +36,11 @@ JUDGED = ("validation", "test")
 _PROBE_CLAIMS = 8
 
 
-def check_free(folder: Path, *, force: bool) -> None:
+def check_free(folder: Path, *, force: bool, resume: bool = False) -> None:
     """Raise where a run must not be written to `folder`: a file is in the way, or files that are not to be replaced.
 
-    ConfigError or AdapterError; `force` allows to replace a finished run, and nothing else.
+    ConfigError or AdapterError; `force` allows to replace a run, finished or not, and nothing else; `resume` to go on
+    with one that is not.
     """
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir():
@@ -51,8 +54,12 @@ def check_free(folder: Path, *, force: bool) -> None:
     finished = (folder / RECORD_FILE).exists()
     if finished and not force:
         raise AdapterError(f"{folder} holds a finished run. Choose another --out, or replace it with --force.")
-    if folder.is_dir() and any(folder.iterdir()) and not finished:
+    if finished or not folder.is_dir():
+        return
+    if {path.name for path in folder.iterdir()} - {checkpoints.FOLDER}:
         raise AdapterError(f"{folder} is not empty and no run; lorahub does not write over it. Choose another --out.")
+    if Checkpoints(folder).newest() and not force and not resume:
+        raise AdapterError(f"{folder} holds an unfinished run. Go on with --resume, or start anew with --force.")
 
 
 def write(

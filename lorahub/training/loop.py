@@ -1,15 +1,15 @@
 """The training loop, whole, from top to bottom.
 
 In: a model of which any part asks for gradients, encoded claims and a TrainConfig. Out: the same model holding its best
-weights by a validation metric, and a `Fit` that tells what happened. Devices, processes and precision are accelerate's;
-Ctrl-C ends the loop early and keeps the best so far.
+weights by a validation metric, and a `Fit` that tells what happened. Devices, processes and precision are accelerate's.
+Ctrl-C ends the loop early and keeps the best so far; where checkpoints are written, it writes one and stops.
 """
 
 import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,8 @@ from lorahub.labels import LabelSet
 from lorahub.scoring.metrics import quick
 from lorahub.scoring.verdicts import Ids
 from lorahub.training import alarms, evaluation, optimizers
+from lorahub.training.checkpoints import Checkpoints, rest
+from lorahub.training.state import Fit, State
 
 log = logging.getLogger(__name__)
 
@@ -46,23 +48,6 @@ class Step:
     validation: dict[str, float] | None = None
 
 
-@dataclass(kw_only=True)
-class Fit:
-    """What happened. `curve` has one row per evaluation: step, loss, learning_rate and the validation metrics."""
-
-    steps: int = 0
-    planned_steps: int = 0
-    epochs: float = 0.0
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    samples_per_second: float = 0.0
-    best_step: int = 0
-    best_value: float = -math.inf
-    interrupted: bool = False
-    curve: list[dict[str, float]] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-
 def fit(  # noqa: C901 - one story, read from top to bottom
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
@@ -74,6 +59,7 @@ def fit(  # noqa: C901 - one story, read from top to bottom
     accelerator: Accelerator,
     scoring_batch_size: int,
     optimizer_form: str = optimizers.ADAMW,
+    checkpoints: Checkpoints | None = None,
     on_step: Callable[[Step], None] | None = None,
 ) -> Fit:
     """Train in place and leave the best weights in `model`; raises TrainingError when nothing usable came out."""
@@ -81,7 +67,8 @@ def fit(  # noqa: C901 - one story, read from top to bottom
         train, tokenizer, batch_size=config.batch_size, seed=config.seed, grouped=config.length_groups
     )
     sampler: Any = loader.batch_sampler
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    state = State(model)
+    trained = list(state.trained.values())
     if not trained:
         raise TrainingError("nothing is trainable: the adapter matched no layer. Check adapter.targets.")
     optimizer = optimizers.build(optimizer_form, trained, config)
@@ -101,17 +88,18 @@ def fit(  # noqa: C901 - one story, read from top to bottom
     )
     wrapped, optimizer, loader, scheduler = accelerator.prepare(model, optimizer, loader, scheduler)
 
-    happened = Fit(planned_steps=total)
-    best: list[torch.Tensor] | None = None
-    best_loss = math.inf
-    recent: list[float] = []
-    since_best, seen, epoch = 0, 0, 0
-    started, cpu_started = time.perf_counter(), time.process_time()
+    if checkpoints is not None:
+        checkpoints.begin(accelerator, state)
+    happened = state.fit
+    happened.planned_steps = total
+    started, cpu_started = time.perf_counter() - happened.seconds, time.process_time() - happened.cpu_seconds
     wrapped.train()
     try:
-        while happened.steps < total and not _patience_is_over(since_best, config.patience):
+        while not _is_over(happened, config):
+            epoch, seen_of_epoch = divmod(happened.batches, batches_per_epoch)
             sampler.set_epoch(epoch)
-            for batch in loader:
+            loader.set_epoch(epoch)  # or accelerate's own count, from 0, decides
+            for batch in rest(loader, seen_of_epoch):
                 with accelerator.accumulate(wrapped):
                     batch.pop("row")
                     gold = batch.pop("labels")
@@ -125,12 +113,13 @@ def fit(  # noqa: C901 - one story, read from top to bottom
                     rate = scheduler.get_last_lr()[0]
                     scheduler.step()
                     optimizer.zero_grad()
-                seen += len(gold) * accelerator.num_processes
-                recent = [*recent[-(_SHOWN_OVER - 1) :], loss.item()]
+                happened.batches += 1
+                happened.seen += len(gold) * accelerator.num_processes
+                happened.recent = [*happened.recent[-(_SHOWN_OVER - 1) :], loss.item()]
                 if not accelerator.sync_gradients:
                     continue
                 happened.steps += 1
-                alarms.check_loss(recent[-1], happened.steps, rate)
+                alarms.check_loss(happened.recent[-1], happened.steps, rate)
                 metrics = None
                 if happened.steps % evaluate_every == 0 or happened.steps == total:
                     metrics, warning = _evaluate(
@@ -138,53 +127,54 @@ def fit(  # noqa: C901 - one story, read from top to bottom
                     )
                     if warning and 2 * happened.steps >= total:  # early on it is the rule
                         log.warning("step %d: %s", happened.steps, warning)
+                    loss_shown = float(np.mean(happened.recent))
                     happened.curve.append(
-                        {"step": happened.steps, "loss": float(np.mean(recent)), "learning_rate": rate, **metrics}
+                        {"step": happened.steps, "loss": loss_shown, "learning_rate": rate, **metrics}
                     )
-                    since_best += 1
+                    happened.since_best += 1
                     # Of equal scores, which a small validation split often gives, the surer one is the better.
-                    if (metrics[config.metric], -metrics["loss_validation"]) > (happened.best_value, -best_loss):
-                        happened.best_value, best_loss = metrics[config.metric], metrics["loss_validation"]
-                        happened.best_step, since_best = happened.steps, 0
-                        best = [parameter.detach().to("cpu", copy=True) for parameter in trained]
+                    value, sureness = metrics[config.metric], -metrics["loss_validation"]
+                    if (value, sureness) > (happened.best_value, -happened.best_loss):
+                        happened.best_value, happened.best_loss = value, -sureness
+                        happened.best_step, happened.since_best = happened.steps, 0
+                        state.keep_best()
+                happened.seconds = time.perf_counter() - started
+                happened.cpu_seconds = time.process_time() - cpu_started
                 if on_step is not None:
                     on_step(
                         Step(
                             step=happened.steps,
                             total=total,
-                            loss=float(np.mean(recent)),
+                            loss=float(np.mean(happened.recent)),
                             learning_rate=rate,
-                            samples_per_second=seen / (time.perf_counter() - started),
+                            samples_per_second=happened.samples_per_second,
                             validation=metrics,
                         )
                     )
-                if happened.steps >= total or _patience_is_over(since_best, config.patience):
+                over = _is_over(happened, config)
+                if checkpoints is not None:
+                    checkpoints.after_step(last=over)
+                if over:
                     break
-            epoch += 1
     except KeyboardInterrupt:
+        if checkpoints is not None and checkpoints.every is not None:
+            raise
         happened.interrupted = True
         happened.warnings.append(f"stopped by hand after {happened.steps} of {total} steps.")
     except TrainingError as error:
-        if best is None:
+        if state.best is None:
             raise
         happened.warnings.append(f"training stopped early: {error}")
 
-    happened.seconds = time.perf_counter() - started
-    happened.cpu_seconds = time.process_time() - cpu_started
-    happened.samples_per_second = seen / happened.seconds
-    happened.epochs = seen / max(1, len(train))
-    if best is None:
+    if state.best is None:
         if not happened.steps:
             raise TrainingError("stopped before the first step: there is nothing to keep.")
         happened.best_step = happened.steps
-    else:
-        with torch.no_grad():
-            for parameter, value in zip(trained, best, strict=True):
-                parameter.copy_(value)
+    state.restore_best()
     # From here on `model` answers as its saved files will, in full precision.
     accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
     model.eval()
-    if _patience_is_over(since_best, config.patience):
+    if _patience_is_over(happened, config):
         log.info("stopped early: no better %s for %d evaluations", config.metric, config.patience)
     return happened
 
@@ -200,8 +190,12 @@ def class_weights(gold: Ids, labels: int, kind: str) -> list[float]:
     return [float(weight) for weight in raw / (raw * frequency).sum()]
 
 
-def _patience_is_over(since_best: int, patience: int) -> bool:
-    return bool(patience) and since_best >= patience
+def _is_over(happened: Fit, config: TrainConfig) -> bool:
+    return happened.steps >= happened.planned_steps or _patience_is_over(happened, config)
+
+
+def _patience_is_over(happened: Fit, config: TrainConfig) -> bool:
+    return bool(config.patience) and happened.since_best >= config.patience
 
 
 def _evaluate(

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from lorahub import atomic
 from lorahub import config as configs
 from lorahub.config import Config
 from lorahub.data import claims
@@ -22,11 +21,13 @@ from lorahub.data.claims import ClaimData
 from lorahub.models import methods
 from lorahub.models.base import Base
 from lorahub.records import SYSTEMS, RunRecord
-from lorahub.scoring import baselines, calibration, intervals, metrics
+from lorahub.scoring import baselines, calibration, coverage, intervals, metrics
+from lorahub.scoring.baselines import Baselines
 from lorahub.scoring.verdicts import Calibration, Floats, calibrated, decide
 from lorahub.training import alarms, environment, setup
+from lorahub.training.checkpoints import Checkpoints, Every
 from lorahub.training.folder import JUDGED, check_free, write
-from lorahub.training.setup import Watcher
+from lorahub.training.setup import Prepared, Watcher
 
 log = logging.getLogger(__name__)
 
@@ -49,24 +50,29 @@ def train(
     seed: int | None = None,
     settings: Sequence[str] = (),
     force: bool = False,
+    save_every: str | int | None = None,
+    resume: bool = False,
     watcher: Watcher | None = None,
 ) -> Run:
     """Train an adapter and write its run folder.
 
     `recipe` is a YAML file or a shipped recipe's name; the keywords and `settings` (`section.field=value`) override it,
-    in that order. Raises a LorahubError (ConfigError, DataError, BaseModelError, TrainingError, or AdapterError where
-    `out` holds a finished run and `force` is not given).
+    in that order. `save_every` (steps, or a time such as "10m") writes checkpoints, and `resume` goes on from the
+    newest; `out` must be the same then. Raises a LorahubError (ConfigError, DataError, BaseModelError, TrainingError,
+    or AdapterError where `out` holds a finished run and `force` is not given).
     """
     flags = configs.flags(data=data, base=base, method=method, seed=seed)
     config = configs.load(recipe, [*flags, *settings])
     folder = Path(out) if out is not None else Path("runs") / default_name(config)
-    check_free(folder, force=force)
+    every = None if save_every is None else Every.parse(save_every)
+    checkpoints = Checkpoints(folder, every=every, resume=resume)
+    check_free(folder, force=force, resume=resume)
     watcher = watcher or Watcher()
     watcher.on_stage("reading the claims")
-    return run(config, claims.load(config.data), folder, watcher)
+    return run(config, claims.load(config.data), folder, watcher, checkpoints)
 
 
-def run(config: Config, data: ClaimData, folder: Path, watcher: Watcher) -> Run:
+def run(config: Config, data: ClaimData, folder: Path, watcher: Watcher, checkpoints: Checkpoints | None = None) -> Run:
     """Carry out a resolved config on `data`, whatever it came from, and write `folder`; see `train`."""
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     for text in data.warnings:
@@ -74,32 +80,35 @@ def run(config: Config, data: ClaimData, folder: Path, watcher: Watcher) -> Run:
     watcher.on_stage("loading the base")
     prepared = setup.prepare(config, data)
     base, accelerator = prepared.base, prepared.accelerator
+    asked = configs.to_dict(_publishable(config, base, data))
+    checkpoints = checkpoints or Checkpoints(folder)
+    checkpoints.check({**asked, **environment.identity(base, data, accelerator)}, main=accelerator.is_main_process)
     watcher.on_stage("scoring the baselines")
-    features = {split: prepared.features(split) for split in data.splits}
-    logits, options, probe = _baseline_logits(data, features, config)
+    free = _baselines(prepared, data, config, checkpoints)
     watcher.on_stage("training")
     attached = setup.attach(prepared)
     model = attached.model
-    logits["untrained"] = {split: prepared.logits(model, split) for split in JUDGED}
-    fit, memory = setup.fit(prepared, attached, watcher)
+    logits = {**free.logits, "untrained": {split: prepared.logits(model, split) for split in JUDGED}}
+    fit, memory = setup.fit(prepared, attached, watcher, checkpoints)
 
     watcher.on_stage("evaluating on test")
     logits["adapter"] = {split: prepared.logits(model, split) for split in JUDGED}
-    adjusted = _calibrate(logits["adapter"]["validation"], data, config)
+    adjusted = calibration.of_run(logits["adapter"]["validation"], data, config)
     results = _results(logits, data, adjusted, config)
     gold = data.splits["validation"].gold
     silent = (
         alarms.one_class(decide(logits["adapter"]["validation"], Calibration()), gold, data.labels),
         alarms.never_predicted(decide(logits["adapter"]["validation"], adjusted), gold, data.labels),
+        alarms.never_abstains(adjusted, config.eval, claims=len(gold)),
     )
     record = RunRecord(
         name=folder.name,
         created=created,
-        asked=configs.to_dict(_publishable(config, base, data)),
+        asked=asked,
         happened={
             "steps": fit.steps,
             "planned_steps": fit.planned_steps,
-            "epochs": fit.epochs,
+            "epochs": fit.seen / len(data.splits["train"]),
             "seconds": fit.seconds,
             "samples_per_second": fit.samples_per_second,
             "cpu_seconds": fit.cpu_seconds,
@@ -109,20 +118,25 @@ def run(config: Config, data: ClaimData, folder: Path, watcher: Watcher) -> Run:
             "total_parameters": attached.total,
             "best_step": fit.best_step,
             "interrupted": fit.interrupted,
+            "resumed_at": fit.resumed_at,
             "curve": fit.curve,
             "warnings": [*data.warnings, *fit.warnings, *(text for text in silent if text)],
         },
         environment={
             **environment.describe(base, data, accelerator, seed=config.train.seed),
-            "baselines": options,
-            "calibration": {"temperature": adjusted.temperature, "bias": list(adjusted.bias)},
+            "baselines": free.options,
+            "calibration": {
+                "temperature": adjusted.temperature,
+                "bias": list(adjusted.bias),
+                "threshold": adjusted.threshold,
+            },
         },
         results=results,
     )
     if accelerator.is_main_process:
         watcher.on_stage("writing the run folder")
         write(
-            folder, model, base, data, record, logits=logits, adjusted=adjusted, probe=probe, config=config.base,
+            folder, model, base, data, record, logits=logits, adjusted=adjusted, probe=free.probe, config=config.base,
             layout=methods.TABLE[config.adapter.method].layout,
         )  # fmt: skip
     accelerator.wait_for_everyone()
@@ -135,32 +149,19 @@ def default_name(config: Config) -> str:
     return f"{data}-{config.adapter.method}-{base}-s{config.train.seed}"
 
 
-def _baseline_logits(
-    data: ClaimData, features: dict[str, Floats], config: Config
-) -> tuple[dict[str, dict[str, Floats]], dict[str, Any], baselines.LinearProbe]:
-    """Logits by system and split, what validation chose for each, and the probe to keep."""
-    gold = {name: part.gold for name, part in data.splits.items()}
-    labels, metric = len(data.labels), config.train.metric
-    probe, linear = baselines.linear_probe(features, gold, labels, metric=metric)
-    texts = {name: part.joined() for name, part in data.splits.items()}
-    chosen = {
-        "majority": baselines.majority(gold["train"], labels, {name: len(part) for name, part in gold.items()}),
-        "tfidf": baselines.tfidf(texts, gold, labels, metric=metric),
-        "linear_probe": linear,
-    }
-    logits = {system: {split: found.logits[split] for split in JUDGED} for system, found in chosen.items()}
-    return logits, {system: found.options for system, found in chosen.items() if found.options}, probe
-
-
-def _calibrate(logits: Floats, data: ClaimData, config: Config) -> Calibration:
-    counts = np.bincount(data.splits["train"].gold, minlength=len(data.labels))
-    return calibration.fit(
-        logits,
-        data.splits["validation"].gold,
-        counts / counts.sum(),
-        metric=config.train.metric,
-        adjust=config.eval.adjust,
-    )
+def _baselines(prepared: Prepared, data: ClaimData, config: Config, checkpoints: Checkpoints) -> Baselines:
+    """The baselines, as a training that was stopped has left them or computed now."""
+    folder = checkpoints.folder / baselines.FOLDER
+    found = Baselines.load(folder, len(data.labels)) if checkpoints.resume else None
+    if found is None:
+        texts = {split: part.joined() for split, part in data.splits.items()}
+        features = {split: prepared.features(split) for split in data.splits}
+        gold = {split: part.gold for split, part in data.splits.items()}
+        found = baselines.fit(texts, features, gold, len(data.labels), metric=config.train.metric)
+        if checkpoints.every is not None and prepared.accelerator.is_main_process:
+            with atomic.replacing_folder(folder) as part:
+                found.save(part)
+    return found
 
 
 def _results(
@@ -180,6 +181,9 @@ def _results(
             for system, answer in answers.items()
             if system != "adapter"
         }
+        blocks["adapter"]["selective"] = coverage.figures(
+            logits["adapter"][split], gold, adjusted, confidence=config.eval.confidence
+        )
         results[split] = blocks
     return results
 

@@ -7,6 +7,7 @@ config are the same training, number for number.
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,9 @@ from lorahub.models import methods
 from lorahub.models.base import Base
 from lorahub.scoring.verdicts import Floats
 from lorahub.training import evaluation, loop, optimizers
+from lorahub.training.checkpoints import Checkpoints
 from lorahub.training.memory import Memory
+from lorahub.training.state import Fit
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +85,7 @@ class Validated:
     """A training that was judged on validation alone: its logits (N, C), and what happened."""
 
     logits: Floats
-    fit: loop.Fit
+    fit: Fit
     trainable: int
 
 
@@ -135,21 +138,25 @@ def attach(prepared: Prepared) -> Attached:
     return Attached(model=model, optimizer=optimizer, trainable=trainable, total=total)
 
 
-def fit(prepared: Prepared, attached: Attached, watcher: Watcher) -> tuple[loop.Fit, Memory]:
+def fit(
+    prepared: Prepared, attached: Attached, watcher: Watcher, checkpoints: Checkpoints | None = None
+) -> tuple[Fit, Memory]:
     """Train in place; return what happened and how much memory it took. Raises TrainingError."""
     prepared.memory.training()
-    fitted = loop.fit(
-        attached.model,
-        prepared.base.tokenizer,
-        prepared.encoded["train"],
-        prepared.encoded["validation"],
-        prepared.labels,
-        prepared.config.train,
-        accelerator=prepared.accelerator,
-        scoring_batch_size=prepared.config.eval.batch_size,
-        optimizer_form=attached.optimizer,
-        on_step=watcher.on_step if prepared.accelerator.is_main_process else None,
-    )
+    with checkpoints or nullcontext():
+        fitted = loop.fit(
+            attached.model,
+            prepared.base.tokenizer,
+            prepared.encoded["train"],
+            prepared.encoded["validation"],
+            prepared.labels,
+            prepared.config.train,
+            accelerator=prepared.accelerator,
+            scoring_batch_size=prepared.config.eval.batch_size,
+            optimizer_form=attached.optimizer,
+            checkpoints=checkpoints,
+            on_step=watcher.on_step if prepared.accelerator.is_main_process else None,
+        )
     return fitted, prepared.memory.peak()
 
 

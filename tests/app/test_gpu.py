@@ -12,7 +12,7 @@ import sys
 import gradio as gr
 import pytest
 
-from lorahub.app import check, errors, gpu
+from lorahub.app import answers, errors, gpu
 from lorahub.errors import AdapterError
 
 
@@ -73,7 +73,7 @@ class Engine:
 
 
 def test_a_question_is_put_to_another_process_and_comes_back_as_values(declared):
-    judged = check.judge(Engine())(["one", "two"], ["a"], None)
+    judged = answers.judge(Engine())(["one", "two"], ["a"], None)
     assert judged.verdicts == {"a": ["one None", "two None"]}
     assert judged.device == "cuda:0"
     assert declared == [gpu.seconds(2, 1)]
@@ -81,7 +81,7 @@ def test_a_question_is_put_to_another_process_and_comes_back_as_values(declared)
 
 def test_an_error_that_a_person_can_mend_keeps_its_sentence(declared):
     with pytest.raises(AdapterError, match="no adapter 'missing' is loaded"):
-        check.judge(Engine())(["one"], ["missing"], None)
+        answers.judge(Engine())(["one"], ["missing"], None)
     with pytest.raises(gr.Error, match="ZeroDivisionError"):
         gpu.borrowed(lambda: 1 // 0, lambda: 5)()
 

@@ -1,20 +1,18 @@
 """The page in a real browser and through gradio's own client, on a real server with tiny adapters."""
 
+import json
 import re
-import socket
-from pathlib import Path
 
 import pytest
+from browser import SIZES, ask, fits, free_port, shoot, tab_to, visits
 from conftest import sentences
 
 from lorahub.labels import LabelSet
 from lorahub.reports import tables
 
-ARTEFACTS = Path(__file__).parents[1] / "artefacts"
 CLAIM = "the vaccine may cause flu in the city"
 LONG = "supported by some people of the city but never by the doctors"
 HOSTILE = "<img src=x onerror=\"document.title='taken'\">${document.title='taken'} {{value}} **bold** &amp;"
-SIZES = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
 
 browser = pytest.mark.browser
 
@@ -37,79 +35,51 @@ def engine(tiny_base, tiny_run, make_adapter):
 
 
 @pytest.fixture(scope="module")
-def address(engine, tiny_run):
+def corrections(tmp_path_factory):
+    """The folder of the visitors' corrections."""
+    return tmp_path_factory.mktemp("corrections")
+
+
+@pytest.fixture(scope="module")
+def address(engine, tiny_run, corrections):
     """The real server, in this process."""
     from lorahub.app import build
+    from lorahub.app.feedback import Feedback
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    page = build.build(engine, root=tiny_run.folder.parent, named=[], left_out=["old was trained on another base."])
-    yield build.serve(page, "127.0.0.1", port)
+    page = build.build(
+        engine,
+        root=tiny_run.folder.parent,
+        left_out=["old was trained on another base."],
+        corrections=Feedback(corrections),
+    )
+    yield build.serve(page, "127.0.0.1", free_port())
     page.close(verbose=False)
 
 
 @pytest.fixture
 def visit(chromium, address):
-    """visit(size, theme) -> the page, loaded; a request to another host or a script error fails the test."""
-    contexts, problems = [], []
-
-    def go(size="desktop", theme="light"):
-        context = chromium.new_context(viewport=SIZES[size], has_touch=size == "phone")
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(20_000)
-        page.on(
-            "request",
-            lambda request: request.url.startswith((address, "data:", "blob:")) or problems.append(request.url),
-        )
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.goto(f"{address}?__theme={theme}")
-        page.get_by_role("textbox", name="Claim").wait_for()
-        return page
-
-    yield go
-    for context in contexts:
-        context.close()
-    assert not problems
+    with visits(chromium, address) as go:
+        yield go
 
 
-def shoot(page, name):
-    ARTEFACTS.mkdir(exist_ok=True)
-    page.wait_for_timeout(400)  # fades
-    page.screenshot(path=ARTEFACTS / f"{name}.png", full_page=True)
+@pytest.fixture(scope="module")
+def client(address):
+    from gradio_client import Client
 
-
-def ask(page, claim):
-    page.get_by_role("textbox", name="Claim").fill(claim)
-    page.get_by_role("button", name="Check", exact=True).click()
-    page.get_by_role("heading", name=f"“{claim}”").wait_for()
+    return Client(address, verbose=False)
 
 
 def verdicts(page):
     """Adapter name -> the verdict lines of its card."""
     return {
         card.locator("h3").inner_text(): card.locator(".lh-verdict").all_inner_texts()
-        for card in page.locator(".lh-card").all()
+        for card in page.get_by_role("status", name="Answers").locator(".lh-card").all()
     }
 
 
 def expected(engine, claim):
     found, base = engine.classify([claim]), engine.classify_base([claim])
     return {name: [rows[0].label, *(row.label for row in base.get(name, []))] for name, rows in found.items()}
-
-
-def tab_to(page, selector, *, key="Tab"):
-    """Press Tab until an element that matches has the focus; a person would give up after 20."""
-    for _ in range(20):
-        page.keyboard.press(key)
-        if page.evaluate("selector => document.activeElement.matches(selector)", selector):
-            return
-    pytest.fail(f"{selector} is not reached with {key}")
-
-
-def fits(page):
-    return page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
 @browser
@@ -119,7 +89,7 @@ def test_every_adapters_verdict_stands_beside_the_bases(visit, engine, send):
     if send == "button":
         ask(page, CLAIM)
     else:
-        page.get_by_role("textbox", name="Claim").fill(CLAIM)
+        page.get_by_role("textbox", name="Claim", exact=True).fill(CLAIM)
         page.keyboard.press("Enter")
         page.get_by_role("heading", name=f"“{CLAIM}”").wait_for()
     assert verdicts(page) == expected(engine, CLAIM)
@@ -134,14 +104,14 @@ def test_what_is_missing_is_said_and_no_empty_result_shown(visit, engine):
     page = visit()
     answers = page.get_by_role("status", name="Answers")
     ask(page, CLAIM)
-    page.get_by_role("textbox", name="Claim").fill("   ")
+    page.get_by_role("textbox", name="Claim", exact=True).fill("   ")
     page.get_by_role("button", name="Check", exact=True).click()
     answers.get_by_text("Type a claim first.").wait_for()
     assert not page.locator(".lh-card").count()
     shoot(page, "empty-claim")
     for name in engine.adapters:
         page.get_by_role("checkbox", name=name).uncheck()
-    page.get_by_role("textbox", name="Claim").fill(CLAIM)
+    page.get_by_role("textbox", name="Claim", exact=True).fill(CLAIM)
     page.keyboard.press("Enter")
     answers.get_by_text("Choose at least one adapter.").wait_for()
     assert not page.locator(".lh-card").count()
@@ -181,6 +151,75 @@ def test_the_page_works_with_the_keyboard_alone(visit, engine):
 
 
 @browser
+def test_a_link_puts_its_question_again(visit, engine):
+    page = visit()
+    page.get_by_role("checkbox", name="hostile").uncheck()
+    page.get_by_role("button", name="Evidence").click()
+    page.get_by_role("textbox", name="Evidence").fill("a study of the city")
+    ask(page, CLAIM)
+    query = page.get_by_role("link", name="Link to this question").get_attribute("href").replace("?", "&", 1)
+    shared = visit(query=query)
+    shared.get_by_role("heading", name=f"“{CLAIM}”").wait_for()
+    assert verdicts(shared) == verdicts(page)
+    assert shared.get_by_role("textbox", name="Claim", exact=True).input_value() == CLAIM
+    assert not shared.get_by_role("checkbox", name="hostile").is_checked()
+    assert shared.get_by_role("checkbox", name="topics").is_checked()
+
+
+@browser
+def test_a_link_to_an_adapter_that_is_gone_says_so(visit):
+    page = visit(query="&claim=water&adapters=gone")
+    page.get_by_role("status", name="Answers").get_by_text("no adapter 'gone' is loaded").wait_for()
+    assert not page.locator(".lh-card").count()
+
+
+@browser
+def test_the_words_that_moved_the_answers_are_marked(visit, engine):
+    from lorahub.serving import attribution
+
+    page = visit()
+    ask(page, CLAIM)
+    page.get_by_role("textbox", name="Claim", exact=True).fill(
+        "typed meanwhile"
+    )  # what is explained is what was answered
+    page.get_by_role("button", name="Which words moved the answers?").click()
+    region = page.get_by_role("status", name="Words")
+    region.get_by_role("heading", name="Which words moved the answers").wait_for()
+    found = attribution.leave_one_out(engine, CLAIM)
+    for card, one in zip(region.locator(".lh-card").all(), found.values(), strict=True):
+        assert card.locator("mark").all_inner_texts() == [
+            CLAIM[start:end] + f"{round(100 * effect):+}".replace("-", "\u2212")
+            for (start, end), effect in zip(one.spans, one.effects, strict=True)
+            if round(100 * effect)
+        ]
+    assert region.locator("mark").count() > 3
+    ask(page, "doctors never say that")
+    assert not region.locator(".lh-card").count()  # an older explanation does not stay under a newer answer
+
+
+@browser
+def test_a_wrong_answer_is_corrected_and_only_that_is_kept(visit, corrections, engine):
+    page = visit("phone")
+    ask(page, CLAIM)
+    assert not list(corrections.iterdir())
+    page.get_by_role("button", name="An answer is wrong").click()
+    page.get_by_role("combobox", name="Adapter").click()
+    page.get_by_role("option", name="topics").click()
+    page.get_by_role("button", name="Send correction").click()
+    answer = page.get_by_role("status", name="Correction")
+    answer.get_by_text("Choose what the answer should be; topics has city, health").wait_for()
+    page.get_by_role("combobox", name="It should be").click()
+    shoot(page, "correction")
+    page.get_by_role("option", name="money").click()
+    page.get_by_role("button", name="Send correction").click()
+    answer.get_by_text("Kept: for topics the claim is money.").wait_for()
+    [path] = corrections.iterdir()
+    row = json.loads(path.read_text())
+    assert (path.name, row["claim"], row["label"], row["adapter"]) == ("topics.jsonl", CLAIM, "money", "topics")
+    path.unlink()
+
+
+@browser
 def test_runs_shows_the_table_and_one_runs_figures_and_pictures(visit, tiny_run):
     page = visit()
     page.get_by_role("tab", name="Runs").click()
@@ -207,17 +246,14 @@ def test_the_page_fits_the_screen(visit, size, theme):
     ask(page, CLAIM)
     assert fits(page)
     shoot(page, f"{size}-{theme}-answers")
+    page.get_by_role("button", name="Which words moved the answers?").click()
+    page.get_by_role("heading", name="Which words moved the answers").wait_for()
+    assert fits(page)
+    shoot(page, f"{size}-{theme}-words")
     page.get_by_role("tab", name="Runs").click()
     page.get_by_role("heading", name="Finished runs").wait_for()
     assert fits(page)
     shoot(page, f"{size}-{theme}-runs")
-
-
-@pytest.fixture(scope="module")
-def client(address):
-    from gradio_client import Client
-
-    return Client(address, verbose=False)
 
 
 def test_the_endpoint_answers_what_the_engine_answers(client, engine):
@@ -261,7 +297,7 @@ def test_the_endpoint_says_what_is_wrong(client, claim, adapters, words):
 
 def test_the_endpoints_are_named_and_described(client, tiny_run):
     named = client.view_api(return_format="dict")["named_endpoints"]
-    assert set(named) == {"/classify", "/runs"}
+    assert set(named) == {"/classify", "/compare", "/explain", "/feedback", "/runs"}
     assert all(endpoint["description"] for endpoint in named.values())
     assert [parameter["parameter_name"] for parameter in named["/classify"]["parameters"]] == [
         "claim",
@@ -270,3 +306,24 @@ def test_the_endpoints_are_named_and_described(client, tiny_run):
     ]
     found = client.predict(api_name="/runs")
     assert found == [dict(zip(tables.RUNS_HEADER, tables.run_row(tiny_run.record), strict=True))]
+
+
+def test_the_endpoint_tells_which_words_moved_an_answer(client, engine):
+    from lorahub.serving import attribution
+
+    found = client.predict(CLAIM, ["topics"], "", api_name="/explain")["adapters"]["topics"]
+    wanted = attribution.leave_one_out(engine, CLAIM, ["topics"])["topics"]
+    assert [word["word"] for word in found["words"]] == CLAIM.split()
+    assert [word["effect"] for word in found["words"]] == pytest.approx(wanted.effects, abs=1e-5)
+
+
+def test_the_endpoint_keeps_a_correction_for_the_adapters_labels_only(client, corrections):
+    from gradio_client.exceptions import AppError
+
+    with pytest.raises(AppError, match="topics has city, health"):
+        client.predict(CLAIM, "true", "topics", "", api_name="/feedback")
+    assert not list(corrections.iterdir())
+    client.predict(CLAIM, "city", "topics", "", api_name="/feedback")
+    [path] = corrections.iterdir()
+    assert json.loads(path.read_text())["label"] == "city"
+    path.unlink()

@@ -42,7 +42,7 @@ assert logging.getLogger().handlers == handlers
 
 COMMANDS = (
     [], ["train"], ["evaluate"], ["classify"], ["runs"], ["recipes"], ["app"], ["doctor"], ["push"], ["card"], ["pull"],
-    ["list"], ["info"], ["verify"], ["space"], ["hf-register"], ["compare"],
+    ["list"], ["info"], ["verify"], ["space"], ["hf-register"], ["compare"], ["ranks"],
 )  # fmt: skip
 
 

@@ -33,7 +33,7 @@ def test_a_run_folder_is_whole(tiny_run):
     assert there >= {
         "adapter_config.json", "adapter_model.safetensors", "labels.json", "record.json", "probe.json",
         "calibration.json", "linear_probe.safetensors", "README.md", "tokenizer.json", "plots/confusion.png",
-        "plots/reliability.png", "plots/curve.png",
+        "plots/reliability.png", "plots/curve.png", "plots/coverage.png",
     }  # fmt: skip
     assert {f"predictions/{split}.{system}.parquet" for split in ("validation", "test") for system in SYSTEMS} <= there
     assert "config.json" not in there

@@ -114,3 +114,22 @@ def test_a_lost_section_comes_back_in_its_place(record):
     start, end = card.index("<!-- lorahub:begin data -->"), card.index("<!-- lorahub:end data -->")
     merged = sections.merge(card[:start] + card[end + len("<!-- lorahub:end data -->\n") :], card)
     assert merged.index("## How it was trained") < merged.index("## Data") < merged.index("## Limits")
+
+
+def test_the_card_says_how_often_it_abstains_and_where_that_keeps_less_than_asked(record):
+    found = record.results["test"]["adapter"]["selective"]
+    found |= {"threshold": 0.71, "answered": 12, "coverage": 0.25, "accuracy": 0.75}
+    found["interval"] = {"coverage": [0.14, 0.4], "accuracy": [0.428, 0.945]}
+    card = cards.render(record)
+    text = card.split("### Abstaining")[1].split("<!--")[0]
+    assert "It answers 25.0% [14.0%, 40.0%] of the claims" in text
+    assert "confidence from 0.71 on, with accuracy 0.750 [0.428, 0.945]" in text
+    assert "at most 20% of the answers are wrong, with certainty 95%" in text
+    assert f"curve is {found['aurc']:.3f}" in text
+    assert "Where it does not abstain, 25% of its test answers are wrong; 20% was asked for." in card
+    found |= {"answered": 0, "coverage": 0.0, "accuracy": None}
+    assert "It abstains from every claim" in cards.render(record)
+    found["threshold"] = None
+    assert "never abstains" in cards.render(record).split("### Abstaining")[1]
+    del record.results["test"]["adapter"]["selective"], record.environment["calibration"]["threshold"]
+    assert "Abstaining" not in cards.render(record), "an older record"

@@ -1,0 +1,75 @@
+"""Who agrees, who is unsure, and which words moved an answer, as a reader without colours gets them."""
+
+from urllib.parse import parse_qs
+
+from test_present import NASTY, Reader
+
+from lorahub.app import answers, cards
+from lorahub.serving.engine import Verdict
+
+
+def verdict(label, labels=("false", "true"), **more):
+    shares = {name: 0.8 if name == label else 0.2 / (len(labels) - 1) for name in labels}
+    return Verdict(label=label, probabilities=shares, calibrated=shares, **more)
+
+
+def found(verdicts, base=None):
+    asked = answers.Question(claim=NASTY, adapters=tuple(verdicts))
+    judged = answers.Judged(
+        verdicts={name: [one] for name, one in verdicts.items()},
+        base={name: [one] for name, one in (base or {}).items()},
+        seconds=0.01,
+        device="cpu",
+    )
+    return answers.classified(lambda texts, adapters, evidence: judged, asked), asked
+
+
+def test_only_adapters_with_the_same_labels_agree_or_disagree():
+    same, _ = found({"a": verdict("true"), "b": verdict("true", ("true", "false")), "c": verdict("x", ("x", "y"))})
+    assert cards.agreement(same) == ["a and b agree: true."]
+    split, _ = found({"a": verdict("true"), "b": verdict("false"), "c": verdict("true")})
+    assert cards.agreement(split) == ["The adapters with the same labels disagree. a and c: true; b: false."]
+    alone, _ = found({"a": verdict("true"), "c": verdict("x", ("x", "y"))})
+    assert cards.agreement(alone) == []
+
+
+def test_it_is_said_where_the_base_alone_answers_differently():
+    two = {"a": verdict("true"), "c": verdict("x", ("x", "y"))}
+    differing, _ = found(two, {"a": verdict("false"), "c": verdict("x", ("x", "y"))})
+    assert cards.agreement(differing) == ["The base alone answers differently from a."]
+    same, _ = found(two, two)
+    assert cards.agreement(same) == ["The base alone gives the same answers."]
+
+
+def test_an_answer_below_the_threshold_is_marked_in_words():
+    sure, asked = found({"a": verdict("true")})
+    unsure, _ = found({"a": verdict("true", abstain=True)})
+    assert "Unsure" not in cards.answers(sure, asked)
+    assert "Unsure: 80% is below this adapter's threshold. Let a person decide." in "".join(
+        Reader(cards.answers(unsure, asked)).texts
+    )
+
+
+def test_the_link_holds_the_whole_question():
+    asked = answers.Question(claim="a & b = ä?", adapters=("x y", "z&"), evidence="so; it says")
+    assert parse_qs(cards.link(asked).removeprefix("?")) == {
+        "claim": ["a & b = ä?"],
+        "adapters": ["x y", "z&"],
+        "evidence": ["so; it says"],
+    }
+
+
+def test_marked_words_need_no_colour_and_stay_text():
+    claim = f"cures {NASTY} not flu"
+    words = [
+        {"word": "cures", "start": 0, "end": 5, "effect": 0.314},
+        {"word": "not", "start": len(claim) - 7, "end": len(claim) - 4, "effect": -0.05},
+        {"word": "flu", "start": len(claim) - 3, "end": len(claim), "effect": 0.004},
+    ]
+    made = cards.words({"claim": claim, "adapters": {NASTY: {"label": NASTY, "probability": 0.8, "words": words}}})
+    read = Reader(made)
+    assert "script" not in read.tags
+    text = "".join(read.texts)
+    assert f"cures+31 {NASTY} not\u22125 flu" in text
+    assert "solid line and plus" in text
+    assert "dashed line and minus" in text

@@ -1,0 +1,228 @@
+"""The tab *Compare on a file* in a real browser and through gradio's own client."""
+
+import csv
+import json
+
+import pytest
+from browser import SIZES, fits, free_port, open_tab, shoot, visits
+from conftest import learnable, sentences
+from sklearn.metrics import accuracy_score
+
+from lorahub.labels import LabelSet
+
+browser = pytest.mark.browser
+HOSTILE = "<img src=x onerror=\"document.title='taken'\">"
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_base, tiny_run, make_adapter):
+    """A trained adapter, one of the same labels, and one of other and hostile ones."""
+    from lorahub.serving.engine import Engine
+
+    rival, topics = (
+        make_adapter("bert", labels=count, seed=count, name=name) for count, name in ((2, "rival"), (3, "topics"))
+    )
+    LabelSet(("plain", "hedged")).save(rival)
+    LabelSet(("city", "health", HOSTILE)).save(topics)
+    return Engine(str(tiny_base("bert")), [tiny_run.folder, rival, topics])
+
+
+@pytest.fixture(scope="module")
+def address(engine, tiny_run):
+    from lorahub.app import build
+
+    page = build.build(engine, root=tiny_run.folder.parent)
+    yield build.serve(page, "127.0.0.1", free_port())
+    page.close(verbose=False)
+
+
+@pytest.fixture
+def visit(chromium, address):
+    with visits(chromium, address) as go:
+
+        def opened(*arguments):
+            page = go(*arguments)
+            open_tab(page, "Compare on a file")
+            page.get_by_role("button", name="Compare", exact=True).wait_for()
+            return page
+
+        yield opened
+
+
+@pytest.fixture
+def labelled(claims_file):
+    return claims_file(learnable(300, seed=4), "claims.csv")
+
+
+def choose(page, path):
+    if page.get_by_role("button", name="Clear").count():
+        page.get_by_role("button", name="Clear").first.click()
+    page.locator("input[type=file]").first.set_input_files(path)
+    page.get_by_role("status", name="File").get_by_text("rows").first.wait_for()
+
+
+def compare(page):
+    page.get_by_role("button", name="Compare", exact=True).click()
+    page.get_by_role("status", name="Comparison").get_by_role("heading", name="Rows", exact=True).wait_for()
+
+
+@browser
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_a_labelled_file_is_compared_and_downloaded(visit, labelled, size, theme):
+    page = visit(size, theme)
+    shoot(page, f"compare-{size}-{theme}-opened")
+    choose(page, labelled)
+    assert "300 rows" in page.get_by_role("status", name="File").inner_text()
+    assert page.get_by_label("Claim column").input_value() == "claim"
+    assert page.get_by_label("Label column").input_value() == "label"
+    compare(page)
+    assert fits(page)
+    shoot(page, f"compare-{size}-{theme}")
+    result = page.get_by_role("status", name="Comparison")
+    assert "No figures for topics: it knows the labels city, health" in result.inner_text()
+    with page.expect_download() as downloading:
+        page.get_by_role("button", name="Download the judged file").click()
+    with open(downloading.value.path(), newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert downloading.value.suggested_filename == "claims.judged.csv"
+    assert len(rows) == 300
+    accuracy = accuracy_score([row["label"] for row in rows], [row["tiny.label"] for row in rows])
+    figures = result.get_by_role("region", name="Figures").get_by_role("row", name="tiny").inner_text()
+    assert f"{accuracy:.3f} [" in figures
+    differ = sum(row["tiny.label"] != row["rival.label"] for row in rows)
+    assert f"disagree on {differ:,} of 300 rows" in result.inner_text()
+    first = result.get_by_role("region", name="Rows").locator("tbody tr").first
+    assert {"hedged", "plain"} <= {cell.split()[-2] for cell in first.locator("td").all_inner_texts()[2:4]}
+    matrix = result.get_by_role("region", name="Confusion matrix of tiny").locator("td").all_inner_texts()
+    assert sum(int(cell) for cell in matrix) == 300
+
+
+@browser
+def test_columns_are_chosen_by_hand_and_labels_mapped(visit, claims_file):
+    rows = [{"words": row["claim"], "gold": "1" if row["label"] == "plain" else "0"} for row in learnable(40)]
+    page = visit()
+    page.locator("input[type=file]").first.set_input_files(claims_file(rows, "own.jsonl"))
+    told = page.get_by_role("status", name="File")
+    told.get_by_text("Choose the column that holds the claims.").wait_for()
+    for label, column in (("Claim column", "words"), ("Label column", "gold")):
+        page.get_by_label(label).click()
+        page.get_by_role("option", name=column).click()
+    told.get_by_text("Labels: 1 (20), 0 (20).").wait_for()
+    page.get_by_role("button", name="Label names (optional)").click()
+    page.get_by_role("textbox", name="Label names").fill("1 = plain\n0 = hedged")
+    page.get_by_role("textbox", name="Label names").blur()
+    told.get_by_text("Labels: plain (20), hedged (20).").wait_for()
+    compare(page)
+    assert page.get_by_role("region", name="Confusion matrix of tiny").count() == 1
+
+
+@browser
+def test_a_file_without_labels_shows_answers_and_where_they_differ(visit, claims_file):
+    rows = [{"claim": text} for text in sentences(250, seed=3)]
+    rows[7]["claim"] = HOSTILE
+    page = visit("phone")
+    choose(page, claims_file(rows, "plain.parquet"))
+    page.get_by_role("checkbox", name="topics").uncheck()
+    compare(page)
+    assert fits(page)
+    shoot(page, "compare-without-labels")
+    result = page.get_by_role("status", name="Comparison")
+    assert result.get_by_role("region", name="Rows").locator("tbody tr").count() == 200
+    assert not result.get_by_role("region", name="Figures").count()
+    assert result.get_by_role("region", name="Agreement").count() == 1
+    assert page.title() == "lorahub"
+
+
+@browser
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("broken.csv", 'claim,label\n"never closed,a\n', "broken.csv, row 1 opens a quote that nothing closes"),
+        ("empty.csv", "claim,label\n", "empty.csv has a header but no row"),
+        ("gap.csv", "claim,label\nthe flu,hedged\n,plain\n", "gap.csv, row 2: column 'claim' is empty"),
+    ],
+)
+def test_an_error_is_shown_as_what_it_is(visit, tmp_path, name, content, words):
+    (tmp_path / name).write_text(content)
+    page = visit()
+    page.locator("input[type=file]").first.set_input_files(tmp_path / name)
+    page.get_by_role("status", name="File").get_by_text(words).wait_for()
+    page.get_by_role("button", name="Compare", exact=True).click()
+    page.get_by_role("status", name="Comparison").get_by_text(words).wait_for()
+    assert "/tmp" not in page.get_by_role("status", name="Comparison").inner_text()
+
+
+@browser
+def test_without_a_file_it_says_so(visit):
+    page = visit()
+    page.get_by_role("button", name="Compare", exact=True).click()
+    page.get_by_role("status", name="Comparison").get_by_text("Choose a file first.").wait_for()
+
+
+@browser
+def test_cancel_ends_the_work_and_the_next_file_is_taken(visit, engine, monkeypatch, claims_file, labelled):
+    asked, answer = [], engine.classify
+
+    def classify(texts, adapters, **options):
+        asked.append(len(texts))
+        return answer(texts, adapters, **options)
+
+    page = visit()
+    choose(page, claims_file([{"claim": text} for text in sentences(60_000, seed=1)], "long.csv"))
+    monkeypatch.setattr(engine, "classify", classify)
+    page.get_by_role("button", name="Compare", exact=True).click()
+    page.get_by_text("rows judged").first.wait_for()
+    shoot(page, "compare-progress")
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("status", name="Comparison").get_by_text("Cancelled: nothing was kept.").wait_for()
+    page.wait_for_timeout(3000)
+    done = len(asked)
+    page.wait_for_timeout(3000)
+    assert len(asked) == done < 118
+    choose(page, labelled)
+    compare(page)
+
+
+@pytest.fixture(scope="module")
+def client(address):
+    from gradio_client import Client
+
+    return Client(address, verbose=False)
+
+
+def test_the_endpoint_gives_the_figures_and_the_file(client, labelled):
+    from gradio_client import handle_file
+
+    found, judged = client.predict(handle_file(labelled), ["tiny", "rival"], "", "label", "", None, api_name="/compare")
+    with open(judged, newline="") as file:
+        rows = list(csv.DictReader(file))
+    answers = [row["tiny.label"] for row in rows]
+    assert found["results"]["tiny"]["accuracy"] == pytest.approx(
+        accuracy_score([row["label"] for row in rows], answers)
+    )
+    assert found["rows"] == 300
+    assert [len(found["comparisons"]), len(found["shown"])] == [1, 200]
+    json.dumps(found, allow_nan=False)
+
+
+def test_the_endpoint_says_what_is_wrong(client, labelled):
+    from gradio_client import handle_file
+    from gradio_client.exceptions import AppError
+
+    with pytest.raises(AppError, match="no adapter 'nobody' is loaded"):
+        client.predict(handle_file(labelled), ["nobody"], "", "label", "", None, api_name="/compare")
+    with pytest.raises(AppError, match="claims.csv has no column 'gold'; it has claim, label"):
+        client.predict(handle_file(labelled), None, "claim", "gold", "", None, api_name="/compare")
+
+
+def test_a_file_of_the_server_cannot_be_asked_for(address, tiny_run):
+    """Only what was uploaded is read."""
+    import httpx
+
+    secret = tiny_run.folder.parent / "claims.jsonl"
+    file = {"path": str(secret), "meta": {"_type": "gradio.FileData"}}
+    call = httpx.post(f"{address}gradio_api/call/compare", json={"data": [file, None, "claim", "label", "", None]})
+    answer = httpx.get(f"{address}gradio_api/call/compare/{call.json()['event_id']}", timeout=60).text
+    assert "event: error" in answer
+    assert "hedged" not in answer

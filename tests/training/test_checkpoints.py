@@ -1,0 +1,235 @@
+"""A training that was stopped goes on as if it had not been: weights, curve and figures are equal bit for bit."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import learnable
+from safetensors.torch import load_file
+
+from lorahub import records
+from lorahub.errors import AdapterError, ConfigError
+from lorahub.training import setup
+from lorahub.training.checkpoints import Every
+from lorahub.training.run import train
+
+ROOT = Path(__file__).parents[2]
+# 84 training claims are 6 batches an epoch.
+QUICK = ("train.min_steps=20", "train.epochs=1", "train.batch_size=14", "train.evaluate_every=4", "eval.bootstrap=100")
+TIMES = ("seconds", "samples_per_second", "cpu_seconds", "peak_bytes", "memory", "resumed_at")
+
+
+class StoppedError(Exception):
+    """What stops a training in these tests."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "claims.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in learnable(120)), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def asked(tiny_base, data):
+    """(model_type, method, *settings) -> what `train` is asked."""
+
+    def make(model_type, method, *settings):
+        base = str(tiny_base(model_type))
+        return {"data": data, "base": base, "method": method, "settings": [*QUICK, *settings]}
+
+    return make
+
+
+def stopped(step, **kwargs):
+    """Train up to a step and fail there, before its checkpoint is written."""
+
+    def on_step(taken):
+        if taken.step == step:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        train(**kwargs, watcher=setup.Watcher(on_step=on_step))
+
+
+def outcome(folder):
+    """All that a run says and leaves, but for times and memory."""
+    record = records.load(folder).to_dict()
+    happened = {name: value for name, value in record["happened"].items() if name not in TIMES}
+    weights = next(path for path in folder.glob("*model.safetensors"))
+    tensors = {name: tensor.tolist() for name, tensor in load_file(weights).items()}
+    files = {path.name for path in folder.rglob("*") if path.is_file()}
+    return happened, record["results"], record["environment"], tensors, (folder / "probe.json").read_text(), files
+
+
+CASES = {
+    "in the middle of an epoch": ("bert", "lora", (), 3, [12]),
+    "at the end of an epoch": ("bert", "lora", (), 6, [16]),
+    "twice": ("llama", "lora", (), 4, [7, 14]),
+    "before the first evaluation": ("bert", "dora", (), 2, [4]),
+    "with accumulated gradients": ("bert", "lora", ("train.gradient_accumulation=3",), 4, [13]),
+    "with patience": ("bert", "lora", ("train.patience=2", "train.learning_rate=1e-6"), 4, [10]),
+    "full": ("bert", "full", ("train.schedule=linear",), 5, [13]),
+    "virtual tokens": ("bert", "p-tuning", (), 5, [13]),
+    "eight-bit optimiser": ("llama", "lora", ("train.optimizer=adamw8bit",), 5, [13]),
+    "an initialisation that moves the base": ("llama", "lora", ("adapter.init=pissa",), 5, [13]),
+    "qlora": ("llama", "qlora", (), 5, [13]),
+}
+
+
+SHORT = ("in the middle of an epoch", "at the end of an epoch")
+
+
+@pytest.mark.parametrize(
+    "case", [case if case in SHORT else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+)
+def test_a_stopped_training_ends_as_the_uninterrupted_one(case, asked, tmp_path):
+    model_type, method, settings, every, stops = CASES[case]
+    wanted = asked(model_type, method, *settings)
+    whole, parts = tmp_path / "whole" / "run", tmp_path / "parts" / "run"
+    train(**wanted, out=whole)
+    for place, step in enumerate(stops):
+        stopped(step, **wanted, out=parts, save_every=every, resume=place > 0)
+        torch.manual_seed(0)  # whatever the process did in between
+    done = train(**wanted, out=parts, save_every=every, resume=True)
+    assert done.record.happened["resumed_at"] == [(step - 1) // every * every for step in stops]
+    for resumed, uninterrupted in zip(outcome(parts), outcome(whole), strict=True):
+        assert resumed == uninterrupted
+
+
+def command(wanted, out, *flags):
+    settings = [word for setting in wanted["settings"] for word in ("--set", setting)]
+    named = ["--data", wanted["data"], "--base", wanted["base"], "--method", wanted["method"], "--out", str(out)]
+    return [sys.executable, "-m", "lorahub", "train", *named, *settings, *flags]
+
+
+@pytest.mark.slow
+def test_a_killed_training_ends_as_the_uninterrupted_one(asked, tmp_path):
+    wanted = asked("bert", "lora", "train.min_steps=60", "train.evaluate_every=4")
+    whole, parts = tmp_path / "whole" / "run", tmp_path / "parts" / "run"
+    train(**wanted, out=whole)
+    flags, step, kills = ("--save-every", "2", "--resume"), 0, 0
+    while step < 50:
+        process = subprocess.Popen(command(wanted, parts, *flags), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        # Some steps further, wherever the process is by then: in a step, in an evaluation or writing a checkpoint.
+        while newest(parts) < step + 25 and process.poll() is None:
+            time.sleep(0.001)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, process.stderr.read()
+        assert not (parts / "record.json").exists()
+        step, kills = newest(parts), kills + 1
+    assert kills == 2
+    subprocess.run(command(wanted, parts, *flags), cwd=ROOT, check=True, capture_output=True)
+    assert len(records.load(parts).happened["resumed_at"]) == kills
+    for resumed, uninterrupted in zip(outcome(parts), outcome(whole), strict=True):
+        assert resumed == uninterrupted
+
+
+def newest(folder):
+    return max((int(path.name[5:]) for path in (folder / "checkpoints").glob("step-*")), default=0)
+
+
+@pytest.mark.slow
+def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(asked, tmp_path):
+    wanted = asked("bert", "lora", "train.min_steps=3000", "train.evaluate_every=1000")
+    out = tmp_path / "run"
+    process = subprocess.Popen(command(wanted, out, "--save-every", "1h"), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while not (out / "checkpoints" / "baselines").exists():
+        time.sleep(0.01)
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    error = process.communicate()[1]
+    assert process.returncode == 130
+    step = newest(out)
+    assert 0 < step < 3000
+    assert f"lorahub: stopped. Step {step} is in {out / 'checkpoints'}: go on with --resume." in error
+    assert "Traceback" not in error
+
+
+def test_a_checkpoint_holds_what_is_trained_and_nothing_of_the_base(asked, tmp_path):
+    stopped(9, **asked("bert", "lora"), out=tmp_path / "run", save_every=2)
+    (path,) = (tmp_path / "run" / "checkpoints").glob("step-*")
+    assert path.name == "step-8", "older ones are removed"
+    trained = load_file(path / "trained.safetensors")
+    assert all("lora_" in name or "modules_to_save" in name for name in trained)
+    assert set(load_file(path / "best.safetensors")) == set(trained)
+    assert len(torch.load(path / "optimizer.bin", weights_only=True)["state"]) == len(trained)
+    names = {"best.safetensors", "happened.json", "optimizer.bin", "random_states_0.pkl", "scheduler.bin"}
+    assert {file.name for file in path.iterdir()} == {*names, "trained.safetensors"}
+
+
+def test_what_was_half_written_is_no_checkpoint(asked, tmp_path):
+    wanted, out = asked("bert", "lora"), tmp_path / "run"
+    stopped(9, **wanted, out=out, save_every=4)
+    half = out / "checkpoints" / ".step-12.partial"
+    half.mkdir()
+    (half / "trained.safetensors").write_bytes(b"half")
+    done = train(**wanted, out=out, save_every=4, resume=True)
+    assert done.record.happened["resumed_at"] == [8]
+    assert not (out / "checkpoints").exists(), "a finished run needs none"
+
+
+def test_baselines_are_not_computed_twice(asked, tmp_path, monkeypatch):
+    wanted, out = asked("bert", "lora"), tmp_path / "run"
+    stopped(5, **wanted, out=out, save_every=4)
+    monkeypatch.setattr("lorahub.scoring.baselines.fit", None)
+    train(**wanted, out=out, save_every=4, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"settings": [*QUICK, "train.learning_rate=0.01"]}, "train.learning_rate was 0.001 and is 0.01 now"),
+        ({"method": "rslora"}, "adapter.method was 'lora' and is 'rslora' now"),
+        ({"seed": 3}, "train.seed was 0 and is 3 now"),
+        ({"data": 130}, "claims.train was "),
+    ],
+)
+def test_a_checkpoint_of_another_training_is_refused_in_a_line_that_names_the_difference(
+    change, words, asked, tmp_path, claims_file
+):
+    wanted, out = asked("bert", "lora"), tmp_path / "run"
+    stopped(5, **wanted, out=out, save_every=4)
+    if "data" in change:
+        change = {"data": str(claims_file(learnable(change["data"]), "claims.jsonl"))}
+    with pytest.raises(ConfigError) as caught:
+        train(**{**wanted, **change}, out=out, save_every=4, resume=True)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert newest(out) == 4, "and is kept"
+
+
+def test_an_unfinished_run_is_not_thrown_away_unasked(asked, tmp_path):
+    wanted, out = asked("bert", "lora"), tmp_path / "run"
+    stopped(5, **wanted, out=out, save_every=4)
+    with pytest.raises(AdapterError, match="unfinished run. Go on with --resume, or start anew with --force"):
+        train(**wanted, out=out)
+    assert train(**wanted, out=out, force=True).record.happened["resumed_at"] == []
+
+
+def test_resuming_without_a_checkpoint_starts_from_the_beginning_and_says_so(asked, tmp_path, caplog):
+    done = train(**asked("bert", "lora"), out=tmp_path / "run", resume=True)
+    assert done.record.happened["steps"] == 20
+    assert "holds no checkpoint; training starts from the beginning" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("200", Every(steps=200)), (200, Every(steps=200)), ("30s", Every(seconds=30)), ("10m", Every(seconds=600)),
+     ("2h", Every(seconds=7200))],
+)  # fmt: skip
+def test_steps_and_times_between_checkpoints(text, found):
+    assert Every.parse(text) == found
+
+
+@pytest.mark.parametrize("text", ["0", "-3", "ten", "10 minutes", "0m", "1.5h", ""])
+def test_what_is_neither_steps_nor_a_time_is_refused(text, cli, tmp_path):
+    code, out, error = cli("train", "--save-every", text, "--out", tmp_path / "run")
+    assert (code, out) == (2, "")
+    assert "--save-every takes optimiser steps, as in 200, or a time" in error
+    assert not (tmp_path / "run").exists()
