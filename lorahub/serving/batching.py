@@ -96,7 +96,7 @@ class Line:
         with self._changed:
             if self._requests >= self._most:
                 raise EngineBusyError(
-                    f"{self._requests} requests are waiting, and the engine takes no more. Try again in a moment."
+                    f"requests waiting: {self._requests}, and the engine takes no more. Try again in a moment."
                 )
             self._requests += 1
             self._jobs += jobs
