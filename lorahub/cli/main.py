@@ -57,12 +57,25 @@ def _root(
 def command_line() -> typer.Typer:
     """The command line with all its commands, put together once a process."""
     from lorahub.cli import app as app_command
-    from lorahub.cli import classify, compare, doctor, extension, hub, methods, publish, ranks, runs, space, train
+    from lorahub.cli import (
+        classify,
+        compare,
+        doctor,
+        evaluate,
+        extension,
+        hub,
+        methods,
+        publish,
+        ranks,
+        runs,
+        space,
+        train,
+    )
     from lorahub.cli import verify as verify_command
 
     groups = (
-        train, classify, compare, methods, ranks, runs, publish, hub, space, verify_command, app_command, extension,
-        doctor,
+        train, evaluate, classify, compare, methods, ranks, runs, publish, hub, space, verify_command, app_command,
+        extension, doctor,
     )  # fmt: skip
     for group in groups:
         group.register(app)

@@ -1,4 +1,4 @@
-"""`lorahub runs`: the finished runs as a table."""
+"""`lorahub runs`: the finished runs as a table, filtered and sorted by any field of their records."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,20 +14,52 @@ def register(app: typer.Typer) -> None:
 def runs(
     names: Annotated[list[str] | None, typer.Argument(help="Run folders; default: all under --root.")] = None,
     root: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("runs"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print the records as JSON.")] = False,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CONDITION",
+            help="Only runs for which it holds, as in 'data=pubhealth', 'adapter.rank>=8', 'f1_macro>0.5' or "
+            "'name~seed'; = != < <= > >= or ~ (contains); repeatable.",
+        ),
+    ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(metavar="FIELD", help="Lowest first, or with -FIELD highest first; default: newest first."),
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(metavar="FIELD,…", help="Show these fields of the record (docs/record.md).")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Show at most so many runs.", min=1)] = None,
+    memory: Annotated[bool, typer.Option("--memory", help="Show the peak memory of CPU and GPU too.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the records as JSON; with --columns these fields alone.")
+    ] = False,
 ) -> None:
     """List finished runs: before, the best of what costs nothing, and after, on test."""
     from lorahub import records
     from lorahub.cli import show
+    from lorahub.reports import runs as listing
     from lorahub.reports import tables
 
-    found = [(folder, records.load(folder)) for folder in map(records.locate, names)] if names else records.find(root)
+    every = [records.load(records.locate(name)) for name in names] if names else [run for _, run in records.find(root)]
+    found = listing.select(every, where=where or (), sort=sort, limit=limit)
+    fields = [name.strip() for name in columns.split(",")] if columns is not None else []
+    listing.check(every, fields)
     if as_json:
-        show.as_json([record.to_dict() for _, record in found])
+        whole = not fields
+        show.as_json(
+            [
+                run.to_dict() if whole else {name: listing.value(run, name) for name in ("name", *fields)}
+                for run in found
+            ]
+        )
         return
     if not found:
-        typer.echo(f"no finished run under {root}. Train one with: lorahub train")
+        typer.echo("no run is like that." if every else f"no finished run under {root}. Train one with: lorahub train")
         return
-    show.table(tables.RUNS_HEADER, [tables.run_row(record) for _, record in found])
-    for _, record in found:
-        typer.echo(f"  {record.name}: {tables.verdict(record)}")
+    more = [*fields, *(listing.MEMORY if memory else ())]
+    header = (*(("run",) if fields else tables.RUNS_HEADER), *(listing.MEMORY.get(name, name) for name in more))
+    first = [(run.name,) if fields else tables.run_row(run) for run in found]
+    show.table(header, [(*one, *rest) for one, rest in zip(first, listing.rows(found, more), strict=True)])
+    for run in found if not fields else ():
+        typer.echo(f"  {run.name}: {tables.verdict(run)}")

@@ -1,4 +1,4 @@
-"""`lorahub train`, `lorahub evaluate` and `lorahub recipes`."""
+"""`lorahub train` and `lorahub recipes`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +23,6 @@ Set = Annotated[
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
     app.command()(train)
-    app.command()(evaluate)
     app.command()(recipes)
 
 
@@ -46,6 +45,9 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the newest checkpoint of the run folder, where there is one.")
     ] = False,
+    tracker: Annotated[
+        str, typer.Option(help="Curves to watch meanwhile, on this machine: trackio, tensorboard, wandb or none.")
+    ] = "none",
     push: Annotated[str | None, typer.Option(metavar="USER/NAME", help="Push the run there when it is done.")] = None,
     private: Annotated[bool, typer.Option("--private", help="With --push: make a new repository private.")] = False,
     base_id: BaseId = None,
@@ -75,6 +77,7 @@ def train(
         if push is None:
             raise ConfigError("a Job loses its disk when it ends. Say where it pushes its run: --push USER/NAME.")
         for_here = {"--out": out, "--force": force, "--save-every": save_every, "--resume": resume}
+        for_here["--tracker"] = tracker != "none"
         _refuse(for_here, "is about a folder here; with --remote the run goes to --push.")
         _refuse(for_card, "is for a push from here; leave it out with --remote, and edit the card on the Hub.")
     if push is None:
@@ -122,6 +125,7 @@ def train(
                 force=force,
                 save_every=save_every,
                 resume=resume,
+                tracker=tracker,
                 watcher=watcher,
             )
     except KeyboardInterrupt as stop:
@@ -173,41 +177,6 @@ def _tell(done: "Run") -> None:
     if happened["rank"] is not None:
         typer.echo(f"  rank {happened['rank']['trained']} trained, kept {happened['rank']['why']}.")
     typer.echo(f'  written to {done.folder}: try  lorahub classify "your claim" --adapter {done.folder}')
-
-
-def evaluate(
-    adapters: Annotated[list[str], typer.Argument(metavar="ADAPTER", help="Run folders, or names under runs/.")],
-    data: Annotated[str, typer.Option(help="Named set, Hub id, folder or file.")],
-    split: Annotated[str, typer.Option(help="Split to judge on.")] = "test",
-    base: Annotated[str | None, typer.Option(help="Base model; default: the adapter's own.")] = None,
-    settings: Set = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
-) -> None:
-    """Judge finished adapters on a data set."""
-    need("torch", extra="train")
-    from lorahub.cli import show
-    from lorahub.reports import tables
-    from lorahub.serving import judge
-
-    judged = judge.judge(adapters, data=data, split=split, base=base, settings=settings or ())
-    for note in judged.notes:
-        typer.echo(f"note: {note}", err=True)
-    if as_json:
-        show.as_json(judged.results)
-        return
-    rows = [
-        (
-            name,
-            *(tables.with_interval(found[metric], found["interval"][metric]) for metric in tables.METRIC_NAMES),
-            f"{found['ece']:.3f}",
-            f"{found['n']:,}",
-        )
-        for name, found in judged.results.items()
-    ]
-    show.table(("adapter", *tables.HEADER[1:], "claims"), rows, title=f"{data}, {judged.split}")
-    for name, found in judged.results.items():
-        if found["selective"]["threshold"] is not None:
-            typer.echo(f"  {name}: {tables.abstaining(found['selective'])}")
 
 
 def recipes() -> None:

@@ -40,10 +40,10 @@ def compare(
     """Compare adapters on the same claims: every pair of them, or one run with its own baselines.
 
     An adapter is a run folder, a run's name, `user/name[@revision]`, or RUN:SYSTEM for a baseline that a run scored.
-    `data` and `base` stand in for the recorded ones. With `require_better` (majority, tfidf, linear_probe, untrained or
-    another adapter) each adapter is compared with that alone, by `metric`. `resamples` and `confidence` are the first
-    run's own where not given; `adjust=False` decides without the bias chosen on validation. Raises ConfigError,
-    AdapterError or DataError.
+    `data` and `base` stand in for the recorded ones; of a file every row is judged, unless a run was trained on it.
+    With `require_better` (majority, tfidf, linear_probe, untrained or another adapter) each adapter is compared with
+    that alone, by `metric`. `resamples` and `confidence` are the first run's own where not given; `adjust=False`
+    decides without the bias chosen on validation. Raises ConfigError, AdapterError or DataError.
     """
     for flag, value, known in (("--split", split, SPLITS), ("--metric", metric, METRICS)):
         if value not in known:
@@ -55,7 +55,7 @@ def compare(
     # Baselines first: they are kept or refused, while an adapter may have to answer now.
     in_turn = sorted(entries, key=lambda entry: entry.system == ADAPTER)
     answers = {entry.name: systems.answers(entry, first.labels) for entry in in_turn}
-    check_same(entries, answers, split)
+    check_same(entries, answers, systems.judged)
     known_answers = answers[first.name].predictions
     judged = [_system(entry, answers[entry.name].predictions, first.labels, adjust=adjust) for entry in entries]
     names = [(ours.name, theirs.name) for ours, theirs in asked]
@@ -66,7 +66,7 @@ def compare(
     )
     texts = systems.texts(first, known_answers)
     return Comparison(
-        split=split,
+        split=systems.judged,
         data=_data_id(systems, first),
         n=len(known_answers.gold),
         labels=list(first.labels.names),
@@ -80,7 +80,7 @@ def compare(
         pairs=pairs,
         disagreements=_disagreements(known_answers, judged, names, first.labels, texts),
         required=None if require_better is None else _required(pairs, require_better, metric),
-        notes=_notes(split, settings.bootstrap, enough, texts),
+        notes=_notes(systems, settings.bootstrap, enough, texts),
     )
 
 
@@ -180,9 +180,9 @@ def _required(pairs: Sequence[Pair], baseline: str, metric: str) -> Required:
     return Required(baseline=baseline, metric=metric, met=not failed, failed=failed)
 
 
-def _notes(split: str, asked: int, resamples: int, texts: Sequence[str] | None) -> list[str]:
-    notes = []
-    if split == "validation":
+def _notes(systems: Systems, asked: int, resamples: int, texts: Sequence[str] | None) -> list[str]:
+    notes = [note.removesuffix(".") for note in systems.notes]
+    if systems.judged == "validation":
         notes.append("every run chose its checkpoint, bias and baselines on validation; test tells more")
     if resamples != asked:
         notes.append(f"{resamples:,} resamples in place of {asked:,}: so many comparisons need them to find anything")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lorahub import records
 from lorahub.config import DataConfig
-from lorahub.data import claims, sources
+from lorahub.data import sources
 from lorahub.data.claims import ClaimData
 from lorahub.errors import ConfigError, DataError, need
 from lorahub.hub import fetch, recorded
@@ -49,10 +49,12 @@ class Systems:
     """The runs that were named and the data that was read, each once.
 
     `data` and `base` stand in for the recorded ones; what is private is fetched with `token`, else with the login.
+    `judged` is the name of the split that answers: `split`, or `all` where `data` is a file that no run was trained on.
     """
 
     def __init__(self, *, split: str, data: str | None, base: str | None, token: str | None) -> None:
         self.split, self.data, self.base, self.token = split, data, base, token
+        self.judged = split
         self._entries: dict[tuple[Path, str], Entry] = {}
         self._read: dict[str, ClaimData] = {}
 
@@ -108,7 +110,7 @@ class Systems:
             )
         found = self.stored(entry)
         if found is not None and self.data is not None:
-            asked = fingerprints(self.claims(entry).splits[self.split].joined())
+            asked = fingerprints(self.claims(entry).splits[self.judged].joined())
             found = found if list(found.sha256) == asked else None
         if found is not None:
             return Answers(predictions=found.relabelled(entry.labels, labels), source=STORED)
@@ -120,17 +122,29 @@ class Systems:
         return Answers(predictions=self._compute(entry).relabelled(entry.labels, labels), source=COMPUTED)
 
     def claims(self, entry: Entry) -> ClaimData:
-        """The data to judge a system on: what was given, else the recorded; raises DataError where there is neither."""
+        """The data to judge a system on: what was given, else the recorded; raises DataError where there is neither.
+
+        What was given is read as the system's run read its own data, and once for all.
+        """
         key = self.data or entry.run
         if key not in self._read:
-            if entry.record is not None:
-                found = recorded.data(entry.located, entry.record, instead=self.data, token=self.token)
-            elif self.data is not None:
-                found = claims.load(DataConfig(id=self.data), token=self.token)
-            else:
-                raise DataError(f"{entry.name} has no {records.FILE_NAME} that names its data. Give it with --data.")
-            self._read[key] = found
+            self._read[key] = self._load(entry)
         return self._read[key]
+
+    def _load(self, entry: Entry) -> ClaimData:
+        if self.data is not None:
+            asked = recorded.reading(entry.record, self.data) if entry.record else DataConfig(id=self.data)
+            named = list({item.run: item.located for item in self._entries.values()}.values())
+            found, self.judged = recorded.to_judge(asked, self.split, named, token=self.token)
+            return found
+        if entry.record is None:
+            raise DataError(f"{entry.name} has no {records.FILE_NAME} that names its data. Give it with --data.")
+        return recorded.data(entry.located, entry.record, token=self.token)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be known of the data that was given: whether all of it is judged, or what a run had not seen."""
+        return self._read[self.data].warnings if self.data in self._read else []
 
     def texts(self, entry: Entry, answered: Predictions) -> list[str] | None:
         """The texts of the claims, where they lie on this machine and are those that were answered."""
@@ -138,7 +152,7 @@ class Systems:
         if not at_hand and entry.record is not None:
             at_hand = sources.at_hand(entry.record.environment["data"]["id"])
         try:
-            part = self.claims(entry).splits[self.split] if at_hand else None
+            part = self.claims(entry).splits[self.judged] if at_hand else None
         except DataError:  # what lies here under that name is something else now
             return None
         return part.texts if part and fingerprints(part.joined()) == list(answered.sha256) else None
@@ -152,8 +166,8 @@ class Systems:
 
         base = recorded.base(entry.located, entry.record, instead=self.base) if entry.record else None
         (answers,) = answering([entry.located], base.id if base else self.base, settings=base, token=self.token)
-        gold, logits = judge.answer(answers, next(iter(answers.adapters)), data, self.split)
-        return Predictions(sha256=fingerprints(data.splits[self.split].joined()), gold=gold, logits=logits)
+        gold, logits = judge.answer(answers, next(iter(answers.adapters)), data, self.judged)
+        return Predictions(sha256=fingerprints(data.splits[self.judged].joined()), gold=gold, logits=logits)
 
 
 def check_same(entries: Sequence[Entry], known: Mapping[str, Answers], split: str) -> None:

@@ -1,18 +1,21 @@
-"""What a record names, opened again: the base that a run stood on and the claims that it was judged on.
+"""What a record names, opened again: the base that a run stood on and the claims that it was or is to be judged on.
 
-In: an adapter that was located and its record. Out: a BaseConfig and ClaimData. A downloaded record is somebody else's
-word: it chooses no base and opens no file of this machine.
+In: adapters that were located and their records. Out: a BaseConfig and ClaimData. A downloaded record is somebody
+else's word: it chooses no base and opens no file of this machine.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 from lorahub import config as configs
-from lorahub.config import BaseConfig
-from lorahub.data import claims, named
+from lorahub import records
+from lorahub.config import BaseConfig, DataConfig
+from lorahub.data import claims, named, sources
 from lorahub.data.claims import ClaimData
-from lorahub.errors import AdapterError, DataError
+from lorahub.errors import AdapterError, ConfigError, DataError
 from lorahub.hub import fetch
 from lorahub.hub.fetch import Located
+from lorahub.labels import LabelSet
 from lorahub.records import RunRecord
 
 # Kinds of data that a record names and nobody else can open.
@@ -47,3 +50,59 @@ def data(located: Located, record: RunRecord, *, instead: str | None = None, tok
     asked = configs.from_dict(record.asked).data
     revision = (found.get("revision") if instead is None else None) or asked.revision
     return claims.load(dataclasses.replace(asked, id=instead or found["id"], revision=revision), token=token)
+
+
+def reading(record: RunRecord, data: str) -> DataConfig:
+    """How to read `data` as a run read its own: the same columns and labels, and the revision only of the same data."""
+    own = configs.from_dict(record.asked).data
+    return dataclasses.replace(own, id=data, revision=own.revision if data == own.id else None)
+
+
+def to_judge(
+    config: DataConfig, split: str, adapters: Sequence[Located], *, token: str | None = None
+) -> tuple[ClaimData, str]:
+    """The claims to judge adapters on, and the name of the split that holds them: `split`, or `all`.
+
+    Data without that split is judged whole, unless an adapter was trained on it: then on the split that its run made.
+    The warnings say which. Raises DataError, or ConfigError where two runs split the data in different ways.
+    """
+    source = sources.find(config.id, revision=config.revision, split=split, token=token)
+    labels = [name for item in adapters for name in LabelSet.load(item.folder).names]
+    if split in source.splits:
+        return claims.load_split(source, config, split, labels), split
+    runs = [(item.name, records.load(item.folder)) for item in adapters if (item.folder / records.FILE_NAME).exists()]
+    known = [(name, data) for name, run in runs if (data := _as_trained(config, run, token)) is not None]
+    if len({data.source["sha256"][split] for _, data in known}) > 1:
+        names = ", ".join(name for name, _ in known)
+        raise ConfigError(
+            f"{names} split {source.id} each in another way, so that what one has not seen another has learnt. "
+            "Judge them one by one, or on other claims."
+        )
+    if known:
+        name, data = known[0]
+        count = f"{len(data.splits[split]):,} {split} claims"
+        note = f"{name} was trained on {source.id}: judged on the {count} of its run."
+        return dataclasses.replace(data, warnings=[note]), split
+    found = claims.load_split(source, config, split, labels)
+    whole = next(iter(found.splits))
+    warnings = [
+        *found.warnings,
+        f"{source.id} has no splits: all of its {len(found.splits[whole]):,} claims are judged.",
+    ]
+    for name, run in runs:
+        if run.environment["data"]["id"] == source.id:
+            warnings.append(
+                f"{name} was trained on data of that name which read otherwise: claims that it has learnt may be among "
+                "them, and its figures too good."
+            )
+    return dataclasses.replace(found, warnings=warnings), whole
+
+
+def _as_trained(config: DataConfig, run: RunRecord, token: str | None) -> ClaimData | None:
+    """The data read and split as a run did; None where that does not give the claims that it was trained on."""
+    try:
+        asked = dataclasses.replace(configs.from_dict(run.asked).data, id=config.id, revision=config.revision)
+        data = claims.load(asked, token=token, compare=False)
+    except (ConfigError, DataError):
+        return None
+    return data if data.source["sha256"] == run.environment["data"]["sha256"] else None

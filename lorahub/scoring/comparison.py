@@ -208,15 +208,16 @@ def _corrected(pairs: Sequence[Pair], *, alpha: float) -> list[Pair]:
     return [
         replace(
             pair,
-            metrics={name: _judged(row, next(by_metric[name]), alpha) for name, row in pair.metrics.items()},
+            metrics={name: judged(row, next(by_metric[name]), alpha) for name, row in pair.metrics.items()},
             mcnemar=replace(pair.mcnemar, p_holm=next(by_test)),
-            per_label={name: _judged(row, next(by_label), alpha) for name, row in pair.per_label.items()},
+            per_label={name: judged(row, next(by_label), alpha) for name, row in pair.per_label.items()},
         )
         for pair in pairs
     ]
 
 
-def _judged(row: Row, p_holm: float, alpha: float) -> Row:
+def judged(row: Row, p_holm: float, alpha: float) -> Row:
+    """A difference with its corrected p-value, and whether both that and its interval tell it from 0."""
     low, high = row.interval
     return replace(row, p_holm=p_holm, detectable=p_holm < alpha and (low > 0 or high < 0))
 

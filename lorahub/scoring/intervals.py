@@ -70,6 +70,20 @@ def paired_draws(gold: Ids, ours: Ids, theirs: Ids, labels: int, *, resamples: i
     )
 
 
+def unpaired_draws(ours: Counts, theirs: Counts, *, resamples: int) -> dict[str, Values]:
+    """Differences ours - theirs of the headline metrics, (R + 1,), between two confusion matrices (C, C).
+
+    They are of different claims, so each is resampled by itself (Efron and Tibshirani 1993, section 8.3).
+    """
+    found = []
+    for stream, confusion in enumerate((ours, theirs)):
+        labels, cells = len(confusion), np.flatnonzero(confusion)
+        counts = confusion.reshape(-1)[cells]
+        draws = np.concatenate([counts[None], _draw(counts, resamples, stream)])
+        found.append(headline(draws, cells // labels, cells % labels, labels))
+    return {name: values - found[1][name] for name, values in found[0].items()}
+
+
 def resampled_sums(values: Values, *, resamples: int) -> Values:
     """Column sums (R + 1, K) of `values` (N, K): over the claims as they are, then over each of R resamples.
 
@@ -122,10 +136,12 @@ def p_value(draws: Values) -> float:
     return min(1.0, 2 * (min(below, len(draws) - below) + 1) / (len(draws) + 1))
 
 
-def _draw(counts: Counts, resamples: int) -> Counts:
-    """Resampled counts (R, K) of K cells."""
+def _draw(counts: Counts, resamples: int, stream: int = 0) -> Counts:
+    """Resampled counts (R, K) of K cells; draws of different streams are independent."""
     total = int(counts.sum())
-    return np.random.default_rng(_SEED).multinomial(total, counts / total, size=resamples)
+    return np.random.default_rng([_SEED, stream] if stream else _SEED).multinomial(
+        total, counts / total, size=resamples
+    )
 
 
 def _by_label(draws: Counts | Values, gold: Ids, answers: Ids, labels: int) -> tuple[Values, Values, Values]:

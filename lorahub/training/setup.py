@@ -30,6 +30,7 @@ from lorahub.training import evaluation, loop, optimizers, rank
 from lorahub.training.checkpoints import Checkpoints
 from lorahub.training.memory import Memory
 from lorahub.training.state import Fit
+from lorahub.training.trackers import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,16 @@ class Watcher:
 
     on_stage: Callable[[str], None] = lambda text: log.info("%s", text)
     on_step: Callable[[loop.Step], None] | None = None
+
+    def and_also(self, follow: Callable[[loop.Step], None] | None) -> "Watcher":
+        """Return a watcher that tells `follow` of every step, and then this one."""
+        told = [item for item in (follow, self.on_step) if item is not None]
+
+        def on_step(step: loop.Step) -> None:
+            for item in told:
+                item(step)
+
+        return Watcher(on_stage=self.on_stage, on_step=on_step)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,10 +118,15 @@ def validate(
 
 
 def prepare(
-    config: Config, data: ClaimData, *, splits: Sequence[str] = SPLITS, encodings: Encodings | None = None
+    config: Config,
+    data: ClaimData,
+    *,
+    splits: Sequence[str] = SPLITS,
+    encodings: Encodings | None = None,
+    tracker: Tracker | None = None,
 ) -> Prepared:
     """Seed every generator, load the base and tokenize the splits; raises BaseModelError or ConfigError."""
-    accelerator = _accelerator(config)
+    accelerator = _accelerator(config, tracker)
     set_seed(config.train.seed)
     memory = Memory.start()
     base = bases.load(config.base, data.labels)
@@ -179,7 +195,7 @@ def _recompute(model: Any, config: Config, *, frugal: bool) -> None:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
-def _accelerator(config: Config) -> Accelerator:
+def _accelerator(config: Config, tracker: Tracker | None) -> Accelerator:
     device, _ = bases.choose_device(config.base.device)
     precision = config.train.mixed_precision
     if precision == "auto":
@@ -191,6 +207,8 @@ def _accelerator(config: Config) -> Accelerator:
             cpu=device.type == "cpu",
             mixed_precision=precision,
             gradient_accumulation_steps=config.train.gradient_accumulation,
+            log_with=None if tracker is None else tracker.kind,
+            project_dir=None if tracker is None else tracker.run_folder,
         )
     except ValueError as error:
         # accelerate keeps one state a process.
