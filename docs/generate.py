@@ -16,7 +16,6 @@ import os
 import re
 import runpy
 import sys
-import types
 import typing
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -30,7 +29,7 @@ os.environ["COLUMNS"] = "80"
 
 from typer.main import get_command  # noqa: E402
 
-from lorahub import __version__, config, records  # noqa: E402
+from lorahub import __version__, config, fields, records  # noqa: E402
 from lorahub.cli import main as cli  # noqa: E402
 from lorahub.data import named  # noqa: E402
 from lorahub.hub import fetch  # noqa: E402
@@ -59,14 +58,13 @@ def config_fields() -> str:
 def _accepted(item: "dataclasses.Field", hint: object) -> str:
     if item.metadata["choices"]:
         return ", ".join(f"`{choice}`" for choice in item.metadata["choices"])
-    optional = isinstance(hint, types.UnionType)
-    kind = next(option for option in typing.get_args(hint) if option is not type(None)) if optional else hint
+    kind, words = fields.alternatives(hint)
     text = {tuple: "list of texts", dict: "mapping of texts"}.get(typing.get_origin(kind)) or _TYPES[kind]
     low, high, above = (item.metadata[key] for key in ("low", "high", "above"))
     bounds = (
         [f"≥ {low}"] * (low is not None) + [f"> {above}"] * (above is not None) + [f"≤ {high}"] * (high is not None)
     )
-    return ", ".join([text, *bounds])
+    return ", ".join([text, *bounds, *(f"or `{word}`" for word in words if word is not None)])
 
 
 def _default(item: "dataclasses.Field") -> str:

@@ -6,42 +6,29 @@ neighbour.
 """
 
 import dataclasses
-import difflib
 import json
-import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from lorahub import fields
 from lorahub.errors import ConfigError, one_line
+from lorahub.fields import opt
 
 # The ways to adapt a base; models/methods.py has a row for each, and recipes/METHOD.yaml its defaults.
 METHODS = ("lora", "qlora", "dora", "rslora", "prompt", "prefix", "p-tuning", "ia3", "full", "linear-probe")
 # Those that train an update of low rank, whose rank can be chosen.
 RANKED = ("lora", "qlora", "dora", "rslora")
+AUTO = "auto"
+# What adapter.rank=auto trains before it cuts: four times the default rank.
+AUTO_RANK = 32
 _LARGEST_SEED = 2**32 - 1  # of numpy's generator
 
 
 # Beyond any adapter of the field; a file that claims more is not sound (hub/safety.py).
 LARGEST_RANK, LARGEST_ALPHA, LARGEST_PROMPT = 512, 1024, 1024
-
-
-def opt(
-    default: Any,
-    help: str,  # noqa: A002 - the field's word for it everywhere
-    *,
-    choices: Sequence[str] = (),
-    low: float | None = None,
-    high: float | None = None,
-    above: float | None = None,
-) -> Any:
-    """A config field: its default, its help text, and what it accepts (`low` and `high` included, `above` not)."""
-    metadata = {"help": help, "choices": tuple(choices), "low": low, "high": high, "above": above}
-    return (
-        field(default_factory=dict, metadata=metadata) if default is dict else field(default=default, metadata=metadata)
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +94,12 @@ class AdapterConfig:
     method: str = opt(
         "lora", "How the base is adapted; the recipe of that name holds the method's own defaults.", choices=METHODS
     )
-    rank: int = opt(8, "Rank r of the update B·A.", low=1, high=LARGEST_RANK)
+    rank: int | Literal["auto"] = opt(
+        8,
+        f"Rank r of the update B·A; `auto` trains rank {AUTO_RANK} and cuts it to the smallest rank that validation cannot tell from it.",
+        low=1,
+        high=LARGEST_RANK,
+    )
     alpha: float = opt(16.0, "Scale: the update is multiplied by alpha / rank.", above=0, high=LARGEST_ALPHA)
     dropout: float = opt(0.1, "Dropout on the input of A.", low=0, high=0.95)
     targets: tuple[str, ...] = opt(
@@ -120,6 +112,11 @@ class AdapterConfig:
         choices=("default", "gaussian", "pissa", "olora", "loftq"),
     )
     prompt_tokens: int = opt(20, "Virtual tokens in front of every claim.", low=1, high=LARGEST_PROMPT)
+
+    @property
+    def trained_rank(self) -> int:
+        """The rank that is trained, whatever is kept of it."""
+        return self.rank if isinstance(self.rank, int) else AUTO_RANK
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +230,7 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     sections = {}
     own = _method_defaults(values)
     for name, asked in {**dict.fromkeys(own, {}), **values}.items():
-        _known(name, SECTIONS, "section")
+        fields.known(name, SECTIONS, "section")
         if not isinstance(asked, Mapping):
             raise ConfigError(f"section {name!r} must hold field: value pairs; found {asked!r}.")
         given = {**own.get(name, {}), **asked}
@@ -242,12 +239,15 @@ def from_dict(values: Mapping[str, Any]) -> Config:
         hints = typing.get_type_hints(kind)
         converted = {}
         for key, value in given.items():
-            _known(key, known, "field", prefix=f"{name}.")
+            fields.known(key, known, "field", prefix=f"{name}.")
             if value is False and "no" in known[key].metadata["choices"]:
                 value = "no"
-            converted[key] = _check(known[key], _convert(value, hints[key], f"{name}.{key}"), f"{name}.{key}")
+            where = f"{name}.{key}"
+            converted[key] = fields.check(known[key], fields.convert(value, hints[key], where), where)
         sections[name] = kind(**converted)
-    return Config(**sections)
+    config = Config(**sections)
+    _check_rank(config.adapter)
+    return config
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -280,6 +280,21 @@ def differences(config: Config) -> dict[str, Any]:
 def shipped_recipes() -> dict[str, Path]:
     """The recipes in the package by name."""
     return {path.stem: path for path in sorted((Path(__file__).parent / "recipes").glob("*.yaml"))}
+
+
+def _check_rank(adapter: AdapterConfig) -> None:
+    """Raise ConfigError where adapter.rank=auto has nothing to choose from, or nothing that can be cut."""
+    if adapter.rank != AUTO:
+        return
+    if adapter.method not in RANKED:
+        raise ConfigError(
+            f"adapter.rank=auto: {adapter.method} has no rank to choose. Leave it out, or use {', '.join(RANKED)}."
+        )
+    if adapter.init in ("pissa", "olora"):
+        raise ConfigError(
+            f"adapter.rank=auto cannot cut what starts from adapter.init={adapter.init}: it is saved as a difference "
+            "of two updates. Use another adapter.init, or give a rank."
+        )
 
 
 def _method_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -323,75 +338,3 @@ def _parse_yaml(text: str, where: str) -> Any:
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or one_line(error)
         raise ConfigError(f"{where}{line} is not valid YAML: {problem}. Mend it there or just above.") from None
-
-
-def _known(key: Any, known: Mapping[str, Any], what: str, prefix: str = "") -> None:
-    if key in known:
-        return
-    near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-    hint = f"Did you mean {prefix}{near[0]}?" if near else f"Known: {', '.join(known)}."
-    raise ConfigError(f"there is no {what} {prefix}{key}. {hint}")
-
-
-def _convert(value: Any, kind: Any, where: str) -> Any:
-    """Convert by the field's type. YAML's own guesses (`2e-4` is a string, `no` is False) never decide."""
-    origin = typing.get_origin(kind)
-    if origin is types.UnionType:
-        if value is None:
-            return None
-        kind = next(option for option in typing.get_args(kind) if option is not type(None))
-        origin = typing.get_origin(kind)
-    if origin is tuple:
-        items = value.split(",") if isinstance(value, str) else value
-        if not isinstance(items, list | tuple):
-            raise ConfigError(f"{where} takes a list; found {value!r}.")
-        return tuple(_convert(item.strip() if isinstance(item, str) else item, str, where) for item in items)
-    if origin is dict:
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{where} takes a mapping, as in {{a: b}}; found {value!r}.")
-        return {str(key): _convert(item, str, where) for key, item in value.items()}
-    return _convert_scalar(value, kind, where)
-
-
-def _convert_scalar(value: Any, kind: type, where: str) -> Any:
-    expected = {bool: "true or false", int: "a whole number", float: "a number", str: "text (put it in quotes)"}[kind]
-    wrong = ConfigError(f"{where} takes {expected}; found {value!r}.")
-    if kind is bool:
-        if not isinstance(value, bool):
-            raise wrong
-        return value
-    if isinstance(value, bool):
-        raise wrong
-    if kind is str:
-        # A label such as 0 or a rank such as 8 is unambiguous as text; True, a date or a list is not.
-        if not isinstance(value, str | int):
-            raise wrong
-        return str(value)
-    if not isinstance(value, int | float | str):
-        raise wrong
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        raise wrong from None
-    if number != number or number in (float("inf"), float("-inf")):
-        raise wrong
-    if kind is int:
-        if number != int(number):
-            raise wrong
-        return int(number)
-    return number
-
-
-def _check(item: "dataclasses.Field[Any]", value: Any, where: str) -> Any:
-    choices, low, high, above = (item.metadata[key] for key in ("choices", "low", "high", "above"))
-    if choices and value not in choices:
-        near = difflib.get_close_matches(str(value), choices, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"{where} is one of {', '.join(choices)}; found {value!r}.{hint}")
-    if low is not None and value < low:
-        raise ConfigError(f"{where} must be at least {low}; found {value}.")
-    if above is not None and value <= above:
-        raise ConfigError(f"{where} must be above {above}; found {value}.")
-    if high is not None and value > high:
-        raise ConfigError(f"{where} must be at most {high}; found {value}.")
-    return value

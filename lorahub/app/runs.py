@@ -8,6 +8,7 @@ import gradio as gr
 
 from lorahub import records
 from lorahub.app import errors, present
+from lorahub.config import RANKED
 from lorahub.hub.fetch import Located
 from lorahub.records import RunRecord
 from lorahub.reports import tables
@@ -92,9 +93,10 @@ def describe(name: str, folder: Path, record: RunRecord) -> str:
     )
 
 
-def _method(adapter: dict[str, Any]) -> str:
-    if adapter["method"] in ("lora", "qlora", "dora", "rslora"):
-        return f"{adapter['method']}, rank {adapter['rank']}, alpha {adapter['alpha']:g}"
+def _method(adapter: dict[str, Any], rank: dict[str, Any] | None) -> str:
+    if adapter["method"] in RANKED:
+        size = f"rank {rank['kept']} of {rank['trained']}" if rank else f"rank {adapter['rank']}"
+        return f"{adapter['method']}, {size}, alpha {adapter['alpha']:g}"
     tokens = (
         f", {adapter['prompt_tokens']} virtual tokens" if adapter["method"] in ("prompt", "prefix", "p-tuning") else ""
     )
@@ -108,7 +110,7 @@ def facts(record: RunRecord) -> dict[str, str]:
     return {
         "data": f"{environment['data']['id']}: " + ", ".join(f"{claims[split]:,} {split}" for split in claims),
         "base": str(environment["base_id"]),
-        "method": _method(adapter),
+        "method": _method(adapter, happened.get("rank")),
         "trained": f"{happened['trainable_parameters']:,} of {happened['total_parameters']:,} parameters "
         f"({happened['trainable_parameters'] / happened['total_parameters']:.1%})",
         "took": f"{happened['steps']:,} steps, {happened['epochs']:.1f} epochs, {happened['seconds']:,.0f} s "

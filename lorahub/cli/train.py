@@ -45,6 +45,9 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the newest checkpoint of the run folder, where there is one.")
     ] = False,
+    tracker: Annotated[
+        str, typer.Option(help="Curves to watch meanwhile, on this machine: trackio, tensorboard, wandb or none.")
+    ] = "none",
     push: Annotated[str | None, typer.Option(metavar="USER/NAME", help="Push the run there when it is done.")] = None,
     private: Annotated[bool, typer.Option("--private", help="With --push: make a new repository private.")] = False,
     base_id: BaseId = None,
@@ -74,6 +77,7 @@ def train(
         if push is None:
             raise ConfigError("a Job loses its disk when it ends. Say where it pushes its run: --push USER/NAME.")
         for_here = {"--out": out, "--force": force, "--save-every": save_every, "--resume": resume}
+        for_here["--tracker"] = tracker != "none"
         _refuse(for_here, "is about a folder here; with --remote the run goes to --push.")
         _refuse(for_card, "is for a push from here; leave it out with --remote, and edit the card on the Hub.")
     if push is None:
@@ -121,6 +125,7 @@ def train(
                 force=force,
                 save_every=save_every,
                 resume=resume,
+                tracker=tracker,
                 watcher=watcher,
             )
     except KeyboardInterrupt as stop:
@@ -169,6 +174,8 @@ def _tell(done: "Run") -> None:
         f"in {happened['seconds']:.0f} s ({happened['samples_per_second']:.0f} claims a second); "
         f"kept step {happened['best_step']} of {happened['steps']}."
     )
+    if happened["rank"] is not None:
+        typer.echo(f"  rank {happened['rank']['trained']} trained, kept {happened['rank']['why']}.")
     typer.echo(f'  written to {done.folder}: try  lorahub classify "your claim" --adapter {done.folder}')
 
 

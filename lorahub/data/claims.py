@@ -70,6 +70,11 @@ class ClaimData:
     source: dict[str, Any]
     warnings: list[str] = field(default_factory=list)
 
+    @property
+    def gold(self) -> dict[str, npt.NDArray[np.int64]]:
+        """Gold ids (N,) by split."""
+        return {name: part.gold for name, part in self.splits.items()}
+
 
 def load(config: DataConfig, *, token: str | None = None, compare: bool = True) -> ClaimData:
     """Find, read, check and (where needed) split the data; raises DataError.

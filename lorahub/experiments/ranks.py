@@ -24,7 +24,7 @@ from lorahub.data.claims import ClaimData
 from lorahub.errors import AdapterError, ConfigError, DataError, need
 from lorahub.experiments import trainings
 from lorahub.experiments.trainings import Wanted
-from lorahub.hub import fetch, recorded, rules
+from lorahub.hub import fetch, recorded, safety
 from lorahub.hub.fetch import Located
 from lorahub.records import RunRecord
 from lorahub.scoring import calibration, plateau, rank_curve
@@ -48,7 +48,6 @@ class _Run:
     base: BaseConfig
     data: ClaimData
     rank: int
-    alpha: float
     kept: Mapping[str, Ids]
 
     def scale(self, alpha: float, rank: int) -> float:
@@ -99,10 +98,14 @@ def ranks(
         Tried(rank=rank, alpha=alpha, scale=opened.scale(alpha, rank), kept=None, answers=answers)
         for rank, answers in sorted(trained.items())
     ]
-    gold = {split: opened.data.splits[split].gold for split in SPLITS}
-    return folder, rank_curve.curves(
-        _about(opened), gold, len(opened.data.labels), truncated=truncated, retrained=retrained if retrain else ()
+    curves = rank_curve.curves(
+        _about(opened),
+        opened.data.gold,
+        len(opened.data.labels),
+        truncated=truncated,
+        retrained=retrained if retrain else (),
     )
+    return folder, curves
 
 
 def _open(run: str | Path, data: str | None, base: str | None) -> _Run:
@@ -112,8 +115,9 @@ def _open(run: str | Path, data: str | None, base: str | None) -> _Run:
     name, method = located.name, asked.adapter.method
     if method not in RANKED:
         raise ConfigError(f"{name} was trained with {method}, which has no rank. Name a run of {', '.join(RANKED)}.")
-    config = json.loads((located.folder / rules.CONFIG_FILE).read_text(encoding="utf-8"))
-    if config["r"] == 1:
+    report = safety.local(located.folder)
+    safety.refuse(report, located.folder)
+    if report.config["r"] == 1:
         raise ConfigError(f"{name} has rank 1, and there is none below. Name a run of a higher rank.")
     kept = {split: _kept(located, split, len(record.labels)) for split in SPLITS}
     own_base = recorded.base(located, record, instead=base)
@@ -135,8 +139,7 @@ def _open(run: str | Path, data: str | None, base: str | None) -> _Run:
         asked=asked,
         base=own_base,
         data=read,
-        rank=config["r"],
-        alpha=config["lora_alpha"],
+        rank=report.config["r"],
         kept={split: decide(found.logits, how) for split, found in kept.items()},
     )
 
@@ -179,7 +182,7 @@ def _truncated(run: _Run, on_stage: Callable[[str], None]) -> list[Tried]:
 
 
 def _decided(logits: Mapping[str, Floats], run: _Run) -> dict[str, Ids]:
-    how = calibration.of_run(logits["validation"], run.data, run.asked)
+    how = calibration.of_run(logits["validation"], run.data.gold, run.asked)
     return {split: decide(values, how) for split, values in logits.items()}
 
 

@@ -97,7 +97,7 @@ def check(base: Base, config: AdapterConfig) -> None:
             f"adapter.init: {config.method} starts from {' or '.join(method.inits)}; found {config.init!r}. "
             "Use another, or another adapter.method."
         )
-    if config.init in initialisation.MOVES_BASE and 2 * config.rank > LARGEST_RANK:
+    if config.init in initialisation.MOVES_BASE and 2 * config.trained_rank > LARGEST_RANK:
         raise ConfigError(
             f"adapter.init={config.init} is saved with twice the rank, of which {LARGEST_RANK} is the largest. "
             f"Use an adapter.rank up to {LARGEST_RANK // 2}."
@@ -157,7 +157,7 @@ def _lora(base: Base, config: AdapterConfig) -> nn.Module:
     model = _with_peft(
         base,
         LoraConfig(
-            r=config.rank,
+            r=config.trained_rank,
             lora_alpha=config.alpha,
             lora_dropout=config.dropout,
             target_modules=_targets(base, config),

@@ -98,13 +98,14 @@ def _abstaining(record: RunRecord, asked: config.Config) -> str:
 
 
 def _training(record: RunRecord, asked: config.Config) -> str:
-    happened = record.happened
+    happened, rank = record.happened, record.happened.get("rank")
     changed = config.differences(asked)
     lines = [
         f"- {happened['trainable_parameters']:,} of {happened['total_parameters']:,} parameters trained "
         f"({happened['trainable_parameters'] / happened['total_parameters']:.1%})",
         f"- {happened['steps']:,} steps, {happened['epochs']:.1f} epochs, {happened['seconds']:.0f} s on "
         f"{record.environment['device']}; kept step {happened['best_step']:,} by validation {asked.train.metric}",
+        *([f"- rank {rank['trained']} trained, kept {rank['why']}"] if rank else []),
         f"- base `{record.environment['base_id']}`, {_revision(record)}, seed {asked.train.seed}",
         "- settings that differ from lorahub's defaults: "
         + (", ".join(f"`{name}={value}`" for name, value in changed.items()) or "none"),

@@ -4,13 +4,13 @@ In: validation logits (N, C) and gold ids (N,). Out: a `Calibration`. Sources: l
 arXiv:2007.07314, section 3; temperature, Guo et al. 2017, arXiv:1706.04599, section 4.2; threshold, see coverage.py.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from lorahub.config import Config, EvalConfig
-from lorahub.data.claims import ClaimData
 from lorahub.scoring import coverage
 from lorahub.scoring.metrics import quick
 from lorahub.scoring.verdicts import Calibration, Floats, Ids, calibrated, confidences, decide, softmax
@@ -54,16 +54,10 @@ def _threshold(logits: Floats, gold: Ids, found: Calibration, options: EvalConfi
     return coverage.threshold(ids == gold, sure, risk=options.abstain_risk, certainty=options.confidence)
 
 
-def of_run(logits: Floats, data: ClaimData, config: Config) -> Calibration:
-    """Choose as a run does: by its metric, from its validation logits (N, C) and the shares of its training labels."""
-    counts = np.bincount(data.splits["train"].gold, minlength=len(data.labels))
-    return fit(
-        logits,
-        data.splits["validation"].gold,
-        counts / counts.sum(),
-        metric=config.train.metric,
-        options=config.eval,
-    )
+def of_run(logits: Floats, gold: Mapping[str, Ids], config: Config) -> Calibration:
+    """Choose as a run does: by its metric, from its logits on validation (N, C) and the gold ids by split."""
+    counts = np.bincount(gold["train"], minlength=logits.shape[1])
+    return fit(logits, gold["validation"], counts / counts.sum(), metric=config.train.metric, options=config.eval)
 
 
 def fit_temperature(logits: Floats, gold: Ids, bias: tuple[float, ...] = ()) -> float:

@@ -5,6 +5,7 @@ In: the trained model and the record. Out: a folder that is a plain PEFT adapter
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from lorahub.reports import cards, plots
 from lorahub.scoring.baselines import LinearProbe
 from lorahub.scoring.predictions import Predictions, fingerprints
 from lorahub.scoring.verdicts import Calibration, Floats
-from lorahub.training import checkpoints
+from lorahub.training import checkpoints, trackers
 from lorahub.training.checkpoints import Checkpoints
 
 PROBE_FILE = "probe.json"
@@ -56,7 +57,7 @@ def check_free(folder: Path, *, force: bool, resume: bool = False) -> None:
         raise AdapterError(f"{folder} holds a finished run. Choose another --out, or replace it with --force.")
     if finished or not folder.is_dir():
         return
-    if {path.name for path in folder.iterdir()} - {checkpoints.FOLDER}:
+    if {path.name for path in folder.iterdir()} - {checkpoints.FOLDER, *trackers.KINDS}:
         raise AdapterError(f"{folder} is not empty and no run; lorahub does not write over it. Choose another --out.")
     if Checkpoints(folder).newest() and not force and not resume:
         raise AdapterError(f"{folder} holds an unfinished run. Go on with --resume, or start anew with --force.")
@@ -74,12 +75,15 @@ def write(
     probe: LinearProbe,
     config: BaseConfig,
     layout: Layout = safety.PEFT,
+    curves: Path | None = None,
 ) -> None:
-    """Write `folder` whole, what was trained in `layout`.
+    """Write `folder` whole, what was trained in `layout`; `curves` in it are what a tracker wrote, and stay.
 
     Raises AdapterError where a fresh load of it would answer differently.
     """
     with atomic.replacing_folder(folder) as part:
+        if curves is not None and curves.is_dir():
+            shutil.copytree(curves, part / curves.name, symlinks=True)
         adapters.save(model, part, base, data.labels, layout)
         adjusted.save(part)
         probe.save(part)

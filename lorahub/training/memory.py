@@ -48,6 +48,14 @@ class Memory:
         return replace(self, cpu_peak_bytes=_peak_resident(), gpu_peak_bytes=gpu)
 
 
+def now() -> dict[str, int]:
+    """What the process takes at the moment, in bytes, and what is allocated on the GPU where there is one."""
+    found = {"cpu_bytes": psutil.Process().memory_info().rss}
+    if torch.cuda.is_available():
+        found["gpu_bytes"] = int(torch.cuda.memory_allocated())
+    return found
+
+
 def _peak_resident() -> int:
     if _STATUS.exists():
         # getrusage also counts the process that started this one.

@@ -9,13 +9,14 @@ import dataclasses
 import datetime
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lorahub import atomic
 from lorahub import config as configs
-from lorahub.config import Config
+from lorahub.config import AUTO, Config
 from lorahub.data import claims
 from lorahub.data.claims import ClaimData
 from lorahub.models import methods
@@ -24,10 +25,11 @@ from lorahub.records import SYSTEMS, RunRecord
 from lorahub.scoring import baselines, calibration, coverage, intervals, metrics
 from lorahub.scoring.baselines import Baselines
 from lorahub.scoring.verdicts import Calibration, Floats, calibrated, decide
-from lorahub.training import alarms, environment, setup
+from lorahub.training import alarms, environment, rank, setup, trackers
 from lorahub.training.checkpoints import Checkpoints, Every
 from lorahub.training.folder import JUDGED, check_free, write
 from lorahub.training.setup import Prepared, Watcher
+from lorahub.training.trackers import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -52,14 +54,16 @@ def train(
     force: bool = False,
     save_every: str | int | None = None,
     resume: bool = False,
+    tracker: str = trackers.NONE,
     watcher: Watcher | None = None,
 ) -> Run:
     """Train an adapter and write its run folder.
 
     `recipe` is a YAML file or a shipped recipe's name; the keywords and `settings` (`section.field=value`) override it,
     in that order. `save_every` (steps, or a time such as "10m") writes checkpoints, and `resume` goes on from the
-    newest; `out` must be the same then. Raises a LorahubError (ConfigError, DataError, BaseModelError, TrainingError,
-    or AdapterError where `out` holds a finished run and `force` is not given).
+    newest; `out` must be the same then. `tracker` is trackio, tensorboard or wandb. Raises a LorahubError (ConfigError,
+    DataError, BaseModelError, TrainingError, MissingPackageError, or AdapterError where `out` holds a run and neither
+    `force` nor `resume` says what becomes of it).
     """
     flags = configs.flags(data=data, base=base, method=method, seed=seed)
     config = configs.load(recipe, [*flags, *settings])
@@ -67,18 +71,26 @@ def train(
     every = None if save_every is None else Every.parse(save_every)
     checkpoints = Checkpoints(folder, every=every, resume=resume)
     check_free(folder, force=force, resume=resume)
+    follower = None if tracker == trackers.NONE else Tracker(tracker, folder)
     watcher = watcher or Watcher()
     watcher.on_stage("reading the claims")
-    return run(config, claims.load(config.data), folder, watcher, checkpoints)
+    return run(config, claims.load(config.data), folder, watcher, checkpoints, follower)
 
 
-def run(config: Config, data: ClaimData, folder: Path, watcher: Watcher, checkpoints: Checkpoints | None = None) -> Run:
+def run(
+    config: Config,
+    data: ClaimData,
+    folder: Path,
+    watcher: Watcher,
+    checkpoints: Checkpoints | None = None,
+    tracker: Tracker | None = None,
+) -> Run:
     """Carry out a resolved config on `data`, whatever it came from, and write `folder`; see `train`."""
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     for text in data.warnings:
         log.warning("%s", text)
     watcher.on_stage("loading the base")
-    prepared = setup.prepare(config, data)
+    prepared = setup.prepare(config, data, tracker=tracker)
     base, accelerator = prepared.base, prepared.accelerator
     asked = configs.to_dict(_publishable(config, base, data))
     checkpoints = checkpoints or Checkpoints(folder)
@@ -89,11 +101,15 @@ def run(config: Config, data: ClaimData, folder: Path, watcher: Watcher, checkpo
     attached = setup.attach(prepared)
     model = attached.model
     logits = {**free.logits, "untrained": {split: prepared.logits(model, split) for split in JUDGED}}
-    fit, memory = setup.fit(prepared, attached, watcher, checkpoints)
+    with tracker.following(accelerator, asked) if tracker else nullcontext() as follow:
+        fit, memory = setup.fit(prepared, attached, watcher.and_also(follow), checkpoints)
+    if config.adapter.rank == AUTO:
+        watcher.on_stage("choosing the rank")
+    plateau = setup.settle(prepared, model)
 
     watcher.on_stage("evaluating on test")
     logits["adapter"] = {split: prepared.logits(model, split) for split in JUDGED}
-    adjusted = calibration.of_run(logits["adapter"]["validation"], data, config)
+    adjusted = calibration.of_run(logits["adapter"]["validation"], data.gold, config)
     results = _results(logits, data, adjusted, config)
     gold = data.splits["validation"].gold
     silent = (
@@ -116,6 +132,7 @@ def run(config: Config, data: ClaimData, folder: Path, watcher: Watcher, checkpo
             "memory": dataclasses.asdict(memory),
             "trainable_parameters": attached.trainable,
             "total_parameters": attached.total,
+            "rank": None if plateau is None else rank.told(plateau, config),
             "best_step": fit.best_step,
             "interrupted": fit.interrupted,
             "resumed_at": fit.resumed_at,
@@ -137,7 +154,7 @@ def run(config: Config, data: ClaimData, folder: Path, watcher: Watcher, checkpo
         watcher.on_stage("writing the run folder")
         write(
             folder, model, base, data, record, logits=logits, adjusted=adjusted, probe=free.probe, config=config.base,
-            layout=methods.TABLE[config.adapter.method].layout,
+            layout=methods.TABLE[config.adapter.method].layout, curves=None if tracker is None else tracker.folder,
         )  # fmt: skip
     accelerator.wait_for_everyone()
     return Run(folder=folder, record=record)
@@ -156,8 +173,7 @@ def _baselines(prepared: Prepared, data: ClaimData, config: Config, checkpoints:
     if found is None:
         texts = {split: part.joined() for split, part in data.splits.items()}
         features = {split: prepared.features(split) for split in data.splits}
-        gold = {split: part.gold for split, part in data.splits.items()}
-        found = baselines.fit(texts, features, gold, len(data.labels), metric=config.train.metric)
+        found = baselines.fit(texts, features, data.gold, len(data.labels), metric=config.train.metric)
         if checkpoints.every is not None and prepared.accelerator.is_main_process:
             with atomic.replacing_folder(folder) as part:
                 found.save(part)

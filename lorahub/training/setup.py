@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from lorahub.config import Config
+from lorahub.config import AUTO, Config
 from lorahub.data.batches import EncodedClaims
 from lorahub.data.claims import ClaimData
 from lorahub.data.sources import SPLITS
@@ -24,11 +24,13 @@ from lorahub.labels import LabelSet
 from lorahub.models import base as bases
 from lorahub.models import methods
 from lorahub.models.base import Base
+from lorahub.scoring.plateau import Plateau
 from lorahub.scoring.verdicts import Floats
-from lorahub.training import evaluation, loop, optimizers
+from lorahub.training import evaluation, loop, optimizers, rank
 from lorahub.training.checkpoints import Checkpoints
 from lorahub.training.memory import Memory
 from lorahub.training.state import Fit
+from lorahub.training.trackers import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,16 @@ class Watcher:
 
     on_stage: Callable[[str], None] = lambda text: log.info("%s", text)
     on_step: Callable[[loop.Step], None] | None = None
+
+    def and_also(self, follow: Callable[[loop.Step], None] | None) -> "Watcher":
+        """Return a watcher that tells `follow` of every step, and then this one."""
+        told = [item for item in (follow, self.on_step) if item is not None]
+
+        def on_step(step: loop.Step) -> None:
+            for item in told:
+                item(step)
+
+        return Watcher(on_stage=self.on_stage, on_step=on_step)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,14 +113,20 @@ def validate(
     prepared = prepare(config, data, splits=("train", "validation"), encodings=encodings)
     attached = attach(prepared)
     fitted, _ = fit(prepared, attached, watcher)
+    settle(prepared, attached.model)
     return Validated(logits=prepared.logits(attached.model, "validation"), fit=fitted, trainable=attached.trainable)
 
 
 def prepare(
-    config: Config, data: ClaimData, *, splits: Sequence[str] = SPLITS, encodings: Encodings | None = None
+    config: Config,
+    data: ClaimData,
+    *,
+    splits: Sequence[str] = SPLITS,
+    encodings: Encodings | None = None,
+    tracker: Tracker | None = None,
 ) -> Prepared:
     """Seed every generator, load the base and tokenize the splits; raises BaseModelError or ConfigError."""
-    accelerator = _accelerator(config)
+    accelerator = _accelerator(config, tracker)
     set_seed(config.train.seed)
     memory = Memory.start()
     base = bases.load(config.base, data.labels)
@@ -160,6 +178,14 @@ def fit(
     return fitted, prepared.memory.peak()
 
 
+def settle(prepared: Prepared, model: Any) -> Plateau | None:
+    """Cut a trained model to the rank that validation names, where adapter.rank=auto asks for that."""
+    if prepared.config.adapter.rank != AUTO:
+        return None
+    gold = {split: part.gold for split, part in prepared.encoded.items()}
+    return rank.cut(model, lambda: prepared.logits(model, "validation"), gold, prepared.config)
+
+
 def _recompute(model: Any, config: Config, *, frugal: bool) -> None:
     """Forget activations and compute them again in the backward pass, where that is asked for."""
     wanted = config.train.checkpointing
@@ -169,7 +195,7 @@ def _recompute(model: Any, config: Config, *, frugal: bool) -> None:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
-def _accelerator(config: Config) -> Accelerator:
+def _accelerator(config: Config, tracker: Tracker | None) -> Accelerator:
     device, _ = bases.choose_device(config.base.device)
     precision = config.train.mixed_precision
     if precision == "auto":
@@ -181,6 +207,8 @@ def _accelerator(config: Config) -> Accelerator:
             cpu=device.type == "cpu",
             mixed_precision=precision,
             gradient_accumulation_steps=config.train.gradient_accumulation,
+            log_with=None if tracker is None else tracker.kind,
+            project_dir=None if tracker is None else tracker.run_folder,
         )
     except ValueError as error:
         # accelerate keeps one state a process.

@@ -159,7 +159,18 @@ def test_a_run_that_has_no_lower_rank_is_refused(cli, damaged):
     folder, _ = damaged
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps({**config, "r": 1}))
+    tensors = load_file(folder / "adapter_model.safetensors")
+    for name, tensor in tensors.items():
+        if ".lora_" in name:
+            tensors[name] = tensor[:1] if "lora_A" in name else tensor[:, :1].contiguous()
+    save_file(tensors, folder / "adapter_model.safetensors")
     assert "copy has rank 1, and there is none below" in one_line(cli, folder)
+
+
+def test_a_run_whose_files_are_damaged_is_refused(cli, damaged):
+    folder, _ = damaged
+    (folder / "adapter_config.json").unlink()
+    assert "copy is not loaded: " in one_line(cli, folder)
 
 
 def test_an_unfinished_run_is_refused(cli, damaged):

@@ -31,8 +31,8 @@ def test_a_pair_is_the_best_copy_of_its_rank(outputs, inputs, rank):
         assert lost == pytest.approx(float(values[wanted:].square().sum()), abs=1e-4)
 
 
-def opened(folder, tiny_base):
-    base = bases.load(BaseConfig(id=str(tiny_base("bert")), max_length=32), NAMES)
+def opened(folder, tiny_base, quantize="none"):
+    base = bases.load(BaseConfig(id=str(tiny_base("bert")), max_length=32, quantize=quantize), NAMES)
     return base, adapters.load_with_peft(folder, base)
 
 
@@ -80,6 +80,16 @@ def test_a_truncated_model_keeps_its_scale_and_is_what_its_files_say(make_adapte
 
     truncation.truncate(model, updates, 8)
     torch.testing.assert_close(answers(model), before, atol=1e-4, rtol=1e-4)
+
+
+def test_on_a_base_in_4_bits_the_update_alone_is_cut(make_adapter, tiny_base):
+    _, model = opened(make_adapter("bert", rank=8), tiny_base, "nf4")
+    before, updates = answers(model), truncation.updates(model)
+    truncation.truncate(model, updates, 2)
+    assert (answers(model) - before).abs().max() > 0.05
+    truncation.truncate(model, updates, 8)
+    # Layers in 4 bits compute in bfloat16.
+    torch.testing.assert_close(answers(model), before, atol=5e-3, rtol=0)
 
 
 def test_what_is_kept_grows_to_all_of_it(make_adapter, tiny_base):

@@ -73,7 +73,14 @@ CASES = {
     "twice": ("llama", "lora", (), 4, [7, 14]),
     "before the first evaluation": ("bert", "dora", (), 2, [4]),
     "with accumulated gradients": ("bert", "lora", ("train.gradient_accumulation=3",), 4, [13]),
-    "with patience": ("bert", "lora", ("train.patience=2", "train.learning_rate=1e-6"), 4, [10]),
+    # A rate that breaks what was learnt: the best step and two worse evaluations lie before the stop.
+    "with patience": (
+        "bert",
+        "lora",
+        ("train.patience=3", "train.learning_rate=0.3", "train.evaluate_every=2"),
+        4,
+        [17],
+    ),
     "full": ("bert", "full", ("train.schedule=linear",), 5, [13]),
     "virtual tokens": ("bert", "p-tuning", (), 5, [13]),
     "eight-bit optimiser": ("llama", "lora", ("train.optimizer=adamw8bit",), 5, [13]),

@@ -1,0 +1,128 @@
+"""`adapter.rank=auto`: what is kept is what was measured, and its files and record say so."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import learnable
+
+from lorahub import config
+from lorahub.config import AUTO_RANK
+from lorahub.errors import ConfigError
+from lorahub.experiments import ranks as experiment
+from lorahub.scoring import metrics
+from lorahub.scoring.predictions import Predictions
+from lorahub.scoring.verdicts import Calibration, decide
+from lorahub.training.run import train
+
+QUICK = [
+    "train.min_steps=40", "train.epochs=1", "train.batch_size=8", "eval.bootstrap=200", "eval.batch_size=256",
+    "data.validation_fraction=0.3",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def given(tiny_base, tmp_path_factory):
+    data = tmp_path_factory.mktemp("auto") / "claims.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in learnable(300)), encoding="utf-8")
+    return {"data": str(data), "base": str(tiny_base("bert"))}
+
+
+@pytest.fixture(scope="module")
+def chosen(given, tmp_path_factory):
+    """A run whose rank validation chose, and the same training left at its rank."""
+    root = tmp_path_factory.mktemp("runs")
+    return tuple(
+        train(**given, out=root / name, settings=[*QUICK, f"adapter.rank={rank}"])
+        for name, rank in (("auto", "auto"), ("whole", AUTO_RANK))
+    )
+
+
+@pytest.mark.slow
+def test_the_files_have_the_rank_that_the_record_names(chosen):
+    run, whole = chosen
+    told = run.record.happened["rank"]
+    saved = json.loads((run.folder / "adapter_config.json").read_text())
+    assert run.record.asked["adapter"]["rank"] == "auto"
+    assert (told["trained"], told["kept"]) == (AUTO_RANK, saved["r"])
+    assert saved["r"] < AUTO_RANK
+    assert saved["lora_alpha"] == pytest.approx(16 / AUTO_RANK * saved["r"]), "the scale is that of the trained rank"
+    assert told["low"] <= told["kept"] <= told["high"]
+    assert f"rank {told['kept']} ({told['low']} to {told['high']} in 95 % of resamples)" in told["why"]
+    card = (run.folder / "README.md").read_text()
+    assert f"rank {AUTO_RANK} trained, kept rank {told['kept']}" in card
+    assert whole.record.happened["rank"] is None
+    assert "trained, kept" not in (whole.folder / "README.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "record.md").read_text(encoding="utf-8")
+    row = re.search(r"^\| `happened.rank` .*$", page, re.M)[0]
+    assert all(f"`{name}`" in row for name in told)
+
+
+@pytest.mark.slow
+def test_it_is_the_same_training_cut(chosen, given, tmp_path):
+    """The figures are those that `lorahub ranks` finds at that rank, and the difference is that of the two runs."""
+    run, whole = chosen
+    assert run.record.happened["curve"] == whole.record.happened["curve"]
+    told = run.record.happened["rank"]
+    _, curves = experiment.ranks(whole.folder, out=tmp_path / "out", **given)
+    assert curves.truncated.plateau.rank == told["kept"]
+    assert curves.truncated.plateau.gap.interval == told["interval"]
+    point = next(point for point in curves.truncated.points if point.rank == told["kept"])
+    for split in ("validation", "test"):
+        own = run.record.results[split]["adapter"]
+        assert own["f1_macro"] == pytest.approx(point.figures[split]["f1_macro"])
+    kept, uncut = (found.record.results["validation"]["adapter"]["f1_macro"] for found in (run, whole))
+    assert told["difference"] == pytest.approx(kept - uncut)
+
+
+@pytest.mark.slow
+def test_predictions_and_bias_are_those_of_what_was_kept(chosen):
+    run, _ = chosen
+    found = Predictions.load(run.folder, "test", "adapter", labels=2)
+    answers = decide(found.logits, Calibration.load(run.folder, 2))
+    assert metrics.quick(found.gold, answers)["f1_macro"] == run.record.results["test"]["adapter"]["f1_macro"]
+    assert np.isfinite(found.logits).all()
+
+
+@pytest.mark.slow
+def test_retraining_what_was_cut_is_refused(chosen, given, cli, tmp_path):
+    run, _ = chosen
+    if run.record.happened["rank"]["kept"] == 1:
+        words = "auto has rank 1, and there is none below"
+    else:
+        words = "was not trained at it (adapter.rank=auto, adapter.init=default)"
+    code, _, err = cli(
+        "ranks", run.folder, "--retrain", "--data", given["data"], "--base", given["base"], "--out", tmp_path / "out"
+    )
+    assert code == 2
+    assert words in err
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["adapter.method=full", "adapter.rank=auto"], "adapter.rank=auto: full has no rank to choose. Leave it out"),
+        (["adapter.method=prompt", "adapter.rank=auto"], "adapter.rank=auto: prompt has no rank to choose"),
+        (["adapter.init=olora", "adapter.rank=auto"], "cannot cut what starts from adapter.init=olora"),
+        (["adapter.rank=automatic"], "adapter.rank takes a whole number or auto; found 'automatic'"),
+        (["adapter.rank=null"], "adapter.rank takes a whole number or auto; found None"),
+        (["adapter.rank=0"], "adapter.rank must be at least 1; found 0"),
+        (["adapter.rank=[auto]"], "adapter.rank takes a whole number or auto; found ['auto']"),
+    ],
+)
+def test_bad_ranks_are_one_line_before_anything_is_read(cli, settings, words):
+    code, out, err = cli("train", "--data", "nowhere", *(part for item in settings for part in ("--set", item)))
+    assert (code, out) == (2, "")
+    assert words in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_auto_is_a_value_of_its_own():
+    found = config.load(None, ["adapter.rank=auto"])
+    assert (found.adapter.rank, found.adapter.trained_rank) == ("auto", AUTO_RANK)
+    assert config.from_dict(config.to_dict(found)) == found
+    assert config.load(None, ["adapter.rank=4"]).adapter.trained_rank == 4
+    with pytest.raises(ConfigError):
+        config.load(None, ["train.seed=auto"])
