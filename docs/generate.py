@@ -80,8 +80,8 @@ def _left_aligned(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 def command_help() -> str:
     """Every command's `--help`, as a terminal of 80 columns shows it."""
-    names = get_command(cli.command_line()).commands
-    return "\n\n".join([_page([]), *(_page([name]) for name in names)])
+    commands = get_command(cli.command_line()).commands
+    return "\n\n".join([_page([]), *(_page([name]) for name, command in commands.items() if not command.hidden)])
 
 
 def _page(command: list[str]) -> str:

@@ -36,6 +36,10 @@ class UnsafeAdapterError(AdapterError):
     """An adapter's files could harm the base, or run code, or do not say what they are."""
 
 
+class EngineBusyError(LorahubError):
+    """The engine has as many requests as it takes, or no room for more adapters; a moment later it may have."""
+
+
 class HubError(LorahubError):
     """The Hub cannot be reached or refuses.
 

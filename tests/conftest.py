@@ -115,8 +115,10 @@ def make_adapter(tiny_base, tmp_path_factory):
     def make(model_type, *, labels=3, rank=4, seed=0, name=None, targets=("all-linear",), max_length=32, method="lora"):
         folder = tmp_path_factory.mktemp("adapters") / (name or f"{model_type}-{labels}-{rank}-{seed}")
         names = LabelSet(tuple(f"label{index}" for index in range(labels)))
+        # Made before the seed is set: the first adapter on a base is to be the same as a later one.
+        made = tiny_base(model_type)
         torch.manual_seed(seed)
-        loaded = base.load(BaseConfig(id=str(tiny_base(model_type)), max_length=max_length), names)
+        loaded = base.load(BaseConfig(id=str(made), max_length=max_length), names)
         asked = AdapterConfig(method=method, rank=rank, alpha=2.0 * rank, targets=targets, prompt_tokens=6)
         methods.check(loaded, asked)
         model = methods.attach(loaded, asked)

@@ -10,7 +10,7 @@ from pathlib import Path
 import gradio as gr
 
 from lorahub import records
-from lorahub.app import check, compare, feedback, present, runs
+from lorahub.app import check, compare, experiments, feedback, present, runs
 from lorahub.app.feedback import Feedback
 from lorahub.errors import AdapterError, BaseModelError, ConfigError
 from lorahub.hub import fetch
@@ -146,8 +146,9 @@ def build(
             check.build(engine, page, tab, left_out=left_out, corrections=corrections)
         with gr.Tab("Compare on a file") as tab:
             compare.build(engine, tab)
-        with gr.Tab("Runs"):
-            runs.build(root, named)
+        with gr.Tab("Runs") as tab:
+            runs.build(root, tab, named)
+            experiments.build(root, tab)
     return page
 
 

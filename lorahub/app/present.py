@@ -66,7 +66,10 @@ CSS = """
 .lh dt { color: var(--lh-soft); }
 .lh dd { margin: 0; overflow-wrap: anywhere; min-width: 0; }
 .lh figure { margin: 0; }
-.lh figure img { width: 100%; height: auto; background: white; border: 1px solid var(--lh-line); border-radius: 10px; }
+.lh-report > * { margin-bottom: 0.8rem; }
+.lh-report li { margin-left: 1.2rem; list-style: disc; }
+.lh figure img, .lh-report img { max-width: 100%; height: auto; background: white; border: 1px solid var(--lh-line);
+  border-radius: 10px; }
 """
 
 

@@ -24,6 +24,8 @@ from lorahub.models.adapters import Adapter
 from lorahub.models.features import features
 from lorahub.scoring.verdicts import Calibration, Floats, abstains, calibrated, confidences, decide, softmax
 from lorahub.serving import stacked
+from lorahub.serving.cache import Cache, Held
+from lorahub.serving.fits import Shapes
 
 log = logging.getLogger(__name__)
 
@@ -49,20 +51,36 @@ class Verdict:
         return self.calibrated[self.label]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _Served:
-    """What one request sees: the adapters and their stacked form, replaced together."""
+    """An adapter in memory: what is known of it, and its tensors on the base's device."""
 
-    adapters: Mapping[str, Adapter]
-    table: stacked.Table
+    adapter: Adapter
+    placed: stacked.Placed
+
+    @property
+    def bytes(self) -> int:
+        """What its tensors take."""
+        return self.placed.bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """What an engine holds now: every known adapter, the bytes of those in memory, and the limits; None is no limit."""
+
+    adapters: list[Held]
+    bytes: int
+    most_adapters: int | None
+    most_bytes: int | None
 
 
 class Engine:
     """One base with many adapters.
 
     `base` is a Hub id, a folder or `minilm`; left out, it is the base of the first adapter. An adapter is a folder, a
-    run's name, `user/name[@revision]`, or what `hub.fetch` has located. What is private is fetched with `token`, else
-    with the login. Raises BaseModelError and AdapterError.
+    run's name, `user/name[@revision]`, or what `hub.fetch` has located. At most `most_adapters` and `most_bytes` of
+    them are in memory: the least recently used one leaves it, and is loaded again when a request names it. What is
+    private is fetched with `token`, else with the login. Raises BaseModelError, AdapterError and ConfigError.
     """
 
     def __init__(
@@ -71,12 +89,15 @@ class Engine:
         adapters: Iterable[str | Path | fetch.Located] = (),
         *,
         config: BaseConfig | None = None,
+        most_adapters: int | None = None,
+        most_bytes: int | None = None,
         token: str | None = None,
     ) -> None:
-        self._token = token
+        self._token, self._most_adapters, self._most_bytes = token, most_adapters, most_bytes
         # Before the base, which takes longer.
         found = [item if isinstance(item, fetch.Located) else fetch.adapter(item, token=token) for item in adapters]
         loaded = [adapter_files.load(item.folder, name=item.name) for item in found]
+        self._cache: Cache[_Served] = Cache(self._load, self._forget, most=most_adapters, most_bytes=most_bytes)
         settings = config or BaseConfig()
         if base is not None:
             settings = replace(settings, id=base)
@@ -84,22 +105,15 @@ class Engine:
             first = loaded[0]
             settings = base_for(found[0], first.base_id, first.base_revision, first.quantize, settings)
         self._base = bases.load(settings, token=token)
-        self._linears = {
-            name: (module.out_features, module.in_features)
-            for name, module in self._base.model.named_modules()
-            if isinstance(module, torch.nn.Linear)
-        }
+        self._shapes = Shapes(self._base)
         stacked.wrap(self._base.model, self._base.heads)
-        self._heads = {
-            module.head: {key: tuple(value.shape) for key, value in module.original.state_dict().items()}
-            for module in self._base.model.modules()
-            if isinstance(module, stacked.RoutedHead)
-        }
-        self._lock = threading.Lock()
+        self._stacks = stacked.Stacks()
         # A fast tokenizer keeps where it truncates as state.
         self._tokenizing = threading.Lock()
-        self._served = self._serve([])
-        self._add(loaded)
+        for adapter in loaded:
+            self._shapes.check(adapter)
+        for source, adapter in zip(found, loaded, strict=True):
+            self._cache.add(source, self._place(adapter))
 
     @property
     def base_id(self) -> str:
@@ -118,29 +132,49 @@ class Engine:
 
     @property
     def adapters(self) -> dict[str, Adapter]:
-        """The adapters that are loaded now, by name."""
-        return dict(self._served.adapters)
+        """The adapters that are in memory now, by name."""
+        return {name: item.adapter for name, item in self._cache.items().items()}
 
-    def add(self, *adapters: str | Path) -> list[str]:
-        """Load adapters and return the names under which they answer; a folder's name, numbered where it is taken."""
-        found = [fetch.adapter(adapter, token=self._token) for adapter in adapters]
-        return self._add([adapter_files.load(item.folder, name=item.name) for item in found])
+    def status(self) -> Status:
+        """What is known, in memory, pinned and in use now, with its bytes."""
+        known = self._cache.known()
+        return Status(
+            adapters=known,
+            bytes=sum(held.bytes for held in known if held.loaded),
+            most_adapters=self._most_adapters,
+            most_bytes=self._most_bytes,
+        )
 
-    def _add(self, loaded: Sequence[Adapter]) -> list[str]:
-        for adapter in loaded:
-            self._check_fits(adapter)
-        with self._lock:
-            present = list(self._served.adapters.values())
-            for adapter in loaded:
-                present.append(_named(adapter, {item.name for item in present}))
-            self._served = self._serve(present)
-        return [adapter.name for adapter in present[len(present) - len(loaded) :]]
+    def add(self, *adapters: str | Path | fetch.Located, pin: bool = False) -> list[str]:
+        """Load adapters and return the names under which they answer; a folder's name, numbered where it is taken.
+
+        All are read and checked before the first is added; `pin` keeps them in memory. Raises EngineBusyError where
+        requests under way leave no room for a while, ConfigError where pinned adapters leave none.
+        """
+        found = [
+            item if isinstance(item, fetch.Located) else fetch.adapter(item, token=self._token) for item in adapters
+        ]
+        loaded = [self._load(item, item.name) for item in found]
+        return [self._cache.add(source, item, pinned=pin) for source, item in zip(found, loaded, strict=True)]
 
     def drop(self, name: str) -> None:
-        """Unload an adapter; requests under way finish with it."""
-        with self._lock:
-            self._pick(self._served, [name])
-            self._served = self._serve([item for item in self._served.adapters.values() if item.name != name])
+        """Forget an adapter; requests under way finish with it."""
+        self._cache.drop(name)
+
+    def pin(self, name: str, pinned: bool = True) -> None:
+        """Keep an adapter in memory whatever else is loaded, or no longer."""
+        self._cache.pin(name, pinned)
+
+    def _load(self, source: fetch.Located, name: str) -> _Served:
+        adapter = adapter_files.load(source.folder, name=name)
+        self._shapes.check(adapter)
+        return self._place(adapter)
+
+    def _place(self, adapter: Adapter) -> _Served:
+        return _Served(adapter=adapter, placed=stacked.place(self._base.model, adapter, self._base.device))
+
+    def _forget(self, item: _Served) -> None:
+        self._stacks.forget(item.placed)
 
     def classify(
         self,
@@ -154,20 +188,20 @@ class Engine:
 
         `adjust=False` decides without the bias that was chosen on validation, and marks no answer as to abstain from.
         """
-        served = self._served
-        chosen = self._pick(served, adapters)
-        logits = self._logits(served, texts, list(chosen), evidence)
+        with self._cache.holding(adapters) as served:
+            logits = self._logits(served, texts, evidence)
+        known = {name: item.adapter for name, item in served.items()}
         return {
             name: verdicts(logits[name], adapter.labels.names, adapter.calibration if adjust else Calibration())
-            for name, adapter in chosen.items()
+            for name, adapter in known.items()
         }
 
     def logits(
         self, texts: Sequence[str], adapters: Sequence[str] | None = None, *, evidence: Sequence[str] | None = None
     ) -> dict[str, Floats]:
         """Return adapter name -> raw logits (N, C), equal to what peft gives."""
-        served = self._served
-        return self._logits(served, texts, list(self._pick(served, adapters)), evidence)
+        with self._cache.holding(adapters) as served:
+            return self._logits(served, texts, evidence)
 
     def classify_base(
         self,
@@ -180,89 +214,70 @@ class Engine:
 
         Adapters that came without a probe are left out.
         """
-        served = self._served
-        probes = {
-            name: (adapter.probe, adapter.labels.names)
-            for name, adapter in self._pick(served, adapters).items()
-            if adapter.probe is not None
-        }
+        with self._cache.holding(adapters) as served:
+            known = {name: item.adapter for name, item in served.items() if item.adapter.probe is not None}
         if not texts:
-            return {name: [] for name in probes}
+            return {name: [] for name in known}
         found: dict[str, list[Verdict]] = {}
-        groups = self._by_input(served, list(probes), texts, evidence)
-        for (length, paired), group in groups.items():
+        for (length, paired), group in self._by_input(known, evidence, len(texts)).items():
             parts = [
                 (rows, features(self._base.model, batch).float().cpu().numpy())
                 for rows, batch in self._batches(texts, evidence if paired else None, max_length=length)
             ]
-            known = _in_order(parts, len(texts))
+            seen = _in_order(parts, len(texts))
             for name in group:
-                probe, labels = probes[name]
-                found[name] = verdicts(probe.logits(known), labels, Calibration())
+                probe = known[name].probe
+                if probe is not None:
+                    found[name] = verdicts(probe.logits(seen), known[name].labels.names, Calibration())
         return found
 
     def _by_input(
-        self, served: _Served, names: Sequence[str], texts: Sequence[str], evidence: Sequence[str] | None
+        self, adapters: Mapping[str, Adapter], evidence: Sequence[str] | None, texts: int
     ) -> dict[tuple[int, bool], list[str]]:
         """The adapters that see the same tokens: grouped by where their input is cut and whether evidence is in it.
 
         Evidence goes to those that were trained with it, and to those of which nobody knows.
         """
-        if evidence is not None and len(evidence) != len(texts):
-            raise ConfigError(f"{len(texts)} texts came with {len(evidence)} pieces of evidence; give one each.")
+        if evidence is not None and len(evidence) != texts:
+            raise ConfigError(f"{texts} texts came with {len(evidence)} pieces of evidence; give one each.")
         groups: dict[tuple[int, bool], list[str]] = {}
-        for name in names:
-            adapter = served.adapters[name]
+        for name, adapter in adapters.items():
             length = min(adapter.max_length or self._base.max_length, self._base.limit)
             if adapter.reads_evidence and evidence is None:
                 log.warning("%s was trained on claims with evidence; without evidence its answers mean less", name)
             groups.setdefault((length, evidence is not None and adapter.reads_evidence is not False), []).append(name)
         return groups
 
-    def _pick(self, served: _Served, names: Sequence[str] | None) -> dict[str, Adapter]:
-        if names is None:
-            return dict(served.adapters)
-        for name in names:
-            if name not in served.adapters:
-                loaded = ", ".join(served.adapters) or "none"
-                raise AdapterError(f"no adapter {name!r} is loaded; loaded: {loaded}.")
-        return {name: served.adapters[name] for name in names}
-
     def _logits(
-        self, served: _Served, texts: Sequence[str], names: list[str], evidence: Sequence[str] | None
+        self, served: Mapping[str, _Served], texts: Sequence[str], evidence: Sequence[str] | None
     ) -> dict[str, Floats]:
         """Raw logits by adapter: one pass for all that read the same, or one each where rows cannot be mixed."""
+        known = {name: item.adapter for name, item in served.items()}
         if not texts:
-            return {name: np.zeros((0, len(served.adapters[name].labels)), np.float32) for name in names}
+            return {name: np.zeros((0, len(adapter.labels)), np.float32) for name, adapter in known.items()}
         mixes = architectures.of(self._base.model.config.model_type).mixes_adapters
         found: dict[str, Floats] = {}
-        for (length, paired), group in self._by_input(served, names, texts, evidence).items():
+        for (length, paired), group in self._by_input(known, evidence, len(texts)).items():
             for together in [group] if mixes else [[name] for name in group]:
-                found |= self._pass(served, texts, together, evidence if paired else None, max_length=length)
-        return found
+                chosen = {name: served[name] for name in together}
+                found |= self._pass(chosen, texts, evidence if paired else None, max_length=length)
+        return {name: found[name] for name in served}
 
     def _pass(
-        self,
-        served: _Served,
-        texts: Sequence[str],
-        names: list[str],
-        evidence: Sequence[str] | None,
-        *,
-        max_length: int,
+        self, served: Mapping[str, _Served], texts: Sequence[str], evidence: Sequence[str] | None, *, max_length: int
     ) -> dict[str, Floats]:
-        """One row per (text, adapter), the adapters of a text side by side."""
-        slots = torch.tensor([served.table.slots[name] for name in names], device=self._base.device)
+        """One row per (adapter, text), the texts of an adapter side by side."""
+        stack = self._stacks.of([item.placed for item in served.values()])
         parts = []
-        for rows, batch in self._batches(texts, evidence, max_length=max_length, copies=len(names)):
-            repeated = {key: value.repeat_interleave(len(names), dim=0) for key, value in batch.items()}
-            routes = slots if len(names) == 1 else slots.repeat(len(rows))
-            with stacked.routed(served.table, routes), torch.inference_mode():
-                logits = self._base.model(**repeated).logits.float().cpu().numpy()  # (texts x K, widest)
-            parts.append((rows, logits.reshape(len(rows), len(names), -1)))
+        for rows, batch in self._batches(texts, evidence, max_length=max_length, copies=len(served)):
+            repeated = {key: value.repeat(len(served), 1) for key, value in batch.items()}
+            with stacked.routed(stack, [len(rows)] * len(served)), torch.inference_mode():
+                logits = self._base.model(**repeated).logits.float().cpu().numpy()  # (K x texts, widest)
+            parts.append((rows, logits.reshape(len(served), len(rows), -1).swapaxes(0, 1)))
         found = _in_order(parts, len(texts))
         return {
-            name: np.ascontiguousarray(found[:, place, : len(served.adapters[name].labels)])
-            for place, name in enumerate(names)
+            name: np.ascontiguousarray(found[:, place, : len(item.adapter.labels)])
+            for place, (name, item) in enumerate(served.items())
         }
 
     def _batches(
@@ -283,58 +298,6 @@ class Engine:
                 padded = base.tokenizer.pad([items[row] for row in rows], return_tensors="pt")
                 yield rows, {key: value.to(base.device) for key, value in padded.items()}
             start = stop
-
-    def _serve(self, adapters: Sequence[Adapter]) -> _Served:
-        return _Served(
-            adapters={adapter.name: adapter for adapter in adapters},
-            table=stacked.table(self._base.model, adapters, self._base.device),
-        )
-
-    def _check_fits(self, adapter: Adapter) -> None:
-        """Raise AdapterError where an adapter was made for another base: by name, then by shape."""
-        if adapter.base_id and adapter.base_id.lower() != self.base_id.lower():
-            raise AdapterError(
-                f"{adapter.name} was trained on {adapter.base_id}, but the loaded base is {self.base_id}. "
-                f"Give --base {adapter.base_id}, or load it by itself."
-            )
-        if adapter.base_revision != self._base.resolved.revision:
-            log.warning(
-                "%s was trained on revision %s of %s; revision %s is loaded: its answers may differ",
-                adapter.name, adapter.base_revision, self.base_id, self._base.resolved.revision,
-            )  # fmt: skip
-        if adapter.quantize != self._base.quantize:
-            log.warning(
-                "%s was trained on a base with quantize=%s; %s is loaded: its answers may differ",
-                adapter.name, adapter.quantize, self._base.quantize,
-            )  # fmt: skip
-        for layer, (down, up) in adapter.lora.items():
-            found = (up.shape[0], down.shape[1])
-            if self._linears.get(layer) != found:
-                has = self._linears.get(layer, "no such layer")
-                raise AdapterError(f"{adapter.name} adapts {layer} as {found}, {self.base_id} has {has}: another base?")
-        own = {(head, key, tuple(value.shape)) for head, state in adapter.heads.items() for key, value in state.items()}
-        wrong = sorted({f"{head}.{key}" for head, key, _ in own ^ self._head_shapes(len(adapter.labels))})
-        if wrong:
-            # A tensor that is not there would be random, one that has no place would be lost.
-            raise AdapterError(
-                f"{adapter.name}: its head and that of {self.base_id} differ in {', '.join(wrong[:3])}. "
-                "Restore its weights or train again."
-            )
-        hidden = getattr(self._base.model.config.get_text_config(), "hidden_size", None)
-        if adapter.probe is not None and hidden not in (None, adapter.probe.weight.shape[1]):
-            raise AdapterError(
-                f"{adapter.name}: its linear probe reads {adapter.probe.weight.shape[1]} features, {self.base_id} has "
-                f"{hidden}. Restore it or train again."
-            )
-
-    def _head_shapes(self, labels: int) -> set[tuple[str, str, tuple[int, ...]]]:
-        """The head's tensors with their shapes, as an adapter with this many labels has them."""
-        outputs = self._base.model.config.num_labels
-        return {
-            (head, key, (labels, *shape[1:]) if shape[:1] == (outputs,) else shape)
-            for head, shapes in self._heads.items()
-            for key, shape in shapes.items()
-        }
 
 
 def verdicts(logits: Floats, names: Sequence[str], calibration: Calibration) -> list[Verdict]:
@@ -365,13 +328,6 @@ def base_for(
             f"downloaded file. If you trust it, give --base {base_id or 'ID'}."
         )
     return replace(settings, id=fetch.MINILM)
-
-
-def _named(adapter: Adapter, taken: set[str]) -> Adapter:
-    name, number = adapter.name, 2
-    while name in taken:
-        name, number = f"{adapter.name}-{number}", number + 1
-    return Adapter(**{**vars(adapter), "name": name})
 
 
 def _in_order(parts: Sequence[tuple[list[int], Floats]], count: int) -> Floats:

@@ -1,17 +1,20 @@
 """Many adapters in one forward pass: every row of a batch carries its own adapter, and no adapter is ever active.
 
-In: a base model and a `Table` of adapters. The base's linear layers are wrapped once; a wrapped layer adds to each row
-its adapter's B·A·x, with the A and B of all adapters stacked and ranks padded with zeros. Head modules are wrapped
-too, and run each adapter's own copy on that adapter's rows. Which adapter a row has travels in a context variable, so
-that threads share the model without sharing a state.
+In: a base model and a `Stack` of adapters. The base's linear layers are wrapped once; a wrapped layer adds to each row
+its adapter's B·A·x, with the A and B of the stack's adapters side by side and ranks padded with zeros. Head modules are
+wrapped too, and run each adapter's own copy on that adapter's rows. The rows of one adapter stand together, so that its
+matrices are multiplied with all of them at once and never copied. Which rows are whose travels in a context variable:
+threads share the model without sharing a state.
 """
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from itertools import accumulate, pairwise
 
 import torch
 from torch import nn
@@ -19,39 +22,75 @@ from torch import nn
 from lorahub.models import quantisation
 from lorahub.models.adapters import Adapter
 
+_Pair = tuple[torch.Tensor, torch.Tensor]
+# Sets of adapters that stay stacked.
+_MOST_STACKS = 4
 
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """An immutable set of adapters on one base; adding or dropping one makes a new table.
 
-    Slot 0 is the bare base. `stacks` maps a layer to A (K+1, r, in) and B (K+1, out, r), the scale within B; `gains`
-    maps one that a DoRA adapter adapts to a factor for every output (K+1, out); `heads` maps a slot to its head modules
-    by name.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Placed:
+    """One adapter on the base's device, ready to be stacked.
+
+    `lora` maps a layer to A (r, in) and B (out, r), the scale within B. A layer that DoRA adapts answers with
+    gain · (W + B·A) x + bias: `lora` holds the gain within B, and `gains` what makes the base's own answer right, a
+    factor and a summand for every output, (out,) each. `heads` maps a head module's name to the adapter's own.
     """
 
-    slots: Mapping[str, int]
-    stacks: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
-    gains: Mapping[str, torch.Tensor]
-    heads: Mapping[int, Mapping[str, nn.Module]]
-    widths: Mapping[int, int]
+    lora: Mapping[str, _Pair]
+    gains: Mapping[str, _Pair]
+    heads: Mapping[str, nn.Module]
+
+    @property
+    def bytes(self) -> int:
+        """What its tensors take on the device."""
+        tensors = [tensor for pair in (*self.lora.values(), *self.gains.values()) for tensor in pair]
+        tensors += [parameter for head in self.heads.values() for parameter in head.parameters()]
+        return sum(tensor.nbytes for tensor in tensors)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Stack:
+    """The adapters of one forward pass, in order.
+
+    `lora` maps a layer to the A of all (K, in, r) and the B (K, r, out), both turned round; `gains` maps one that a
+    DoRA adapter adapts to factors and summands, (K, 1, out) each; `heads` maps a head module's name to one an adapter.
+    """
+
+    lora: Mapping[str, _Pair]
+    gains: Mapping[str, _Pair]
+    heads: Mapping[str, Sequence[nn.Module]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _Route:
-    table: Table
-    slots: torch.Tensor  # (B,) int64; (1,) where all rows have the same adapter
+    """Whose rows are whose: the first `counts[0]` are the first adapter's, and so on."""
+
+    stack: Stack
+    counts: Sequence[int]
+
+    @cached_property
+    def places(self) -> torch.Tensor | None:
+        """Each row's adapter (B,), where the adapters have different numbers of rows; else None."""
+        if len(set(self.counts)) == 1:
+            return None
+        return torch.repeat_interleave(torch.arange(len(self.counts)), torch.tensor(self.counts))
+
+    def of_rows(self, pair: _Pair) -> _Pair:
+        """A pair of the stack's tensors (K, ...), or one entry a row (B, ...)."""
+        places = self.places
+        return pair if places is None else (pair[0][places], pair[1][places])
 
 
 _route: ContextVar[_Route | None] = ContextVar("lorahub_route", default=None)
 
 
 @contextmanager
-def routed(table: Table, slots: torch.Tensor) -> Iterator[None]:
-    """Give row i of the batches in this block the adapter in slot `slots[i]`; this thread only.
+def routed(stack: Stack, counts: Sequence[int]) -> Iterator[None]:
+    """Give the first `counts[0]` rows of a batch the stack's first adapter, and so on; in this block and thread only.
 
-    A single slot holds for every row, however a layer arranges them.
+    With a single adapter every row is its own, however a layer arranges them.
     """
-    token = _route.set(_Route(table=table, slots=slots))
+    token = _route.set(_Route(stack=stack, counts=counts))
     try:
         yield
     finally:
@@ -69,23 +108,18 @@ class StackedLinear(nn.Module):
         """Map x (B, T, in) or (B, in) to (B, T, out) or (B, out)."""
         y: torch.Tensor = self.linear(x)
         route = _route.get()
-        stack = None if route is None else route.table.stacks.get(self.layer)
-        if route is None or stack is None:
+        pair = None if route is None else route.stack.lora.get(self.layer)
+        if route is None or pair is None:
             return y
-        down, up = stack[0][route.slots], stack[1][route.slots]  # (B, r, in), (B, out, r)
-        # (B, T, in), where T is 1 for pooled input; with one slot, (1, all tokens, in).
-        flat = x.reshape(len(route.slots), -1, x.shape[-1]).to(down.dtype)
-        update = torch.bmm(torch.bmm(flat, down.transpose(1, 2)), up.transpose(1, 2))  # (B, T, out)
-        y = y + update.reshape(y.shape).to(y.dtype)
-        gain = route.table.gains.get(self.layer)
-        return y if gain is None else self._scaled(y, gain[route.slots])
-
-    def _scaled(self, y: torch.Tensor, gain: torch.Tensor) -> torch.Tensor:
-        """Multiply what the weights gave, and not the bias, by each row's gain (B, out)."""
-        rows = y.reshape(len(gain), -1, y.shape[-1])  # (B, T, out)
-        bias: Any = 0 if self.linear.bias is None else self.linear.bias
-        scaled: torch.Tensor = (rows - bias) * gain[:, None].to(y.dtype) + bias
-        return scaled.reshape(y.shape)
+        down, up = route.of_rows(pair)
+        flat = x.reshape(len(down), -1, x.shape[-1]).to(down.dtype)  # (K, rows of one adapter x T, in)
+        wide = y.reshape(len(up), -1, y.shape[-1]).to(up.dtype)
+        # In place: on a CPU, fresh memory for every layer costs more than the sums.
+        gain = route.stack.gains.get(self.layer)
+        if gain is not None:
+            factor, summand = route.of_rows(gain)
+            wide.mul_(factor).add_(summand)
+        return wide.baddbmm_(torch.bmm(flat, down), up).view(y.shape).to(y.dtype)
 
 
 class RoutedHead(nn.Module):
@@ -98,29 +132,23 @@ class RoutedHead(nn.Module):
     def forward(self, x: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
         """Map x, whose first dimension is the batch, with each row's own head."""
         route = _route.get()
-        found: torch.Tensor
         if route is None:
-            found = self.original(x, *args, **kwargs)
+            found: torch.Tensor = self.original(x, *args, **kwargs)
             return found
-        if len(route.slots) == 1:
-            only = route.table.heads.get(int(route.slots[0]), {}).get(self.head, self.original)
-            found = only(x.to(_dtype(only, x)), *args, **kwargs)
-            return found
-        parts: list[tuple[torch.Tensor, torch.Tensor]] = []
-        for slot in sorted(set(route.slots.tolist())):
-            rows = (route.slots == slot).nonzero().squeeze(1)
-            module = route.table.heads.get(slot, {}).get(self.head, self.original)
-            parts.append((rows, module(x[rows].to(_dtype(module, x)), *args, **kwargs)))
-        width = max(part.shape[-1] for _, part in parts)
-        result = parts[0][1].new_zeros((x.shape[0], *parts[0][1].shape[1:-1], width))
-        for rows, part in parts:
-            result[rows, ..., : part.shape[-1]] = part
-        return result
+        heads = route.stack.heads[self.head]
+        if len(heads) == 1:
+            return _run(heads[0], x, *args, **kwargs)
+        bounds = pairwise(accumulate(route.counts, initial=0))
+        parts = [_run(head, x[start:stop], *args, **kwargs) for head, (start, stop) in zip(heads, bounds, strict=True)]
+        width = max(part.shape[-1] for part in parts)
+        return torch.cat([nn.functional.pad(part, (0, width - part.shape[-1])) for part in parts])
 
 
-def _dtype(module: nn.Module, x: torch.Tensor) -> torch.dtype:
-    first = next(module.parameters(), None)
-    return x.dtype if first is None else first.dtype
+def _run(head: nn.Module, x: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
+    """A head's answer in the precision that its weights have."""
+    first = next(head.parameters(), None)
+    found: torch.Tensor = head(x if first is None else x.to(first.dtype), *args, **kwargs)
+    return found
 
 
 def wrap(model: nn.Module, heads: Sequence[str]) -> None:
@@ -138,50 +166,83 @@ def wrap(model: nn.Module, heads: Sequence[str]) -> None:
         _replace(model, name, StackedLinear(module, name))
 
 
-def table(model: nn.Module, adapters: Sequence[Adapter], device: torch.device) -> Table:
-    """Stack adapters for a wrapped base; the caller has checked that they fit it."""
+def place(model: nn.Module, adapter: Adapter, device: torch.device) -> Placed:
+    """Bring an adapter to the device of a wrapped base; the caller has checked that it fits.
+
+    DoRA's gain m / |W + B·A| is worked out here, once. Source: arXiv:2402.09353, equation 5.
+    """
     originals = {module.head: module.original for module in model.modules() if isinstance(module, RoutedHead)}
-    layers = sorted({layer for adapter in adapters for layer in adapter.lora})
-    stacks = {layer: _stack(layer, adapters, device) for layer in layers}
     linears = {module.layer: module.linear for module in model.modules() if isinstance(module, StackedLinear)}
-    scaled = sorted({layer for adapter in adapters for layer in adapter.magnitudes})
-    gains = {layer: _gain(layer, linears[layer], adapters, device) for layer in scaled}
-    heads = {
-        slot: {name: _head(originals[name], state, device) for name, state in adapter.heads.items()}
-        for slot, adapter in enumerate(adapters, start=1)
-    }
-    return Table(
-        slots={adapter.name: slot for slot, adapter in enumerate(adapters, start=1)},
-        stacks=stacks,
-        gains=gains,
-        heads=heads,
-        widths={slot: len(adapter.labels) for slot, adapter in enumerate(adapters, start=1)},
+    lora, gains = dict(adapter.lora), {}
+    for layer, magnitude in adapter.magnitudes.items():
+        down, up = adapter.lora[layer]
+        gain = magnitude / torch.linalg.norm(quantisation.dense(linears[layer]).cpu() + up @ down, dim=1)
+        bias = getattr(linears[layer], "bias", None)
+        summand = torch.zeros_like(gain) if bias is None else (1 - gain) * bias.detach().cpu().float()
+        lora[layer], gains[layer] = (down, gain[:, None] * up), (gain, summand)
+    return Placed(
+        lora={layer: (down.to(device), up.to(device)) for layer, (down, up) in lora.items()},
+        gains={layer: (gain.to(device), summand.to(device)) for layer, (gain, summand) in gains.items()},
+        heads={name: _head(original, adapter.heads.get(name, {}), device) for name, original in originals.items()},
     )
 
 
-def _stack(layer: str, adapters: Sequence[Adapter], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """A (K+1, r, in) and B (K+1, out, r) of one layer; slot 0 and adapters without the layer are zeros."""
-    pairs = [adapter.lora.get(layer) for adapter in adapters]
+def stack(adapters: Sequence[Placed]) -> Stack:
+    """Stack adapters, padding ranks; one alone is not copied."""
+    layers = dict.fromkeys(layer for adapter in adapters for layer in adapter.lora)
+    scaled = dict.fromkeys(layer for adapter in adapters for layer in adapter.gains)
+    return Stack(
+        lora={layer: _pairs([adapter.lora.get(layer) for adapter in adapters]) for layer in layers},
+        gains={layer: _gains([adapter.gains.get(layer) for adapter in adapters]) for layer in scaled},
+        heads={name: [adapter.heads[name] for adapter in adapters] for name in adapters[0].heads},
+    )
+
+
+class Stacks:
+    """The sets of adapters that were asked for last, stacked; safe for many threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: dict[tuple[Placed, ...], Stack] = {}
+
+    def of(self, adapters: Sequence[Placed]) -> Stack:
+        """The adapters stacked in their order."""
+        key = tuple(adapters)
+        with self._lock:
+            # The one that is asked for moves to the end.
+            found = self._kept.pop(key, None) or stack(adapters)
+            self._kept[key] = found
+            if len(self._kept) > _MOST_STACKS:
+                del self._kept[next(iter(self._kept))]
+        return found
+
+    def forget(self, adapter: Placed) -> None:
+        """Free the memory of every set with this adapter."""
+        with self._lock:
+            self._kept = {key: kept for key, kept in self._kept.items() if adapter not in key}
+
+
+def _pairs(pairs: Sequence[_Pair | None]) -> _Pair:
+    """A (K, in, r) and B (K, r, out) of one layer; an adapter without the layer has zeros."""
     there = [pair for pair in pairs if pair is not None]
-    rank = max(down.shape[0] for down, _ in there)
-    inputs, outputs = there[0][0].shape[1], there[0][1].shape[0]
-    down = torch.zeros(len(adapters) + 1, rank, inputs)
-    up = torch.zeros(len(adapters) + 1, outputs, rank)
-    for slot, pair in enumerate(pairs, start=1):
+    down, up = there[0]
+    if len(pairs) == 1:
+        return down.T[None], up.T[None]
+    rank = max(pair[0].shape[0] for pair in there)
+    downs = down.new_zeros(len(pairs), down.shape[1], rank)
+    ups = up.new_zeros(len(pairs), rank, up.shape[0])
+    for place, pair in enumerate(pairs):
         if pair is not None:
-            down[slot, : pair[0].shape[0]], up[slot, :, : pair[1].shape[1]] = pair
-    return down.to(device), up.to(device)
+            downs[place, :, : pair[0].shape[0]], ups[place, : pair[1].shape[1]] = pair[0].T, pair[1].T
+    return downs, ups
 
 
-def _gain(layer: str, linear: nn.Module, adapters: Sequence[Adapter], device: torch.device) -> torch.Tensor:
-    """The gain m / |W + B·A| of one layer by slot, (K+1, out); 1 without DoRA. Source: arXiv:2402.09353, equation 5."""
-    weight = quantisation.dense(linear).cpu()
-    gain = torch.ones(len(adapters) + 1, weight.shape[0])
-    for slot, adapter in enumerate(adapters, start=1):
-        if layer in adapter.magnitudes:
-            down, up = adapter.lora[layer]
-            gain[slot] = adapter.magnitudes[layer] / torch.linalg.norm(weight + up @ down, dim=1)
-    return gain.to(device)
+def _gains(pairs: Sequence[_Pair | None]) -> _Pair:
+    """Factors and summands (K, 1, out) of one layer; 1 and 0 without DoRA."""
+    there = next(pair for pair in pairs if pair is not None)
+    neutral = torch.ones_like(there[0]), torch.zeros_like(there[1])
+    factors, summands = zip(*(pair or neutral for pair in pairs), strict=True)
+    return torch.stack(factors)[:, None], torch.stack(summands)[:, None]
 
 
 def _head(original: nn.Module, state: Mapping[str, torch.Tensor], device: torch.device) -> nn.Module:

@@ -297,7 +297,9 @@ def test_the_endpoint_says_what_is_wrong(client, claim, adapters, words):
 
 def test_the_endpoints_are_named_and_described(client, tiny_run):
     named = client.view_api(return_format="dict")["named_endpoints"]
-    assert set(named) == {"/classify", "/compare", "/explain", "/feedback", "/runs"}
+    assert set(named) == {
+        "/classify", "/compare", "/explain", "/feedback", "/runs", "/run", "/experiments", "/experiment",
+    }  # fmt: skip
     assert all(endpoint["description"] for endpoint in named.values())
     assert [parameter["parameter_name"] for parameter in named["/classify"]["parameters"]] == [
         "claim",
