@@ -201,7 +201,7 @@ def _unpaired(row: Row, old: Row, resamples: int) -> dict[str, Values]:
 
 
 def _check(row: Row) -> None:
-    """Raise ValueError, KeyError, TypeError or AttributeError where a row that was read lacks what others read of it."""
+    """Raise an error, of whatever kind, where a row that was read lacks what others read of it."""
     confusion, count = np.array(row.figures["confusion"], dtype=np.int64), row.figures["n"]
     if confusion.ndim != 2 or confusion.shape[0] != confusion.shape[1] or not 0 < count == confusion.sum():
         raise ValueError("its confusion matrix does not fit its claims")
