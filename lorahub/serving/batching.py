@@ -21,14 +21,16 @@ _LOOK = 0.05
 
 @dataclass(kw_only=True, eq=False)
 class Job:
-    """The texts of a request that the same adapters read; only jobs of one kind share a pass.
+    """The texts of a request that the same adapters read.
 
-    `items` are the tokenized texts. They are answered from the longest to the shortest; `done` says how many are.
+    `items` are the tokenized texts. They are answered from the longest to the shortest; `done` says how many are. Only
+    jobs of one `kind` and `strength` share a pass.
     """
 
     items: Sequence[dict[str, list[int]]]
     adapters: Sequence[Any] = ()
     kind: Hashable = None
+    strength: float = 1.0
     done: int = 0
     results: list[tuple[list[int], Floats]] = field(default_factory=list)
     error: Exception | None = None
@@ -56,6 +58,10 @@ class Job:
     def rows_a_text(self) -> int:
         """Rows of a pass that a text takes."""
         return max(1, len(self.adapters))
+
+    def goes_with(self, other: "Job") -> bool:
+        """Whether one pass can answer both."""
+        return (self.kind, self.strength) == (other.kind, other.strength)
 
     def next(self, count: int) -> list[int]:
         """The places of the texts that are next."""
@@ -149,7 +155,7 @@ class Line:
         first = self._jobs.pop(0)
         self._jobs.append(first)
         longest, left = first.longest, self._tokens
-        others = [job for job in self._jobs[:-1] if job.kind == first.kind and longest / 2 <= job.longest <= longest]
+        others = [job for job in self._jobs[:-1] if job.goes_with(first) and longest / 2 <= job.longest <= longest]
         others.sort(key=lambda job: job.left * job.rows_a_text)
         shares = []
         for number, job in enumerate([*others, first]):

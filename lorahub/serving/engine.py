@@ -5,6 +5,7 @@ one consistent set of adapters from start to end, and the engine may be called f
 """
 
 import logging
+import math
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -151,6 +152,11 @@ class Engine:
         """The adapters that are in memory now, by name."""
         return {name: item.adapter for name, item in self._cache.items().items()}
 
+    @property
+    def names(self) -> list[str]:
+        """The adapters that may be asked, in memory or not, in the order of adding."""
+        return [held.name for held in self._cache.known()]
+
     def status(self) -> Status:
         """What is known, in memory, pinned and in use now, with its bytes."""
         known = self._cache.known()
@@ -200,14 +206,16 @@ class Engine:
         *,
         evidence: Sequence[str] | None = None,
         adjust: bool = True,
+        strength: float = 1.0,
         stop: threading.Event | None = None,
     ) -> dict[str, list[Verdict]]:
         """Return adapter name -> one Verdict per text, for all or the named adapters.
 
         `adjust=False` decides without the bias that was chosen on validation, and marks no answer as to abstain from.
+        `strength` is as in `logits`; calibration and threshold were chosen with 1.
         """
         with self._cache.holding(adapters) as served:
-            logits = self._logits(served, texts, evidence, stop)
+            logits = self._logits(served, texts, evidence, strength, stop)
         known = {name: item.adapter for name, item in served.items()}
         return {
             name: verdicts(logits[name], adapter.labels.names, adapter.calibration if adjust else Calibration())
@@ -220,11 +228,15 @@ class Engine:
         adapters: Sequence[str] | None = None,
         *,
         evidence: Sequence[str] | None = None,
+        strength: float = 1.0,
         stop: threading.Event | None = None,
     ) -> dict[str, Floats]:
-        """Return adapter name -> raw logits (N, C), equal to what peft gives."""
+        """Return adapter name -> raw logits (N, C), equal to what peft gives.
+
+        `strength` multiplies what the adapters change in the base's weights: with 0 their heads read the base itself.
+        """
         with self._cache.holding(adapters) as served:
-            return self._logits(served, texts, evidence, stop)
+            return self._logits(served, texts, evidence, strength, stop)
 
     def classify_base(
         self,
@@ -276,9 +288,12 @@ class Engine:
         served: Mapping[str, _Served],
         texts: Sequence[str],
         evidence: Sequence[str] | None,
+        strength: float,
         stop: threading.Event | None,
     ) -> dict[str, Floats]:
         """Raw logits by adapter: one pass for all that read the same, or one each where rows cannot be mixed."""
+        if not math.isfinite(strength):
+            raise ConfigError(f"strength is {strength}; give a number, 1 for the adapters as they were trained.")
         known = {name: item.adapter for name, item in served.items()}
         if not texts:
             return {name: np.zeros((0, len(adapter.labels)), np.float32) for name, adapter in known.items()}
@@ -288,7 +303,8 @@ class Engine:
             items = self._encode(texts, evidence, *seen)
             for names in [group] if mixes else [[name] for name in group]:
                 placed = [served[name].placed for name in names]
-                jobs.append((names, Job(items=items, adapters=placed, kind=_LOGITS if mixes else placed[0])))
+                kind = _LOGITS if mixes else placed[0]
+                jobs.append((names, Job(items=items, adapters=placed, kind=kind, strength=strength)))
         self._line.answer([job for _, job in jobs], stop=stop)
         found: dict[str, Floats] = {}
         for names, job in jobs:

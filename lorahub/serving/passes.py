@@ -29,7 +29,7 @@ class Passes:
         self._stacks.forget(adapter)
 
     def run(self, shares: Sequence[Share]) -> list[Floats]:
-        """Answer the shares of one kind: all with adapters, or all without."""
+        """Answer shares that go together: all with adapters, or all without."""
         with torch.inference_mode():
             batch = self._padded([share.job.items[place] for share in shares for place in share.places])
             if shares[0].job.adapters:
@@ -62,7 +62,8 @@ class Passes:
         else:
             index = torch.tensor(rows, device=self._base.device)
             batch = {key: value[index] for key, value in batch.items()}
-        with stacked.routed(stack, counts, self._base.device, shared=shared):
+        strength = shares[0].job.strength
+        with stacked.routed(stack, counts, self._base.device, shared=shared, strength=strength):
             logits = self._base.model(**batch).logits.float().cpu().numpy()  # (rows, widest)
         found = []
         for number, share in enumerate(shares):

@@ -68,13 +68,15 @@ class _Route:
     """Whose rows are whose: the first `counts[0]` are the first adapter's, and so on.
 
     `places` is each row's adapter (B,), None where all have the same number of rows. Where these are the same texts for
-    every adapter (`shared`), `embedded` is what the embeddings gave: K times the same rows.
+    every adapter (`shared`), `embedded` is what the embeddings gave: K times the same rows. Of what the adapters change
+    in the base's weights there is `strength`.
     """
 
     stack: Stack
     counts: Sequence[int]
     places: torch.Tensor | None
     shared: bool
+    strength: float
     embedded: torch.Tensor | None = None
 
     def of_rows(self, pair: _Pair) -> _Pair:
@@ -86,16 +88,20 @@ _route: ContextVar[_Route | None] = ContextVar("lorahub_route", default=None)
 
 
 @contextmanager
-def routed(stack: Stack, counts: Sequence[int], device: torch.device, *, shared: bool) -> Iterator[None]:
+def routed(
+    stack: Stack, counts: Sequence[int], device: torch.device, *, shared: bool, strength: float
+) -> Iterator[None]:
     """Give the first `counts[0]` rows of a batch the stack's first adapter, and so on; in this block and thread only.
 
     `shared` says that every adapter has the same texts in the same order. With a single adapter every row is its own,
-    however a layer arranges them.
+    however a layer arranges them. `strength` multiplies what the adapters change in the base's weights: with 0 the
+    adapters' heads read the base itself.
     """
     places = None
     if len(set(counts)) > 1:
         places = torch.arange(len(counts), device=device).repeat_interleave(torch.tensor(counts, device=device))
-    token = _route.set(_Route(stack=stack, counts=counts, places=places, shared=shared and len(counts) > 1))
+    shared = shared and len(counts) > 1
+    token = _route.set(_Route(stack=stack, counts=counts, places=places, shared=shared, strength=strength))
     try:
         yield
     finally:
@@ -129,11 +135,14 @@ class StackedLinear(nn.Module):
         gain = route.stack.gains.get(self.layer)
         if gain is not None:
             factor, summand = route.of_rows(gain)
+            if route.strength != 1:
+                # DoRA changes W to gain · (W + B·A): of this change too there is `strength` times as much.
+                factor, summand = 1 + route.strength * (factor - 1), route.strength * summand
             wide = torch.addcmul(summand, wide, factor)
         update = torch.matmul(flat, down)
         # In place where that can be: on a CPU, fresh memory for every layer costs more than the sums.
-        wide = wide.baddbmm_(update, up) if len(wide) == len(up) else torch.baddbmm(wide, update, up)
-        return wide.view(*shape, y.shape[-1]).to(y.dtype)
+        add = wide.baddbmm_ if len(wide) == len(up) else wide.baddbmm
+        return add(update, up, alpha=route.strength).view(*shape, y.shape[-1]).to(y.dtype)
 
 
 def _only_texts(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
