@@ -130,6 +130,8 @@ def abstaining(found: Mapping[str, Any]) -> str:
     if not found["answered"]:
         return f"It abstains from every claim: no confidence reaches its threshold, {threshold:.2f}."
     right = with_interval(found["accuracy"], found["interval"]["accuracy"])
+    if threshold == 0:
+        return f"Its threshold is 0: it answers every claim, with accuracy {right}."
     return f"It answers {share} of the claims, those with a confidence from {threshold:.2f} on, with accuracy {right}."
 
 
