@@ -79,5 +79,6 @@ def test_a_run_is_read_and_a_file_compared(ask):
     rows = "".join(f'"{row["claim"]}",{row["label"]}\n' for row in learnable(40))
     file = "data:text/csv;base64," + base64.b64encode(f"claim,label\n{rows}".encode()).decode()
     arguments = {"adapters": None, "claim": "", "label": "label", "evidence": "", "label_map": None}
-    found = value(ask("compare", {"file": file, **arguments}))
+    found, judged = value(ask("compare", {"file": file, **arguments}))
     assert found["results"]["tiny"]["n"] == 40
+    assert judged["url"].endswith("file.judged.csv")
