@@ -80,8 +80,8 @@ def _left_aligned(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 def command_help() -> str:
     """Every command's `--help`, as a terminal of 80 columns shows it."""
-    names = get_command(cli.command_line()).commands
-    return "\n\n".join([_page([]), *(_page([name]) for name in names)])
+    commands = get_command(cli.command_line()).commands
+    return "\n\n".join([_page([]), *(_page([name]) for name, command in commands.items() if not command.hidden)])
 
 
 def _page(command: list[str]) -> str:
@@ -117,6 +117,16 @@ def results() -> str:
     if not benchmark["load_cells"]():
         return "No result yet: benchmarks/results/ is empty."
     return benchmark["table_text"]()
+
+
+def ranks() -> str:
+    """The reports of benchmarks/ranks.py, each with its picture."""
+    found = sorted((ROOT / "benchmarks" / "results").glob("ranks-*/ranks.md"))
+    parts = [
+        path.read_text(encoding="utf-8").strip().replace("](", f"](../{path.parent.relative_to(ROOT)}/")
+        for path in found
+    ]
+    return "\n\n".join(parts) or "No result yet: benchmarks/results/ is empty."
 
 
 def example(folder: Path) -> str:
@@ -163,6 +173,7 @@ BLOCKS: Blocks = {
     "README.md": {"data sets": named_sets, "results": results},
     "docs/configuration.md": {"fields": config_fields},
     "docs/commands.md": {"commands": command_help},
+    "docs/ranks.md": {"check": ranks},
 }
 
 

@@ -199,6 +199,11 @@ def load(recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> Con
 
     Raises ConfigError naming the recipe, the key and what was expected.
     """
+    return from_dict(read(recipe, overrides))
+
+
+def read(recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """What a recipe and overrides say by section and field, and nothing of what they leave open; see `load`."""
     values: dict[str, Any] = {}
     if recipe is not None:
         path = _find_recipe(recipe)
@@ -213,7 +218,16 @@ def load(recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> Con
         if not equals or not dot:
             raise ConfigError(f"--set takes section.field=value, as in train.epochs=3; found {override!r}.")
         values.setdefault(section, {})[name] = _parse_yaml(text, f"--set {key.strip()}")
-    return from_dict(values)
+    return values
+
+
+def field_type(key: str) -> Any:
+    """The type of a field by its dotted name; raises ConfigError naming the nearest there is."""
+    section, _, name = key.partition(".")
+    fields.known(section, SECTIONS, "section")
+    hints = typing.get_type_hints(SECTIONS[section])
+    fields.known(name, hints, "field", prefix=f"{section}.")
+    return fields.alternatives(hints[name])[0]
 
 
 def flags(*, data: str | None, base: str | None, method: str | None, seed: int | None) -> list[str]:

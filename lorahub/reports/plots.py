@@ -111,18 +111,18 @@ def coverage(record: RunRecord, path: Path) -> None:
     save(figure, path)
 
 
-def canvas(size: tuple[float, float], columns: int = 1) -> tuple[Any, Any]:
-    """A figure with its axes: one, or a list of panels side by side."""
+def canvas(size: tuple[float, float], columns: int = 1, rows: int = 1) -> tuple[Any, Any]:
+    """A figure with its axes: one, or a list of panels, row by row."""
     need("matplotlib", extra="train")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    panels = [figure.add_subplot(1, columns, place + 1) for place in range(columns)]
+    panels = [figure.add_subplot(rows, columns, place + 1) for place in range(rows * columns)]
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
-    return figure, panels if columns > 1 else panels[0]
+    return figure, panels if len(panels) > 1 else panels[0]
 
 
 def save(figure: Any, path: Path) -> None:

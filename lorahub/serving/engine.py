@@ -5,6 +5,7 @@ one consistent set of adapters from start to end, and the engine may be called f
 """
 
 import logging
+import math
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -135,6 +136,11 @@ class Engine:
         """The adapters that are in memory now, by name."""
         return {name: item.adapter for name, item in self._cache.items().items()}
 
+    @property
+    def names(self) -> list[str]:
+        """The adapters that may be asked, in memory or not, in the order of adding."""
+        return [held.name for held in self._cache.known()]
+
     def status(self) -> Status:
         """What is known, in memory, pinned and in use now, with its bytes."""
         known = self._cache.known()
@@ -183,13 +189,15 @@ class Engine:
         *,
         evidence: Sequence[str] | None = None,
         adjust: bool = True,
+        strength: float = 1.0,
     ) -> dict[str, list[Verdict]]:
         """Return adapter name -> one Verdict per text, for all or the named adapters.
 
         `adjust=False` decides without the bias that was chosen on validation, and marks no answer as to abstain from.
+        `strength` is as in `logits`; calibration and threshold were chosen with 1.
         """
         with self._cache.holding(adapters) as served:
-            logits = self._logits(served, texts, evidence)
+            logits = self._logits(served, texts, evidence, strength)
         known = {name: item.adapter for name, item in served.items()}
         return {
             name: verdicts(logits[name], adapter.labels.names, adapter.calibration if adjust else Calibration())
@@ -197,11 +205,19 @@ class Engine:
         }
 
     def logits(
-        self, texts: Sequence[str], adapters: Sequence[str] | None = None, *, evidence: Sequence[str] | None = None
+        self,
+        texts: Sequence[str],
+        adapters: Sequence[str] | None = None,
+        *,
+        evidence: Sequence[str] | None = None,
+        strength: float = 1.0,
     ) -> dict[str, Floats]:
-        """Return adapter name -> raw logits (N, C), equal to what peft gives."""
+        """Return adapter name -> raw logits (N, C), equal to what peft gives.
+
+        `strength` multiplies what the adapters change in the base's weights: with 0 their heads read the base itself.
+        """
         with self._cache.holding(adapters) as served:
-            return self._logits(served, texts, evidence)
+            return self._logits(served, texts, evidence, strength)
 
     def classify_base(
         self,
@@ -249,9 +265,11 @@ class Engine:
         return groups
 
     def _logits(
-        self, served: Mapping[str, _Served], texts: Sequence[str], evidence: Sequence[str] | None
+        self, served: Mapping[str, _Served], texts: Sequence[str], evidence: Sequence[str] | None, strength: float
     ) -> dict[str, Floats]:
         """Raw logits by adapter: one pass for all that read the same, or one each where rows cannot be mixed."""
+        if not math.isfinite(strength):
+            raise ConfigError(f"strength is {strength}; give a number, 1 for the adapters as they were trained.")
         known = {name: item.adapter for name, item in served.items()}
         if not texts:
             return {name: np.zeros((0, len(adapter.labels)), np.float32) for name, adapter in known.items()}
@@ -260,18 +278,23 @@ class Engine:
         for (length, paired), group in self._by_input(known, evidence, len(texts)).items():
             for together in [group] if mixes else [[name] for name in group]:
                 chosen = {name: served[name] for name in together}
-                found |= self._pass(chosen, texts, evidence if paired else None, max_length=length)
+                found |= self._pass(chosen, texts, evidence if paired else None, length, strength)
         return {name: found[name] for name in served}
 
     def _pass(
-        self, served: Mapping[str, _Served], texts: Sequence[str], evidence: Sequence[str] | None, *, max_length: int
+        self,
+        served: Mapping[str, _Served],
+        texts: Sequence[str],
+        evidence: Sequence[str] | None,
+        max_length: int,
+        strength: float,
     ) -> dict[str, Floats]:
         """One row per (adapter, text), the texts of an adapter side by side."""
         stack = self._stacks.of([item.placed for item in served.values()])
         parts = []
         for rows, batch in self._batches(texts, evidence, max_length=max_length, copies=len(served)):
             repeated = {key: value.repeat(len(served), 1) for key, value in batch.items()}
-            with stacked.routed(stack, [len(rows)] * len(served)), torch.inference_mode():
+            with stacked.routed(stack, [len(rows)] * len(served), strength), torch.inference_mode():
                 logits = self._base.model(**repeated).logits.float().cpu().numpy()  # (K x texts, widest)
             parts.append((rows, logits.reshape(len(served), len(rows), -1).swapaxes(0, 1)))
         found = _in_order(parts, len(texts))

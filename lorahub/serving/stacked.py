@@ -63,10 +63,11 @@ class Stack:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Route:
-    """Whose rows are whose: the first `counts[0]` are the first adapter's, and so on."""
+    """Whose rows are whose: the first `counts[0]` are the first adapter's, and so on. Of their change, `strength`."""
 
     stack: Stack
     counts: Sequence[int]
+    strength: float
 
     @cached_property
     def places(self) -> torch.Tensor | None:
@@ -85,12 +86,13 @@ _route: ContextVar[_Route | None] = ContextVar("lorahub_route", default=None)
 
 
 @contextmanager
-def routed(stack: Stack, counts: Sequence[int]) -> Iterator[None]:
+def routed(stack: Stack, counts: Sequence[int], strength: float = 1.0) -> Iterator[None]:
     """Give the first `counts[0]` rows of a batch the stack's first adapter, and so on; in this block and thread only.
 
-    With a single adapter every row is its own, however a layer arranges them.
+    With a single adapter every row is its own, however a layer arranges them. `strength` multiplies what the adapters
+    change in the base's weights: with 0 the adapters' heads read the base itself.
     """
-    token = _route.set(_Route(stack=stack, counts=counts))
+    token = _route.set(_Route(stack=stack, counts=counts, strength=strength))
     try:
         yield
     finally:
@@ -118,8 +120,11 @@ class StackedLinear(nn.Module):
         gain = route.stack.gains.get(self.layer)
         if gain is not None:
             factor, summand = route.of_rows(gain)
+            if route.strength != 1:
+                # DoRA changes W to gain · (W + B·A): of this change too there is `strength` times as much.
+                factor, summand = 1 + route.strength * (factor - 1), route.strength * summand
             wide.mul_(factor).add_(summand)
-        return wide.baddbmm_(torch.bmm(flat, down), up).view(y.shape).to(y.dtype)
+        return wide.baddbmm_(torch.bmm(flat, down), up, alpha=route.strength).view(y.shape).to(y.dtype)
 
 
 class RoutedHead(nn.Module):

@@ -157,7 +157,7 @@ def fit(  # noqa: C901 - one story, read from top to bottom
                 if over:
                     break
     except KeyboardInterrupt:
-        if checkpoints is not None and checkpoints.every is not None:
+        if not happened.steps or (checkpoints is not None and checkpoints.every is not None):
             raise
         happened.interrupted = True
         happened.warnings.append(f"stopped by hand after {happened.steps} of {total} steps.")
@@ -167,8 +167,6 @@ def fit(  # noqa: C901 - one story, read from top to bottom
         happened.warnings.append(f"training stopped early: {error}")
 
     if state.best is None:
-        if not happened.steps:
-            raise TrainingError("stopped before the first step: there is nothing to keep.")
         happened.best_step = happened.steps
     state.restore_best()
     # From here on `model` answers as its saved files will, in full precision.

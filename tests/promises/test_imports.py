@@ -42,6 +42,8 @@ assert logging.getLogger().handlers == handlers
 
 COMMANDS = (
     [], ["train"], ["evaluate"], ["classify"], ["runs"], ["recipes"], ["app"], ["doctor"], ["push"], ["card"], ["pull"],
+    ["list"], ["info"], ["verify"], ["space"], ["hf-register"], ["compare"], ["methods"],
+    ["sweep"],
     ["list"], ["info"], ["verify"], ["space"], ["hf-register"], ["compare"], ["ranks"],
 )  # fmt: skip
 
