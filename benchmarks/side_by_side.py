@@ -32,7 +32,6 @@ from lorahub.labels import LabelSet
 from lorahub.models import adapters, methods
 from lorahub.models import base as bases
 from lorahub.reports import tables
-from lorahub.serving import engine as engines
 from lorahub.serving.batching import Job, Line
 from lorahub.serving.engine import Engine
 
@@ -139,11 +138,10 @@ def _repeated(batch, copies):
 def measure(engine, peers, names, texts, rounds, seconds):
     """System -> its (wall, CPU) seconds, a pair a round; `texts` gives the next round's texts."""
     found = {system: [] for system in SYSTEMS}
-    tokens = engines.TOKENS_PER_PASS if engine.device == "cpu" else engines.TOKENS_PER_PASS_ON_GPU
     began = time.perf_counter()
     while len(found["lorahub"]) < rounds or time.perf_counter() - began < seconds:
         some = next(texts)
-        batches = peers.batches(some, len(names), tokens)
+        batches = peers.batches(some, len(names), engine.tokens_per_pass)
         runs = {
             "lorahub": lambda some=some: engine.logits(some, names),
             "floor": lambda batches=batches: peers.floor(batches, names),
