@@ -5,6 +5,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import gradio as gr
@@ -174,6 +175,8 @@ def serve(page: gr.Blocks, host: str | None, port: int | None) -> str:
         css=present.CSS,
         theme=_theme(),
         footer_links=["api"],
+        # With the package mcp at hand, the endpoints are tools too.
+        mcp_server=find_spec("mcp") is not None,
         run_history=False,
         enable_monitoring=False,
         share=False,
