@@ -46,10 +46,10 @@ def both():
 def test_the_sentences(both):
     sentences = ranks.verdicts(both)
     assert sentences[0] == (
-        "By truncation, the plateau begins at rank 4 (4 to 4 in 90 % of resamples): the smallest whose macro F1 on "
+        "By truncation, the plateau begins at rank 4 (no other in 90 % of resamples): the smallest whose macro F1 on "
         "validation is inside the noise of rank 8: +0.000 [+0.000, +0.000]."
     )
-    assert sentences[1].startswith("By training at each rank, the plateau begins at rank 1 (1 to 1 in 90 %")
+    assert sentences[1].startswith("By training at each rank, the plateau begins at rank 1 (no other in 90 %")
     assert sentences[2].startswith("At rank 1, truncated less trained: macro F1 on validation -0.")
     assert sentences[2].endswith("], worse.")
     assert sentences[3].startswith("At rank 4, truncated less trained: macro F1 on validation +0.")
@@ -60,7 +60,7 @@ def test_the_sentences(both):
 def test_without_a_plateau_it_says_so():
     found = made({1: 0.4, 2: 0.3, 4: 0.1, 8: 0})
     assert ranks.verdicts(found) == [
-        "By truncation, the plateau begins at rank 8 (8 to 8 in 90 % of resamples): every lower rank that was tried is "
+        "By truncation, the plateau begins at rank 8 (no other in 90 % of resamples): every lower rank that was tried is "
         "detectably worse on validation."
     ]
     assert "another seed" not in ranks.explanation(found)
