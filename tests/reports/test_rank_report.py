@@ -60,8 +60,8 @@ def test_the_sentences(both):
 def test_without_a_plateau_it_says_so():
     found = made({1: 0.4, 2: 0.3, 4: 0.1, 8: 0})
     assert ranks.verdicts(found) == [
-        "By truncation, the plateau begins at rank 8 (no other in 90 % of resamples): every lower rank that was tried is "
-        "detectably worse on validation."
+        "By truncation, the plateau begins at rank 8 (no other in 90 % of resamples): every lower rank that was tried "
+        "is detectably worse on validation."
     ]
     assert "another seed" not in ranks.explanation(found)
     assert found.retrained is None
