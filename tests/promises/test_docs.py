@@ -33,7 +33,14 @@ def test_a_stale_block_is_named(tmp_path):
     for name in ("docs", "benchmarks", "lorahub"):
         (tmp_path / name).symlink_to(ROOT / name) if name != "docs" else (tmp_path / name).mkdir()
     shutil.copytree(ROOT / "spaces", tmp_path / "spaces")
-    for name in ("README.md", "constraints.txt", "docs/generate.py", "docs/configuration.md", "docs/commands.md"):
+    for name in (
+        "README.md",
+        "constraints.txt",
+        "docs/generate.py",
+        "docs/configuration.md",
+        "docs/commands.md",
+        "docs/estimate.md",
+    ):
         (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
     page = tmp_path / "docs" / "configuration.md"
     page.write_text(page.read_text(encoding="utf-8").replace("| `cosine` |", "| `linear` |"), encoding="utf-8")
