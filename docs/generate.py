@@ -132,6 +132,16 @@ def results() -> str:
     return benchmark["table_text"]()
 
 
+def ranks() -> str:
+    """The reports of benchmarks/ranks.py, each with its picture."""
+    found = sorted((ROOT / "benchmarks" / "results").glob("ranks-*/ranks.md"))
+    parts = [
+        path.read_text(encoding="utf-8").strip().replace("](", f"](../{path.parent.relative_to(ROOT)}/")
+        for path in found
+    ]
+    return "\n\n".join(parts) or "No result yet: benchmarks/results/ is empty."
+
+
 def example(folder: Path) -> str:
     """A run's record, with one element of every long list and one system of every comparison."""
     text = json.dumps(_shortened(records.load(folder).to_dict()), indent=1, ensure_ascii=False)
@@ -177,6 +187,7 @@ BLOCKS: Blocks = {
     "docs/configuration.md": {"fields": config_fields},
     "docs/commands.md": {"commands": command_help},
     "docs/estimate.md": {"gpus": gpus},
+    "docs/ranks.md": {"check": ranks},
 }
 
 

@@ -15,35 +15,47 @@ from lorahub.serving import attribution
 from lorahub.serving.attribution import Attribution
 from lorahub.serving.engine import Engine, Verdict
 
+STRONGEST = 2
 # No base reads as many; its tokenizer would have to all the same.
 _MOST_CHARACTERS = 20_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """One claim for some adapters; empty evidence is none."""
+    """One claim for some adapters; empty evidence is none. `strength` multiplies the adapters' change of the base."""
 
     claim: str
     adapters: tuple[str, ...]
     evidence: str = ""
+    strength: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """What one question gave, as plain values: adapter name -> a verdict per text, with it and by the base alone."""
+    """What one question gave, as plain values: adapter name -> a verdict per text, with it and by the base alone.
+
+    `unscaled` are adapters that change no weight of the base: their strength is always the same.
+    """
 
     verdicts: dict[str, list[Verdict]]
     base: dict[str, list[Verdict]]
+    unscaled: list[str]
     seconds: float
     device: str
 
 
-Judge = Callable[[list[str], list[str], list[str] | None], Judged]
+Judge = Callable[[Question], Judged]
 Attribute = Callable[[Question], dict[str, Attribution]]
 
 
-def question(claim: str | None, adapters: Iterable[str] | None, evidence: str | None = "") -> Question:
-    """A question as a visitor put it; raises ConfigError where the claim or the adapters are missing."""
+def question(
+    claim: str | None, adapters: Iterable[str] | None, evidence: str | None = "", strength: float = 1.0
+) -> Question:
+    """A question as a visitor put it.
+
+    Raises ConfigError where the claim or the adapters are missing, a text is too long, or the strength is not between
+    0 and `STRONGEST`.
+    """
     claim, evidence = (claim or "").strip(), (evidence or "").strip()
     if not claim:
         raise ConfigError("Type a claim first.")
@@ -52,24 +64,29 @@ def question(claim: str | None, adapters: Iterable[str] | None, evidence: str | 
     for what, text in (("claim", claim), ("evidence", evidence)):
         if len(text) > _MOST_CHARACTERS:
             raise ConfigError(f"The {what} has {len(text):,} characters. Give at most {_MOST_CHARACTERS:,}.")
-    return Question(claim=claim, adapters=tuple(dict.fromkeys(adapters)), evidence=evidence)
+    if not 0 <= strength <= STRONGEST:
+        raise ConfigError(f"The strength is {strength}. Give 0 (the base) to {STRONGEST}; 1 is as trained.")
+    return Question(claim=claim, adapters=tuple(dict.fromkeys(adapters)), evidence=evidence, strength=strength)
 
 
 def judge(engine: Engine) -> Judge:
-    """The function that puts texts, adapter names and evidence to the engine, on a borrowed GPU where one is lent.
+    """The function that puts a question to the engine, on a borrowed GPU where one is lent.
 
     It raises AdapterError where an adapter is not loaded.
     """
 
-    def ask(texts: list[str], adapters: list[str], evidence: list[str] | None) -> Judged:
+    def ask(asked: Question) -> Judged:
+        texts, adapters = [asked.claim], asked.adapters
+        evidence = [asked.evidence] if asked.evidence else None
         started = time.perf_counter()
-        verdicts = engine.classify(texts, adapters, evidence=evidence)
+        verdicts = engine.classify(texts, adapters, evidence=evidence, strength=asked.strength)
         seconds = time.perf_counter() - started
         base = engine.classify_base(texts, adapters, evidence=evidence)
-        return Judged(verdicts=verdicts, base=base, seconds=seconds, device=engine.device)
+        unscaled = [name for name, adapter in engine.adapters.items() if name in adapters and not adapter.lora]
+        return Judged(verdicts=verdicts, base=base, unscaled=unscaled, seconds=seconds, device=engine.device)
 
     # The engine is not among the arguments: it stays in the process that was forked with it.
-    return gpu.borrowed(ask, lambda texts, adapters, evidence: gpu.seconds(len(texts), len(adapters)))
+    return gpu.borrowed(ask, lambda asked: gpu.seconds(1, len(asked.adapters)))
 
 
 def attribute(engine: Engine) -> Attribute:
@@ -79,27 +96,37 @@ def attribute(engine: Engine) -> Attribute:
     """
 
     def ask(asked: Question) -> dict[str, Attribution]:
-        return attribution.leave_one_out(engine, asked.claim, asked.adapters, evidence=asked.evidence or None)
+        evidence = asked.evidence or None
+        return attribution.leave_one_out(
+            engine, asked.claim, asked.adapters, evidence=evidence, strength=asked.strength
+        )
 
     return gpu.borrowed(ask, lambda asked: gpu.seconds(attribution.MOST_WORDS, len(asked.adapters)))
 
 
 def classified(ask: Judge, asked: Question) -> dict[str, Any]:
     """Per adapter its verdict and the base's, and which adapters with the same labels agree."""
-    judged = ask([asked.claim], list(asked.adapters), [asked.evidence] if asked.evidence else None)
+    judged = ask(asked)
     return {
         "claim": asked.claim,
+        "strength": asked.strength,
         "seconds": round(judged.seconds, 4),
         "device": judged.device,
         "adapters": {
             name: {
                 "adapter": asdict(found[0]),
                 "base": asdict(judged.base[name][0]) if name in judged.base else None,
+                "scales": name not in judged.unscaled,
             }
             for name, found in judged.verdicts.items()
         },
         "agreement": agreement({name: found[0] for name, found in judged.verdicts.items()}),
     }
+
+
+def labels(found: Mapping[str, Any], name: str) -> list[str]:
+    """The labels of an adapter that has answered, in id order."""
+    return list(found["adapters"][name]["adapter"]["probabilities"])
 
 
 def agreement(verdicts: Mapping[str, Verdict]) -> list[dict[str, Any]]:

@@ -5,12 +5,14 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import gradio as gr
 
 from lorahub import records
-from lorahub.app import check, compare, experiments, feedback, present, runs
+from lorahub.app import adapters, check, compare, experiments, feedback, present, runs
+from lorahub.app.catalogue import Catalogue
 from lorahub.app.feedback import Feedback
 from lorahub.errors import AdapterError, BaseModelError, ConfigError
 from lorahub.hub import fetch
@@ -21,6 +23,8 @@ log = logging.getLogger(__name__)
 RUNS = Path("runs")
 # A page with more adapters than this is no comparison any more.
 _MOST_ADAPTERS = 12
+# Adapters that visitors load push the least recently used out of memory; it comes back when it is asked.
+_IN_MEMORY = 32
 # Seconds between looks at visitors' files, and how old one gets: long enough to compare it again and to download.
 _FILES_STAY = (300, 3600)
 
@@ -55,7 +59,7 @@ def page(adapters: Sequence[str], *, base: str) -> gr.Blocks:
     A Space calls this at the root of its module: what its GPU computes with has to be loaded before anything is served.
     """
     engine, named, left_out = _choose(adapters, base)
-    return build(engine, named=named, left_out=left_out, corrections=feedback.opened(None))
+    return build(engine, named=named, left_out=left_out, corrections=feedback.opened(None), changeable=False)
 
 
 def say(text: str) -> None:
@@ -85,7 +89,7 @@ def run(
 
 def _choose(adapters: Sequence[str] | None, base: str | None) -> tuple[Engine, list[Located], list[str]]:
     """The engine, where the named adapters are, and why a run was left out."""
-    engine, left_out = (Engine(base, adapters), []) if adapters else load(RUNS, base)
+    engine, left_out = (Engine(base, adapters, most_adapters=_IN_MEMORY), []) if adapters else load(RUNS, base)
     named = [fetch.adapter(adapter) for adapter in adapters or ()]
     for reason in left_out:
         log.warning("left out: %s", reason)
@@ -107,11 +111,13 @@ def load(root: Path, base: str | None = None) -> tuple[Engine, list[str]]:
         )
     # What was pulled names no base.
     own = [record.environment["base_id"] for folder, record in found if fetch.adapter(folder).repo is None]
-    engine = Engine(base) if base else _first_engine([*own, fetch.MINILM])
+    engine = Engine(base, most_adapters=_IN_MEMORY) if base else _first_engine([*own, fetch.MINILM])
     left_out = []
     for folder, _ in found:
         if len(engine.adapters) == _MOST_ADAPTERS:
-            left_out.append(f"{folder.name} is older than the {_MOST_ADAPTERS} runs that are shown; name it to see it.")
+            left_out.append(
+                f"{folder.name} is older than the {_MOST_ADAPTERS} runs that are shown; load it in the tab Adapters."
+            )
             continue
         try:
             engine.add(folder)
@@ -125,7 +131,7 @@ def load(root: Path, base: str | None = None) -> tuple[Engine, list[str]]:
 def _first_engine(bases: Iterable[str]) -> Engine:
     for base in dict.fromkeys(bases):
         try:
-            return Engine(base)
+            return Engine(base, most_adapters=_IN_MEMORY)
         except BaseModelError as error:
             log.warning("%s", error)
     raise BaseModelError("none of the runs' bases is to be had. Name one with --base.")
@@ -138,14 +144,20 @@ def build(
     named: Iterable[Located] = (),
     left_out: Sequence[str] = (),
     corrections: Feedback | None = None,
+    changeable: bool = True,
 ) -> gr.Blocks:
-    """Return the page for a loaded engine; nothing is started. Without `corrections` no visitor can leave any."""
+    """Return the page for a loaded engine; nothing is started.
+
+    Without `corrections` no visitor can leave any; unless it is `changeable`, none can load or drop an adapter.
+    """
     with gr.Blocks(title="lorahub", analytics_enabled=False, delete_cache=_FILES_STAY) as page:
         gr.HTML(present.header(engine.base_id))
         with gr.Tab("Check a claim") as tab:
             check.build(engine, page, tab, left_out=left_out, corrections=corrections)
         with gr.Tab("Compare on a file") as tab:
             compare.build(engine, tab)
+        with gr.Tab("Adapters") as tab:
+            adapters.build(engine, Catalogue(engine, root, named), tab, changeable=changeable)
         with gr.Tab("Runs") as tab:
             runs.build(root, tab, named)
             experiments.build(root, tab)
@@ -163,6 +175,8 @@ def serve(page: gr.Blocks, host: str | None, port: int | None) -> str:
         css=present.CSS,
         theme=_theme(),
         footer_links=["api"],
+        # With the package mcp at hand, the endpoints are tools too.
+        mcp_server=find_spec("mcp") is not None,
         run_history=False,
         enable_monitoring=False,
         share=False,
@@ -175,7 +189,7 @@ def serve(page: gr.Blocks, host: str | None, port: int | None) -> str:
 def _theme() -> gr.themes.Base:
     """Gradio's own theme with the system's fonts, so that nothing is fetched, and with darker text and buttons.
 
-    White on the theme's own teal and its grey placeholders are too faint to read.
+    White on the theme's own teal, and its grey placeholders and explanations, are too faint to read.
     """
     theme = gr.themes.Default(
         primary_hue="teal", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
@@ -187,6 +201,8 @@ def _theme() -> gr.themes.Base:
         button_primary_background_fill_hover="*primary_800",
         button_primary_background_fill_hover_dark="*primary_800",
         checkbox_background_color_selected_dark="*primary_700",
+        block_info_text_color="*neutral_500",
+        body_text_color_subdued="*neutral_500",
         input_placeholder_color="*neutral_500",
         input_placeholder_color_dark="*neutral_400",
     )

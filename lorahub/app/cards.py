@@ -16,6 +16,8 @@ def link(asked: Question) -> str:
     values: dict[str, str | Sequence[str]] = {"claim": asked.claim, "adapters": asked.adapters}
     if asked.evidence:
         values["evidence"] = asked.evidence
+    if asked.strength != 1:
+        values["strength"] = f"{asked.strength:g}"
     return f"?{urlencode(values, doseq=True)}"
 
 
@@ -24,8 +26,8 @@ def answers(found: Mapping[str, Any], asked: Question) -> str:
     count = len(found["adapters"])
     return present.grid(
         f"“{found['claim']}”",
-        [_card(name, **systems) for name, systems in found["adapters"].items()],
-        first=agreement(found),
+        [_card(name, **systems, strength=asked.strength) for name, systems in found["adapters"].items()],
+        first=[*strength(asked.strength), *agreement(found)],
         notes=(
             f"{count} adapter{'s' if count > 1 else ''} answered in {found['seconds'] * 1000:.0f} ms on "
             f"{found['device'].upper()}.",
@@ -36,14 +38,25 @@ def answers(found: Mapping[str, Any], asked: Question) -> str:
     )
 
 
-def _card(name: str, adapter: Mapping[str, Any], base: Mapping[str, Any] | None) -> str:
+def strength(value: float) -> list[str]:
+    """What the answers are worth where the adapters are not as strong as they were trained."""
+    if value == 1:
+        return []
+    what = "each adapter's head on the base itself" if value == 0 else f"{value:g} times each adapter's change"
+    return [f"Strength {value:g}: {what}. Calibration and threshold were chosen for strength 1."]
+
+
+def _card(name: str, adapter: Mapping[str, Any], base: Mapping[str, Any] | None, scales: bool, strength: float) -> str:
     sure = adapter["calibrated"][adapter["label"]]
     unsure = f"Unsure: {sure:.0%} is below this adapter's threshold. Let a person decide." if adapter["abstain"] else ""
-    parts = [present.part("with the adapter", adapter["label"], adapter["calibrated"], base=False, unsure=unsure)]
+    how = "with the adapter" if strength == 1 else f"with the adapter at {strength:g}"
+    parts = [present.part(how, adapter["label"], adapter["calibrated"], base=False, unsure=unsure)]
     if base:
         parts.append(present.part("base alone", base["label"], base["probabilities"], base=True))
     else:
         parts.append(present.message("The base's own answer did not come with this adapter."))
+    if strength != 1 and not scales:
+        parts.append(present.message("This adapter is a head alone and changes nothing in the base: no strength."))
     return present.card(name, parts)
 
 
@@ -70,7 +83,9 @@ def agreement(found: Mapping[str, Any]) -> list[str]:
 def words(found: Mapping[str, Any]) -> str:
     """Which words moved each adapter's answer: the claim with its words marked."""
     cards = [
-        present.card(name, [present.words(one["label"], one["probability"], found["claim"], one["words"])])
+        present.card(
+            name, [present.words(one["label"], one["probability"], found["claim"], one["words"])], kind="Words for"
+        )
         for name, one in found["adapters"].items()
     ]
     return present.grid(

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.components.api_component import Api
+from gradio_client.utils import python_type_to_json_schema
 
 from lorahub.app import errors, file_report, gpu, present
 from lorahub.data import columns, tables
@@ -193,9 +195,9 @@ def _endpoint(asked: Borrowing) -> None:
     with gr.Column(visible=False):
         inputs = [
             gr.File(label="file"),
-            gr.JSON(label="adapters"),
-            *(gr.Textbox(label=name) for name in ("claim", "label", "evidence")),
-            gr.JSON(label="label_map"),
+            Api(None, python_type_to_json_schema(list[str] | None), "adapters"),
+            *(gr.Textbox("", label=name) for name in ("claim", "label", "evidence")),
+            Api(None, python_type_to_json_schema(dict[str, str] | None), "label_map"),
         ]
         figures, judged = gr.JSON(label="comparison"), gr.File(label="judged file")
         gr.Button("compare").click(

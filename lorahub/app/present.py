@@ -29,12 +29,14 @@ CSS = """
 .lh p { margin: 0.25rem 0; overflow-wrap: anywhere; }
 .lh-note { font-size: 0.85rem; color: var(--lh-soft); }
 .lh code { font-size: 0.9em; overflow-wrap: anywhere; }
-.lh-grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 17rem), 1fr)); gap: 0.9rem; }
+.lh-grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 17rem), 1fr)); gap: 0.9rem;
+  margin: 0.7rem 0; }
 .lh-card { border: 1px solid var(--lh-line); border-radius: 10px; padding: 0.9rem 1rem; min-width: 0;
   background: var(--background-fill-secondary); }
 .lh-parts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 15rem), 1fr)); gap: 0.9rem 1.6rem; }
 .lh-verdict { font-size: 1.25rem; font-weight: 650; line-height: 1.25; }
 .lh-unsure { font-size: 0.85rem; border: 1px dashed currentColor; border-radius: 6px; padding: 0.25rem 0.5rem; }
+.lh a { color: var(--lh-adapter); padding: 0; text-decoration: underline; }
 .lh-words { line-height: 2.1; }
 .lh mark { color: inherit; border-radius: 3px; padding: 0.1rem 0.15rem;
   background: color-mix(in srgb, var(--lh-mark) calc(var(--lh-strength) * 0.45), transparent);
@@ -61,7 +63,7 @@ CSS = """
 .lh-scroll:has(.lh-claims) { max-height: 40rem; overflow-y: auto; }
 .lh .lh-claims thead th { position: sticky; top: 0; }
 .lh-confusion tbody td { background: color-mix(in srgb, var(--lh-adapter) calc(var(--lh-share) * 0.6), transparent); }
-.lh dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.15rem 1rem; font-size: 0.9rem;
+.lh dl { display: grid; grid-template-columns: fit-content(45%) minmax(0, 1fr); gap: 0.15rem 1rem; font-size: 0.9rem;
   margin: 0.6rem 0; }
 .lh dt { color: var(--lh-soft); }
 .lh dd { margin: 0; overflow-wrap: anywhere; min-width: 0; }
@@ -129,10 +131,13 @@ _LEGEND = (
 )
 
 
-def card(name: str, parts: Sequence[str]) -> str:
-    """One adapter's card: its own answer beside the base's, below it where there is no room."""
+def card(name: str, parts: Sequence[str], *, kind: str = "") -> str:
+    """One adapter's card, its parts side by side, or below one another where there is no room.
+
+    `kind` tells a screen reader apart two cards of one adapter.
+    """
     inside = f'<h3>{escape(name)}</h3><div class="lh-parts">{"".join(parts)}</div>'
-    return f'<section class="lh-card" aria-label="{escape(name)}">{inside}</section>'
+    return f'<section class="lh-card" aria-label="{escape(f"{kind} {name}".strip())}">{inside}</section>'
 
 
 def grid(
@@ -223,6 +228,11 @@ def pictures(pngs: Mapping[str, bytes]) -> str:
         for name, png in pngs.items()
     )
     return _block(f'<div class="lh-grid">{figures}</div>')
+
+
+def region(name: str) -> str:
+    """The template of a gr.HTML whose changes are read out: the region stays while its content changes."""
+    return f'<div role="status" aria-label="{name}">${{value}}</div>'
 
 
 def title(text: str, sentence: str = "") -> str:

@@ -22,6 +22,9 @@ _PACKAGES = {
     "gradio": "app",
     "bitsandbytes": "qlora",
     "optuna": "sweep",
+    "trackio": "trackio",
+    "tensorboard": "tensorboard",
+    "wandb": "wandb",
 }
 
 

@@ -67,6 +67,7 @@ def _again(run: str, *, data: str, split: str, base: str | None, settings: list[
     from lorahub.cli import show
     from lorahub.experiments import monitor
     from lorahub.reports import history as reports
+    from lorahub.reports import tables
     from lorahub.scoring import history
 
     folder, found = monitor.since(run, data=data, split=split, base=base, settings=settings)
@@ -80,6 +81,8 @@ def _again(run: str, *, data: str, split: str, base: str | None, settings: list[
         show.table(reports.header(found), reports.rows(found), title=f"{found.run}: evaluated again")
         for line in reports.verdicts(found):
             typer.echo(f"  {line}")
+        if found.row.figures["selective"]["threshold"] is not None:
+            typer.echo(f"  {tables.abstaining(found.row.figures['selective'])}")
         typer.echo(f"  {reports.explanation(found)}")
         typer.echo(f"  written to {folder / history.FOLDER} and {picture}")
     if found.row.verdict == history.FELL:

@@ -9,8 +9,6 @@ import typer
 from lorahub.cli.publish import Token
 from lorahub.errors import ConfigError, HubError
 
-_DAY = len("2026-01-01")
-
 
 def register(app: typer.Typer) -> None:
     """Add this group's commands."""
@@ -78,21 +76,7 @@ def list_adapters(
     if not found:
         typer.echo("no adapter found. Train one with: lorahub train")
         return
-    rows = [
-        (
-            item.id,
-            item.where,
-            item.base,
-            item.data,
-            ", ".join(item.labels) or "?",
-            *(f"{item.metrics[key]:.3f}" if key in item.metrics else "-" for key in ("accuracy", "f1_macro")),
-            show.size(item.size_bytes) if item.size_bytes else "-",
-            item.date[:_DAY],
-        )
-        for item in found
-    ]
-    header = ("adapter", "where", "base", "data", "labels", "accuracy", "macro F1", "size", "date")
-    show.table(header, rows)
+    show.table(search.HEADER, [search.row(item) for item in found])
 
 
 def info(

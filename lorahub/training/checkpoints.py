@@ -8,6 +8,7 @@ may be killed at any moment. It holds accelerate's state, with the trained weigh
 import itertools
 import json
 import logging
+import pickle
 import re
 import shutil
 import signal
@@ -21,16 +22,18 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, skip_first_batches
+from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 
 from lorahub import atomic, records
-from lorahub.errors import ConfigError
+from lorahub.errors import AdapterError, ConfigError, one_line
 from lorahub.training.state import State
 
 log = logging.getLogger(__name__)
 
 FOLDER = "checkpoints"
 _IDENTITY = "training.json"
+_DAMAGE = (OSError, ValueError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError)
 _UNITS = {"": 0, "s": 1, "m": 60, "h": 3600}
 
 
@@ -107,7 +110,12 @@ class Checkpoints:
         accelerator.register_load_state_pre_hook(load)
         path = self.newest() if self.resume else None
         if path is not None:
-            accelerator.load_state(str(path))
+            try:
+                accelerator.load_state(str(path))
+            except _DAMAGE as error:
+                raise AdapterError(
+                    f"{path} is damaged ({one_line(error)}). Delete it, or start anew: --force in place of --resume."
+                ) from error
             state.fit.resumed_at.append(state.fit.steps)
             log.info("going on after step %d, from %s", state.fit.steps, path)
 

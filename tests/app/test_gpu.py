@@ -63,7 +63,9 @@ class Engine:
     def __init__(self):
         self.lock = multiprocessing.get_context("fork").Lock()  # as the real one, it cannot be pickled
 
-    def classify(self, texts, adapters, *, evidence):
+    adapters = {}  # noqa: RUF012
+
+    def classify(self, texts, adapters, *, evidence, strength):
         if "missing" in adapters:
             raise AdapterError("no adapter 'missing' is loaded; loaded: a.")
         return {name: [f"{text} {evidence}" for text in texts] for name in adapters}
@@ -73,15 +75,15 @@ class Engine:
 
 
 def test_a_question_is_put_to_another_process_and_comes_back_as_values(declared):
-    judged = answers.judge(Engine())(["one", "two"], ["a"], None)
-    assert judged.verdicts == {"a": ["one None", "two None"]}
+    judged = answers.judge(Engine())(answers.question("one", ["a"]))
+    assert judged.verdicts == {"a": ["one None"]}
     assert judged.device == "cuda:0"
-    assert declared == [gpu.seconds(2, 1)]
+    assert declared == [gpu.seconds(1, 1)]
 
 
 def test_an_error_that_a_person_can_mend_keeps_its_sentence(declared):
     with pytest.raises(AdapterError, match="no adapter 'missing' is loaded"):
-        answers.judge(Engine())(["one"], ["missing"], None)
+        answers.judge(Engine())(answers.question("one", ["missing"]))
     with pytest.raises(gr.Error, match="ZeroDivisionError"):
         gpu.borrowed(lambda: 1 // 0, lambda: 5)()
 

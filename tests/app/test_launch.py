@@ -87,6 +87,42 @@ def served(start, tiny_run, tiny_base):
     return spent.user + spent.system
 
 
+@pytest.mark.slow
+def test_what_visitors_ask_is_kept_nowhere(tiny_run, tiny_base, tmp_path):
+    """Neither a claim in a link nor one that was asked: not in the log, nor in a file."""
+    from gradio_client import Client
+
+    port, folders = free_port(), [tmp_path / name for name in ("home", "cwd", "temporary")]
+    for folder in folders:
+        folder.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(folders[0]), "TMPDIR": str(folders[2])}
+    app = subprocess.Popen(
+        [sys.executable, "-m", "lorahub", "app", tiny_run.folder, "--base", tiny_base("bert"), "--port", str(port)],
+        cwd=folders[1],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        app.stdout.readline()
+        address = f"http://127.0.0.1:{port}/"
+        urllib.request.urlopen(f"{address}?claim=the+secretword+cures&adapters=tiny").read()
+        client = Client(address, verbose=False)
+        for endpoint in ("/classify", "/explain"):
+            client.predict("the secretword cures flu", ["tiny"], "secretword", 1.0, api_name=endpoint)
+        with pytest.raises(Exception, match="loaded"):
+            client.predict("the secretword cures flu", ["nobody"], "", 1.0, api_name="/classify")
+        app.send_signal(signal.SIGINT)
+        out, _ = app.communicate(timeout=60)
+    finally:
+        app.kill()
+    assert "secretword" not in out
+    written = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    assert not [path for path in written if b"secretword" in path.read_bytes()]
+    assert not list(folders[1].iterdir())
+
+
 def test_app_py_is_short():
     assert len((ROOT / "app.py").read_text(encoding="utf-8").splitlines()) <= 30
 

@@ -192,7 +192,7 @@ def test_other_data_and_another_base_are_refused(cli, damaged, tmp_path):
     other = tmp_path / "claims.jsonl"
     other.write_text("".join(json.dumps(row) + "\n" for row in learnable(400, seed=1)), encoding="utf-8")
     told = one_line(cli, folder, *flags({**given, "data": other}, tmp_path / "out"))
-    assert "copy was judged on other validation claims than claims.jsonl has now. Give --data." in told
+    assert "copy was trained and judged on other claims than claims.jsonl holds. Give --data." in told
     assert "claims.jsonl was a file of the machine that trained. Give --data." in one_line(cli, folder)
     base = shutil.copytree(given["base"], tmp_path / "tiny-bert")
     weights = load_file(base / "model.safetensors")

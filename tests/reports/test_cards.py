@@ -127,6 +127,9 @@ def test_the_card_says_how_often_it_abstains_and_where_that_keeps_less_than_aske
     assert "at most 20% of the answers are wrong, with certainty 95%" in text
     assert f"curve is {found['aurc']:.3f}" in text
     assert "Where it does not abstain, 25% of its test answers are wrong; 20% was asked for." in card
+    found["threshold"] = 0.0
+    assert "Its threshold is 0: it answers every claim, with accuracy 0.750" in cards.render(record)
+    found["threshold"] = 0.71
     found |= {"answered": 0, "coverage": 0.0, "accuracy": None}
     assert "It abstains from every claim" in cards.render(record)
     found["threshold"] = None

@@ -1,5 +1,6 @@
 """A history: rows on the disk, and what can be said of one against another."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -45,6 +46,9 @@ def test_a_row_survives_the_disk_and_rows_come_oldest_first(tmp_path):
         lambda text: text.replace('"f1_macro"', '"f1_makro"'),
         lambda text: text.replace('"sha256": "1"', '"sha256": 1'),
         lambda text: text.replace('"answers": "', '"answers": "7,'),
+        lambda text: re.sub(r'"answers": "\d', '"answers": "3', text),
+        lambda text: re.sub(r'"answers": ".*"', '"answers": 1', text),
+        lambda text: re.sub(r'"created": ".*"', '"created": 1', text),
         lambda text: "[]",
     ],
 )

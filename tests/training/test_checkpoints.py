@@ -1,6 +1,7 @@
 """A training that was stopped goes on as if it had not been: weights, curve and figures are equal bit for bit."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -145,15 +146,14 @@ def newest(folder):
 def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(asked, tmp_path):
     wanted = asked("bert", "lora", "train.min_steps=3000", "train.evaluate_every=1000")
     out = tmp_path / "run"
-    process = subprocess.Popen(command(wanted, out, "--save-every", "1h"), cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    while not (out / "checkpoints" / "baselines").exists():
-        time.sleep(0.01)
-    time.sleep(2)
+    process = subprocess.Popen(command(wanted, out, "--save-every", "100"), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while newest(out) < 100 and process.poll() is None:
+        time.sleep(0.001)
     process.send_signal(signal.SIGINT)
     error = process.communicate()[1]
     assert process.returncode == 130
     step = newest(out)
-    assert 0 < step < 3000
+    assert 100 < step < 200, "a checkpoint of its own"
     assert f"lorahub: stopped. Step {step} is in {out / 'checkpoints'}: go on with --resume." in error
     assert "Traceback" not in error
 
@@ -188,6 +188,14 @@ def test_baselines_are_not_computed_twice(asked, tmp_path, monkeypatch):
     train(**wanted, out=out, save_every=4, resume=True)
 
 
+@pytest.fixture(scope="module")
+def unfinished(asked, tmp_path_factory):
+    """A run that stopped after step 4."""
+    out = tmp_path_factory.mktemp("unfinished") / "run"
+    stopped(5, **asked("bert", "lora"), out=out, save_every=4)
+    return out
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -198,25 +206,32 @@ def test_baselines_are_not_computed_twice(asked, tmp_path, monkeypatch):
     ],
 )
 def test_a_checkpoint_of_another_training_is_refused_in_a_line_that_names_the_difference(
-    change, words, asked, tmp_path, claims_file
+    change, words, asked, unfinished, claims_file
 ):
-    wanted, out = asked("bert", "lora"), tmp_path / "run"
-    stopped(5, **wanted, out=out, save_every=4)
     if "data" in change:
         change = {"data": str(claims_file(learnable(change["data"]), "claims.jsonl"))}
     with pytest.raises(ConfigError) as caught:
-        train(**{**wanted, **change}, out=out, save_every=4, resume=True)
+        train(**{**asked("bert", "lora"), **change}, out=unfinished, save_every=4, resume=True)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert newest(out) == 4, "and is kept"
+    assert newest(unfinished) == 4, "and is kept"
 
 
-def test_an_unfinished_run_is_not_thrown_away_unasked(asked, tmp_path):
-    wanted, out = asked("bert", "lora"), tmp_path / "run"
-    stopped(5, **wanted, out=out, save_every=4)
+@pytest.mark.parametrize("name", ["trained.safetensors", "optimizer.bin", "happened.json"])
+def test_a_damaged_checkpoint_is_one_line(name, asked, unfinished, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(unfinished, out)
+    (out / "checkpoints" / "step-4" / name).write_bytes(b"{")
+    with pytest.raises(AdapterError, match=r"step-4 is damaged .* start anew: --force in place of --resume"):
+        train(**asked("bert", "lora"), out=out, save_every=4, resume=True)
+
+
+def test_an_unfinished_run_is_not_thrown_away_unasked(asked, unfinished, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(unfinished, out)
     with pytest.raises(AdapterError, match="unfinished run. Go on with --resume, or start anew with --force"):
-        train(**wanted, out=out)
-    assert train(**wanted, out=out, force=True).record.happened["resumed_at"] == []
+        train(**asked("bert", "lora"), out=out)
+    assert train(**asked("bert", "lora"), out=out, force=True).record.happened["resumed_at"] == []
 
 
 def test_resuming_without_a_checkpoint_starts_from_the_beginning_and_says_so(asked, tmp_path, caplog):

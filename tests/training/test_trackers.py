@@ -12,6 +12,7 @@ from conftest import learnable
 
 from lorahub import records
 from lorahub.errors import ConfigError, MissingPackageError
+from lorahub.publish.export import PUBLISHED
 from lorahub.training import setup
 from lorahub.training.run import train
 
@@ -64,6 +65,8 @@ def test_tensorboard_shows_what_the_record_says(asked, tmp_path, closed_world):
         assert found["validation/f1_macro"][row["step"]] == pytest.approx(row["f1_macro"])
         assert found["train/learning_rate"][row["step"]] == pytest.approx(row["learning_rate"])
     assert closed_world == []
+    written = {path.relative_to(run.folder).as_posix() for path in (run.folder / "tensorboard").rglob("*")}
+    assert not written & PUBLISHED, "a push leaves them out"
 
 
 def test_a_resumed_training_goes_on_with_its_curves(asked, tmp_path):
@@ -80,15 +83,6 @@ def test_a_resumed_training_goes_on_with_its_curves(asked, tmp_path):
     assert set(found["train/loss"]) == set(range(1, 9)), "one value a step"
     train(**asked, out=tmp_path / "run", force=True)
     assert not (tmp_path / "run" / "tensorboard").exists(), "the curves of a replaced run are not another's"
-
-
-def test_a_push_leaves_the_curves_out(asked, tmp_path):
-    from lorahub.publish.export import PUBLISHED
-
-    run = train(**asked, out=tmp_path / "run", tracker="tensorboard")
-    curves = [path.relative_to(run.folder).as_posix() for path in (run.folder / "tensorboard").rglob("*")]
-    assert curves
-    assert not PUBLISHED & set(curves)
 
 
 TRACKIO = """

@@ -13,15 +13,16 @@ def verdict(label, labels=("false", "true"), **more):
     return Verdict(label=label, probabilities=shares, calibrated=shares, **more)
 
 
-def found(verdicts, base=None):
-    asked = answers.Question(claim=NASTY, adapters=tuple(verdicts))
+def found(verdicts, base=None, unscaled=(), **more):
+    asked = answers.Question(claim=NASTY, adapters=tuple(verdicts), **more)
     judged = answers.Judged(
         verdicts={name: [one] for name, one in verdicts.items()},
         base={name: [one] for name, one in (base or {}).items()},
+        unscaled=list(unscaled),
         seconds=0.01,
         device="cpu",
     )
-    return answers.classified(lambda texts, adapters, evidence: judged, asked), asked
+    return answers.classified(lambda question: judged, asked), asked
 
 
 def test_only_adapters_with_the_same_labels_agree_or_disagree():
@@ -50,12 +51,27 @@ def test_an_answer_below_the_threshold_is_marked_in_words():
     )
 
 
+def test_another_strength_is_said_with_what_it_costs_and_what_it_cannot_change():
+    both = {"a": verdict("true"), "head": verdict("x", ("x", "y"))}
+    text = "".join(Reader(cards.answers(*found(both, unscaled=["head"], strength=0.5))).texts)
+    assert (
+        "Strength 0.5: 0.5 times each adapter's change. Calibration and threshold were chosen for strength 1." in text
+    )
+    assert text.count("with the adapter at 0.5") == 2
+    assert text.count("no strength") == 1
+    trained = "".join(Reader(cards.answers(*found(both, unscaled=["head"]))).texts)
+    assert "trength" not in trained
+    base = "".join(Reader(cards.answers(*found(both, strength=0.0))).texts)
+    assert "Strength 0: each adapter's head on the base itself." in base
+
+
 def test_the_link_holds_the_whole_question():
-    asked = answers.Question(claim="a & b = ä?", adapters=("x y", "z&"), evidence="so; it says")
+    asked = answers.Question(claim="a & b = ä?", adapters=("x y", "z&"), evidence="so; it says", strength=0.5)
     assert parse_qs(cards.link(asked).removeprefix("?")) == {
         "claim": ["a & b = ä?"],
         "adapters": ["x y", "z&"],
         "evidence": ["so; it says"],
+        "strength": ["0.5"],
     }
 
 
