@@ -5,13 +5,9 @@ claims' own lengths are counted; a step of each method then runs on tensors with
 """
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import psutil
-import torch
 
 from lorahub import config as configs
 from lorahub.config import AUTO, METHODS, Config
@@ -26,7 +22,7 @@ from lorahub.models import skeleton
 from lorahub.models.base import Base
 from lorahub.scoring import costs
 from lorahub.scoring.costs import CPU, Device, Estimate
-from lorahub.training import footprint, loop
+from lorahub.training import footprint, loop, machine
 from lorahub.training.footprint import Footprint, Shape
 
 log = logging.getLogger(__name__)
@@ -34,7 +30,6 @@ log = logging.getLogger(__name__)
 # What the tutorial compares.
 DEFAULT = ("full", "lora", "qlora")
 _LABELS = 2  # where no data says how many
-_SIDE = 1024  # of the matrices whose product tells the processor's rate
 
 
 @dataclass(frozen=True)
@@ -63,7 +58,7 @@ def estimate(
     Raises ConfigError, BaseModelError or DataError.
     """
     _check(names)
-    places = [_this_machine() if name == CPU else costs.gpu(name) for name in dict.fromkeys(devices)]
+    places = [machine.here() if name == CPU else costs.gpu(name) for name in dict.fromkeys(devices)]
     flags = configs.flags(data=data, base=base, method=None, seed=None)
     wanted = {
         name: configs.load(recipe, [*flags, *settings, *configs.flags(data=None, base=None, method=name, seed=None)])
@@ -149,16 +144,3 @@ def _cost(name: str, place: Device, counted: Footprint, kind: _Kind, steps: int 
         trainable=counted.trainable,
         total=counted.total,
     )
-
-
-def _this_machine() -> Device:
-    """Its main memory, and its rate in a product of two matrices, the best of three."""
-    left, right = torch.ones(_SIDE, _SIDE), torch.ones(_SIDE, _SIDE)
-    seconds = []
-    for _ in range(3):
-        started = time.perf_counter()
-        left @ right
-        seconds.append(time.perf_counter() - started)
-    rate = 2 * _SIDE**3 / min(seconds) / 1e12
-    memory = int(psutil.virtual_memory().total)
-    return Device(name=CPU, bytes=memory, float32=rate, bfloat16=None, source=f"measured: {_SIDE} x {_SIDE} matrices")
