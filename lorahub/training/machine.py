@@ -1,4 +1,4 @@
-"""This machine as a device that trains: its main memory and its rate."""
+"""The machine that we run on, as a device that trains: its main memory and its rate."""
 
 import time
 
