@@ -133,12 +133,12 @@ def results() -> str:
 
 
 def ranks() -> str:
-    """The reports of benchmarks/ranks.py, each with its picture."""
-    found = sorted((ROOT / "benchmarks" / "results").glob("ranks-*/ranks.md"))
-    parts = [
-        path.read_text(encoding="utf-8").strip().replace("](", f"](../{path.parent.relative_to(ROOT)}/")
-        for path in found
-    ]
+    """The reports of benchmarks/ranks.py: the first in full, of the others what they are of and what they say."""
+    parts = []
+    for path in sorted((ROOT / "benchmarks" / "results").glob("ranks-*/ranks.md")):
+        text = path.read_text(encoding="utf-8").strip().replace("](", f"](../{path.parent.relative_to(ROOT)}/")
+        title, _, _, verdicts, _ = text.split("\n\n")
+        parts.append(f"{title}\n\n{verdicts}" if parts else text)
     return "\n\n".join(parts) or "No result yet: benchmarks/results/ is empty."
 
 
