@@ -26,8 +26,11 @@ Answered = tuple[Question, dict[str, list[str]]]
 
 def build(
     engine: Engine, page: gr.Blocks, tab: gr.Tab, *, left_out: Sequence[str] = (), corrections: Feedback | None = None
-) -> None:
-    """Lay out the tab inside the current gr.Blocks; `left_out` says which runs are not offered, and why."""
+) -> gr.CheckboxGroup:
+    """Lay out the tab inside the current gr.Blocks; returns the field that chooses adapters.
+
+    `left_out` says which runs are not offered, and why.
+    """
     judge, attribute = answers.judge(engine), answers.attribute(engine)
     names = engine.names
     # With one line, Enter sends and the field still grows; with more, Enter would only break the line.
@@ -115,6 +118,7 @@ def build(
     tab.select(lambda: engine.names, None, offered, show_progress="hidden", api_visibility="private")
     offered.change(offer, [offered, chosen], chosen, show_progress="hidden", api_visibility="private")
     _endpoints(judge, attribute)
+    return chosen
 
 
 def _correction(judge: answers.Judge, asked: gr.State, corrections: Feedback) -> gr.Dropdown:
