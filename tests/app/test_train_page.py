@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from browser import SIZES, fits, free_port, open_tab, shoot, visits
+from browser import fits, free_port, open_tab, shoot, visits
 from conftest import learnable
 from field_tables import documented
 
