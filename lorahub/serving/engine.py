@@ -7,12 +7,11 @@ one consistent set of adapters from start to end, and the engine may be called f
 import logging
 import math
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from lorahub.config import BaseConfig
 from lorahub.data.batches import encode
@@ -22,16 +21,21 @@ from lorahub.models import adapters as adapter_files
 from lorahub.models import architectures
 from lorahub.models import base as bases
 from lorahub.models.adapters import Adapter
-from lorahub.models.features import features
 from lorahub.scoring.verdicts import Calibration, Floats, abstains, calibrated, confidences, decide, softmax
 from lorahub.serving import stacked
+from lorahub.serving.batching import Job, Line
 from lorahub.serving.cache import Cache, Held
 from lorahub.serving.fits import Shapes
+from lorahub.serving.passes import Passes
 
 log = logging.getLogger(__name__)
 
-# Rows times tokens of one forward pass: enough to keep the arithmetic units busy, little enough to stay in memory.
-_TOKENS_PER_PASS = 8192
+# Rows times tokens of one forward pass. From some 400 on a CPU core is busy (benchmarks/side_by_side.py); more make
+# others wait longer, and pad more.
+TOKENS_PER_PASS = 2048
+TOKENS_PER_PASS_ON_GPU = 16384
+# Kinds of jobs.
+_LOGITS, _FEATURES = "logits", "features"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +71,16 @@ class _Served:
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """What an engine holds now: every known adapter, the bytes of those in memory, and the limits; None is no limit."""
+    """What an engine holds now: every known adapter, the bytes of those in memory, and their limits; None is no limit.
+
+    `requests` is how many wait or are being answered.
+    """
 
     adapters: list[Held]
     bytes: int
     most_adapters: int | None
     most_bytes: int | None
+    requests: int
 
 
 class Engine:
@@ -80,8 +88,13 @@ class Engine:
 
     `base` is a Hub id, a folder or `minilm`; left out, it is the base of the first adapter. An adapter is a folder, a
     run's name, `user/name[@revision]`, or what `hub.fetch` has located. At most `most_adapters` and `most_bytes` of
-    them are in memory: the least recently used one leaves it, and is loaded again when a request names it. What is
-    private is fetched with `token`, else with the login. Raises BaseModelError, AdapterError and ConfigError.
+    them are in memory: the least recently used one leaves it, and is loaded again when a request names it. Requests of
+    many threads share forward passes; at most `most_requests` wait or are being answered. What is private is fetched
+    with `token`, else with the login. Raises BaseModelError, AdapterError and ConfigError.
+
+    Every request takes `stop`: set it, and the request ends before its next pass with concurrent.futures'
+    CancelledError. A request raises AdapterError where an adapter is not known, ConfigError where texts and evidence
+    do not go together, EngineBusyError where the engine takes no more.
     """
 
     def __init__(
@@ -92,6 +105,7 @@ class Engine:
         config: BaseConfig | None = None,
         most_adapters: int | None = None,
         most_bytes: int | None = None,
+        most_requests: int = 256,
         token: str | None = None,
     ) -> None:
         self._token, self._most_adapters, self._most_bytes = token, most_adapters, most_bytes
@@ -108,7 +122,9 @@ class Engine:
         self._base = bases.load(settings, token=token)
         self._shapes = Shapes(self._base)
         stacked.wrap(self._base.model, self._base.heads)
-        self._stacks = stacked.Stacks()
+        self._passes = Passes(self._base)
+        tokens = TOKENS_PER_PASS if self._base.device.type == "cpu" else TOKENS_PER_PASS_ON_GPU
+        self._line = Line(self._passes.run, tokens=tokens, most=most_requests)
         # A fast tokenizer keeps where it truncates as state.
         self._tokenizing = threading.Lock()
         for adapter in loaded:
@@ -141,6 +157,10 @@ class Engine:
         """The adapters that may be asked, in memory or not, in the order of adding."""
         return [held.name for held in self._cache.known()]
 
+    def name_of(self, folder: Path) -> str | None:
+        """The name under which the adapter of a folder answers; None where it was not added."""
+        return self._cache.name_of(folder)
+
     def status(self) -> Status:
         """What is known, in memory, pinned and in use now, with its bytes."""
         known = self._cache.known()
@@ -149,6 +169,7 @@ class Engine:
             bytes=sum(held.bytes for held in known if held.loaded),
             most_adapters=self._most_adapters,
             most_bytes=self._most_bytes,
+            requests=self._line.requests,
         )
 
     def add(self, *adapters: str | Path | fetch.Located, pin: bool = False) -> list[str]:
@@ -180,7 +201,7 @@ class Engine:
         return _Served(adapter=adapter, placed=stacked.place(self._base.model, adapter, self._base.device))
 
     def _forget(self, item: _Served) -> None:
-        self._stacks.forget(item.placed)
+        self._passes.forget(item.placed)
 
     def classify(
         self,
@@ -190,6 +211,7 @@ class Engine:
         evidence: Sequence[str] | None = None,
         adjust: bool = True,
         strength: float = 1.0,
+        stop: threading.Event | None = None,
     ) -> dict[str, list[Verdict]]:
         """Return adapter name -> one Verdict per text, for all or the named adapters.
 
@@ -197,7 +219,7 @@ class Engine:
         `strength` is as in `logits`; calibration and threshold were chosen with 1.
         """
         with self._cache.holding(adapters) as served:
-            logits = self._logits(served, texts, evidence, strength)
+            logits = self._logits(served, texts, evidence, strength, stop)
         known = {name: item.adapter for name, item in served.items()}
         return {
             name: verdicts(logits[name], adapter.labels.names, adapter.calibration if adjust else Calibration())
@@ -211,13 +233,14 @@ class Engine:
         *,
         evidence: Sequence[str] | None = None,
         strength: float = 1.0,
+        stop: threading.Event | None = None,
     ) -> dict[str, Floats]:
         """Return adapter name -> raw logits (N, C), equal to what peft gives.
 
         `strength` multiplies what the adapters change in the base's weights: with 0 their heads read the base itself.
         """
         with self._cache.holding(adapters) as served:
-            return self._logits(served, texts, evidence, strength)
+            return self._logits(served, texts, evidence, strength, stop)
 
     def classify_base(
         self,
@@ -225,6 +248,7 @@ class Engine:
         adapters: Sequence[str] | None = None,
         *,
         evidence: Sequence[str] | None = None,
+        stop: threading.Event | None = None,
     ) -> dict[str, list[Verdict]]:
         """What the base says without the adapter: each adapter's linear probe on the frozen base's features.
 
@@ -235,17 +259,16 @@ class Engine:
         if not texts:
             return {name: [] for name in known}
         found: dict[str, list[Verdict]] = {}
-        for (length, paired), group in self._by_input(known, evidence, len(texts)).items():
-            parts = [
-                (rows, features(self._base.model, batch).float().cpu().numpy())
-                for rows, batch in self._batches(texts, evidence if paired else None, max_length=length)
-            ]
-            seen = _in_order(parts, len(texts))
-            for name in group:
+        groups = self._by_input(known, evidence, len(texts))
+        jobs = {seen: Job(items=self._encode(texts, evidence, *seen), kind=_FEATURES) for seen in groups}
+        self._line.answer(list(jobs.values()), stop=stop)
+        for seen, names in groups.items():
+            features = _in_order(jobs[seen])
+            for name in names:
                 probe = known[name].probe
                 if probe is not None:
-                    found[name] = verdicts(probe.logits(seen), known[name].labels.names, Calibration())
-        return found
+                    found[name] = verdicts(probe.logits(features), known[name].labels.names, Calibration())
+        return {name: found[name] for name in known}
 
     def _by_input(
         self, adapters: Mapping[str, Adapter], evidence: Sequence[str] | None, texts: int
@@ -265,7 +288,12 @@ class Engine:
         return groups
 
     def _logits(
-        self, served: Mapping[str, _Served], texts: Sequence[str], evidence: Sequence[str] | None, strength: float
+        self,
+        served: Mapping[str, _Served],
+        texts: Sequence[str],
+        evidence: Sequence[str] | None,
+        strength: float,
+        stop: threading.Event | None,
     ) -> dict[str, Floats]:
         """Raw logits by adapter: one pass for all that read the same, or one each where rows cannot be mixed."""
         if not math.isfinite(strength):
@@ -274,53 +302,27 @@ class Engine:
         if not texts:
             return {name: np.zeros((0, len(adapter.labels)), np.float32) for name, adapter in known.items()}
         mixes = architectures.of(self._base.model.config.model_type).mixes_adapters
+        jobs: list[tuple[list[str], Job]] = []
+        for seen, group in self._by_input(known, evidence, len(texts)).items():
+            items = self._encode(texts, evidence, *seen)
+            for names in [group] if mixes else [[name] for name in group]:
+                placed = [served[name].placed for name in names]
+                kind = _LOGITS if mixes else placed[0]
+                jobs.append((names, Job(items=items, adapters=placed, kind=kind, strength=strength)))
+        self._line.answer([job for _, job in jobs], stop=stop)
         found: dict[str, Floats] = {}
-        for (length, paired), group in self._by_input(known, evidence, len(texts)).items():
-            for together in [group] if mixes else [[name] for name in group]:
-                chosen = {name: served[name] for name in together}
-                found |= self._pass(chosen, texts, evidence if paired else None, length, strength)
+        for names, job in jobs:
+            logits = _in_order(job)  # (N, K, widest)
+            for place, name in enumerate(names):
+                found[name] = np.ascontiguousarray(logits[:, place, : len(known[name].labels)])
         return {name: found[name] for name in served}
 
-    def _pass(
-        self,
-        served: Mapping[str, _Served],
-        texts: Sequence[str],
-        evidence: Sequence[str] | None,
-        max_length: int,
-        strength: float,
-    ) -> dict[str, Floats]:
-        """One row per (adapter, text), the texts of an adapter side by side."""
-        stack = self._stacks.of([item.placed for item in served.values()])
-        parts = []
-        for rows, batch in self._batches(texts, evidence, max_length=max_length, copies=len(served)):
-            repeated = {key: value.repeat(len(served), 1) for key, value in batch.items()}
-            with stacked.routed(stack, [len(rows)] * len(served), strength), torch.inference_mode():
-                logits = self._base.model(**repeated).logits.float().cpu().numpy()  # (K x texts, widest)
-            parts.append((rows, logits.reshape(len(served), len(rows), -1).swapaxes(0, 1)))
-        found = _in_order(parts, len(texts))
-        return {
-            name: np.ascontiguousarray(found[:, place, : len(item.adapter.labels)])
-            for place, (name, item) in enumerate(served.items())
-        }
-
-    def _batches(
-        self, texts: Sequence[str], evidence: Sequence[str] | None, *, max_length: int, copies: int = 1
-    ) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
-        """Padded batches of similar lengths, each with the places of its texts; `copies` rows will share a text."""
-        base = self._base
-        second = None if evidence is None else list(evidence)
+    def _encode(
+        self, texts: Sequence[str], evidence: Sequence[str] | None, max_length: int, paired: bool
+    ) -> list[dict[str, list[int]]]:
+        second = list(evidence) if paired and evidence is not None else None
         with self._tokenizing:
-            items = encode(base.tokenizer, list(texts), second, max_length=max_length)
-        order = sorted(range(len(items)), key=lambda row: -len(items[row]["input_ids"]))
-        start = 0
-        while start < len(order):
-            longest = len(items[order[start]]["input_ids"])
-            stop = start + max(1, _TOKENS_PER_PASS // (longest * copies))
-            rows = order[start:stop]
-            with torch.inference_mode():
-                padded = base.tokenizer.pad([items[row] for row in rows], return_tensors="pt")
-                yield rows, {key: value.to(base.device) for key, value in padded.items()}
-            start = stop
+            return encode(self._base.tokenizer, list(texts), second, max_length=max_length)
 
 
 def verdicts(logits: Floats, names: Sequence[str], calibration: Calibration) -> list[Verdict]:
@@ -353,11 +355,9 @@ def base_for(
     return replace(settings, id=fetch.MINILM)
 
 
-def _in_order(parts: Sequence[tuple[list[int], Floats]], count: int) -> Floats:
-    """Put per-batch results (rows, ...) back into the texts' order."""
-    if not parts:
-        return np.zeros((0, 0), np.float32)
-    result = np.zeros((count, *parts[0][1].shape[1:]), dtype=np.float32)
-    for rows, values in parts:
-        result[rows] = values
-    return result
+def _in_order(job: Job) -> Floats:
+    """A finished job's results (N, ...) in the order of its texts."""
+    found = np.zeros((len(job.items), *job.results[0][1].shape[1:]), np.float32)
+    for places, values in job.results:
+        found[places] = values
+    return found

@@ -8,16 +8,17 @@ threads share the model without sharing a state.
 """
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import accumulate, pairwise
+from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from lorahub.models import quantisation
 from lorahub.models.adapters import Adapter
@@ -39,6 +40,7 @@ class Placed:
     lora: Mapping[str, _Pair]
     gains: Mapping[str, _Pair]
     heads: Mapping[str, nn.Module]
+    labels: int
 
     @property
     def bytes(self) -> int:
@@ -61,38 +63,45 @@ class Stack:
     heads: Mapping[str, Sequence[nn.Module]]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)
 class _Route:
-    """Whose rows are whose: the first `counts[0]` are the first adapter's, and so on. Of their change, `strength`."""
+    """Whose rows are whose: the first `counts[0]` are the first adapter's, and so on.
+
+    `places` is each row's adapter (B,), None where all have the same number of rows. Where these are the same texts for
+    every adapter (`shared`), `embedded` is what the embeddings gave: K times the same rows. Of what the adapters change
+    in the base's weights there is `strength`.
+    """
 
     stack: Stack
     counts: Sequence[int]
+    places: torch.Tensor | None
+    shared: bool
     strength: float
-
-    @cached_property
-    def places(self) -> torch.Tensor | None:
-        """Each row's adapter (B,), where the adapters have different numbers of rows; else None."""
-        if len(set(self.counts)) == 1:
-            return None
-        return torch.repeat_interleave(torch.arange(len(self.counts)), torch.tensor(self.counts))
+    embedded: torch.Tensor | None = None
 
     def of_rows(self, pair: _Pair) -> _Pair:
         """A pair of the stack's tensors (K, ...), or one entry a row (B, ...)."""
-        places = self.places
-        return pair if places is None else (pair[0][places], pair[1][places])
+        return pair if self.places is None else (pair[0][self.places], pair[1][self.places])
 
 
 _route: ContextVar[_Route | None] = ContextVar("lorahub_route", default=None)
 
 
 @contextmanager
-def routed(stack: Stack, counts: Sequence[int], strength: float = 1.0) -> Iterator[None]:
+def routed(
+    stack: Stack, counts: Sequence[int], device: torch.device, *, shared: bool, strength: float
+) -> Iterator[None]:
     """Give the first `counts[0]` rows of a batch the stack's first adapter, and so on; in this block and thread only.
 
-    With a single adapter every row is its own, however a layer arranges them. `strength` multiplies what the adapters
-    change in the base's weights: with 0 the adapters' heads read the base itself.
+    `shared` says that every adapter has the same texts in the same order. With a single adapter every row is its own,
+    however a layer arranges them. `strength` multiplies what the adapters change in the base's weights: with 0 the
+    adapters' heads read the base itself.
     """
-    token = _route.set(_Route(stack=stack, counts=counts, strength=strength))
+    places = None
+    if len(set(counts)) > 1:
+        places = torch.arange(len(counts), device=device).repeat_interleave(torch.tensor(counts, device=device))
+    shared = shared and len(counts) > 1
+    token = _route.set(_Route(stack=stack, counts=counts, places=places, shared=shared, strength=strength))
     try:
         yield
     finally:
@@ -108,23 +117,55 @@ class StackedLinear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map x (B, T, in) or (B, in) to (B, T, out) or (B, out)."""
-        y: torch.Tensor = self.linear(x)
         route = _route.get()
+        shape = x.shape[:-1]
+        copies = 1
+        if route is not None and x is route.embedded:
+            # The same rows for every adapter: the base's product is worked out once.
+            copies = len(route.counts)
+            x = x[: len(x) // copies]
+        y: torch.Tensor = self.linear(x)
         pair = None if route is None else route.stack.lora.get(self.layer)
         if route is None or pair is None:
-            return y
+            return y if copies == 1 else y.repeat(copies, *[1] * (y.dim() - 1))
         down, up = route.of_rows(pair)
-        flat = x.reshape(len(down), -1, x.shape[-1]).to(down.dtype)  # (K, rows of one adapter x T, in)
-        wide = y.reshape(len(up), -1, y.shape[-1]).to(up.dtype)
-        # In place: on a CPU, fresh memory for every layer costs more than the sums.
+        groups = len(down) // copies
+        flat = x.reshape(groups, -1, x.shape[-1]).to(down.dtype)  # (K, rows of one adapter x T, in)
+        wide = y.reshape(groups, -1, y.shape[-1]).to(up.dtype)
         gain = route.stack.gains.get(self.layer)
         if gain is not None:
             factor, summand = route.of_rows(gain)
             if route.strength != 1:
                 # DoRA changes W to gain · (W + B·A): of this change too there is `strength` times as much.
                 factor, summand = 1 + route.strength * (factor - 1), route.strength * summand
-            wide.mul_(factor).add_(summand)
-        return wide.baddbmm_(torch.bmm(flat, down), up, alpha=route.strength).view(y.shape).to(y.dtype)
+            wide = torch.addcmul(summand, wide, factor)
+        update = torch.matmul(flat, down)
+        # In place where that can be: on a CPU, fresh memory for every layer costs more than the sums.
+        add = wide.baddbmm_ if len(wide) == len(up) else wide.baddbmm
+        return add(update, up, alpha=route.strength).view(*shape, y.shape[-1]).to(y.dtype)
+
+
+def _only_texts(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
+    """Leave the embeddings each text once, where every adapter reads the same."""
+    route = _route.get()
+    if route is None or not route.shared:
+        return None
+    rows = sum(route.counts)
+
+    def once(value: Any) -> Any:
+        there = isinstance(value, torch.Tensor) and len(value) == rows
+        return value[: route.counts[0]] if there else value
+
+    return tuple(map(once, args)), {name: once(value) for name, value in kwargs.items()}
+
+
+def _for_every_adapter(module: nn.Module, args: tuple[Any, ...], found: torch.Tensor) -> torch.Tensor | None:
+    """Give every adapter the embedded texts."""
+    route = _route.get()
+    if route is None or not route.shared:
+        return None
+    route.embedded = found.repeat(len(route.counts), *[1] * (found.dim() - 1))
+    return route.embedded
 
 
 class RoutedHead(nn.Module):
@@ -156,8 +197,11 @@ def _run(head: nn.Module, x: torch.Tensor, *args: object, **kwargs: object) -> t
     return found
 
 
-def wrap(model: nn.Module, heads: Sequence[str]) -> None:
+def wrap(model: PreTrainedModel, heads: Sequence[str]) -> None:
     """Replace the linear layers and head modules of a base, in place; without a route it answers as before."""
+    embeddings = getattr(model.base_model, "embeddings", None) or model.get_input_embeddings()
+    embeddings.register_forward_pre_hook(_only_texts, with_kwargs=True)
+    embeddings.register_forward_hook(_for_every_adapter)
     head_modules = {name: module for name, module in model.named_modules() if _ends_with_any(name, heads)}
     inside = tuple(f"{name}." for name in head_modules)
     linears = {
@@ -189,6 +233,7 @@ def place(model: nn.Module, adapter: Adapter, device: torch.device) -> Placed:
         lora={layer: (down.to(device), up.to(device)) for layer, (down, up) in lora.items()},
         gains={layer: (gain.to(device), summand.to(device)) for layer, (gain, summand) in gains.items()},
         heads={name: _head(original, adapter.heads.get(name, {}), device) for name, original in originals.items()},
+        labels=len(adapter.labels),
     )
 
 
@@ -210,16 +255,17 @@ class Stacks:
         self._lock = threading.Lock()
         self._kept: dict[tuple[Placed, ...], Stack] = {}
 
-    def of(self, adapters: Sequence[Placed]) -> Stack:
-        """The adapters stacked in their order."""
-        key = tuple(adapters)
+    def of(self, wanted: Set[Placed], *, larger: bool) -> tuple[tuple[Placed, ...], Stack]:
+        """These adapters in some order, stacked; `larger` takes a set that is kept and has others too."""
         with self._lock:
+            kept = [key for key in self._kept if wanted == set(key) or (larger and wanted < set(key))]
+            key = min(kept, key=len, default=tuple(wanted))
             # The one that is asked for moves to the end.
-            found = self._kept.pop(key, None) or stack(adapters)
+            found = self._kept.pop(key, None) or stack(key)
             self._kept[key] = found
             if len(self._kept) > _MOST_STACKS:
                 del self._kept[next(iter(self._kept))]
-        return found
+        return key, found
 
     def forget(self, adapter: Placed) -> None:
         """Free the memory of every set with this adapter."""

@@ -79,7 +79,7 @@ def with_tiny_base(words, base, hub_base):
     if name in ("list", "verify") or any("alice/" in word for word in rest):
         # The id of the base as published; given by hand, because a downloaded file does not decide it.
         return [name, *rest, *(["--base", hub_base] if name in ("list", "verify", "classify") else [])]
-    if name not in ("train", "evaluate", "classify", "app"):
+    if name not in ("train", "evaluate", "classify", "ranks", "app"):
         return words
     while "--base" in rest:
         place = rest.index("--base")
@@ -132,7 +132,7 @@ def test_every_command_runs_in_order(cli, hub, hub_base, tiny_base, reader_folde
                     assert code == 0, f"{shlex.join(words)}: {err}"
                     assert out.strip(), f"{shlex.join(words)} prints nothing"
                 ran.append(words[0])
-    assert {"train", "classify", "evaluate", "runs", "app", "doctor", "push", "verify"} <= set(ran)
+    assert {"train", "classify", "evaluate", "runs", "compare", "ranks", "app", "push", "verify"} <= set(ran)
     assert (reader_folder / "judged.csv").exists()
     assert json.loads((reader_folder / "runs" / "pairs" / "record.json").read_text())["asked"]["data"]["evidence"]
 
@@ -163,8 +163,8 @@ def test_pages_name_only_commands_that_exist(cli):
 def test_the_order_of_the_readme():
     headings = re.findall(r"^## (.+)$", README, re.M)
     assert headings == [
-        "Install", "Train, classify, evaluate, look", "Publish, find, check", "Your own data", "Results",
-        "What is measured, and how", "Python", "Limits",
+        "Install", "Train, classify, evaluate, look", "Experiments", "Publish, find, check", "Your own data", "Results",
+        "Python", "Limits",
     ]  # fmt: skip
     by_hand = re.sub(r"<!-- generated: .*?<!-- end: ", "", README, flags=re.S)
     assert len(by_hand.splitlines()) <= 220
