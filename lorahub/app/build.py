@@ -175,18 +175,19 @@ def build(
     """
     with gr.Blocks(title="lorahub", analytics_enabled=False, delete_cache=_FILES_STAY) as page:
         gr.HTML(present.header(engine.base_id))
-        with gr.Tab(_CHECK, id=_CHECK) as tab:
-            checked = check.build(engine, page, tab, left_out=left_out, corrections=corrections)
-        with gr.Tab(_COMPARE, id=_COMPARE) as tab:
-            compared = compare.build(engine, tab)
-        with gr.Tab("Adapters") as tab:
-            adapters.build(engine, Catalogue(engine, root, named), tab, changeable=changeable)
-        with gr.Tab("Runs") as tab:
-            runs.build(root, tab, named)
-            experiments.build(root, tab)
-        if trainer is not None:
-            with gr.Tab("Train") as tab:
-                train.build(engine, trainer, tab, {_CHECK: checked, _COMPARE: compared})
+        with gr.Tabs() as tabs:
+            with gr.Tab(_CHECK, id=_CHECK) as tab:
+                checked = check.build(engine, page, tab, left_out=left_out, corrections=corrections)
+            with gr.Tab(_COMPARE, id=_COMPARE) as tab:
+                compared = compare.build(engine, tab)
+            with gr.Tab("Adapters") as tab:
+                adapters.build(engine, Catalogue(engine, root, named), tab, changeable=changeable)
+            with gr.Tab("Runs") as tab:
+                runs.build(root, tab, named)
+                experiments.build(root, tab)
+            if trainer is not None:
+                with gr.Tab("Train") as tab:
+                    train.build(engine, trainer, tab, tabs, {_CHECK: checked, _COMPARE: compared})
     return page
 
 

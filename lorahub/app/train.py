@@ -20,7 +20,7 @@ from lorahub.serving.engine import Engine
 _SECONDS_BETWEEN_LOOKS = 1.0
 
 
-def build(engine: Engine, trainer: Trainer, tab: gr.Tab, opens: Mapping[str, gr.CheckboxGroup]) -> None:
+def build(engine: Engine, trainer: Trainer, tab: gr.Tab, tabs: gr.Tabs, opens: Mapping[str, gr.CheckboxGroup]) -> None:
     """Lay out the tab inside the current gr.Blocks; who opens it sees the training that runs, whoever began it.
 
     What was trained opens in the tabs of the ids `opens`, ticked in their field of adapters.
@@ -98,7 +98,7 @@ def build(engine: Engine, trainer: Trainer, tab: gr.Tab, opens: Mapping[str, gr.
     timer.tick(look, None, shown, **quietly)
     tab.select(look, None, shown, **quietly)
     for title, button in buttons.items():
-        button.click(partial(opened, title), opens[title], [tab.parent, opens[title]], **quietly)
+        button.click(partial(opened, title), opens[title], [tabs, opens[title]], **quietly)
     _endpoints(trainer)
 
 
