@@ -30,8 +30,8 @@ from lorahub.models import adapters, methods
 from lorahub.models import base as bases
 from lorahub.scoring.verdicts import softmax
 
-STAYING, CHANGING = 8, 6  # adapters that visitors ask, and adapters that come and go
-IN_MEMORY = 10
+STAYING, CHANGING = 6, 4  # adapters that visitors ask, and adapters that come and go
+IN_MEMORY = 7
 TOLERANCE = 1e-3  # of a probability
 SAMPLES = 20  # of the page's memory
 
@@ -103,7 +103,8 @@ class Visitors:
         from gradio_client import Client
 
         try:
-            client, rng = Client(self.address, verbose=False), random.Random(seed)
+            client = Client(self.address, verbose=False, httpx_kwargs={"timeout": 60})
+            rng = random.Random(seed)
             while time.perf_counter() < self.until:
                 work(client, rng)
         except Exception as error:  # any failure is a finding

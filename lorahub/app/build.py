@@ -1,5 +1,7 @@
 """The app: one engine, one page with tabs, served here or on a Space."""
 
+import contextlib
+import io
 import logging
 import socket
 import sys
@@ -169,20 +171,22 @@ def serve(page: gr.Blocks, host: str | None, port: int | None) -> str:
 
     Nothing of a visitor is kept: no analytics, no history of claims in the browser.
     """
-    _, address, _ = page.queue(default_concurrency_limit=4).launch(
-        server_name=host,
-        server_port=port,
-        css=present.CSS,
-        theme=_theme(),
-        footer_links=["api"],
-        # With the package mcp at hand, the endpoints are tools too.
-        mcp_server=find_spec("mcp") is not None,
-        run_history=False,
-        enable_monitoring=False,
-        share=False,
-        quiet=True,
-        prevent_thread_lock=True,
-    )
+    # Told to be quiet, gradio still prints where the MCP server is; standard output is the caller's.
+    with contextlib.redirect_stdout(io.StringIO()):
+        _, address, _ = page.queue(default_concurrency_limit=4).launch(
+            server_name=host,
+            server_port=port,
+            css=present.CSS,
+            theme=_theme(),
+            footer_links=["api"],
+            # With the package mcp at hand, the endpoints are tools too.
+            mcp_server=find_spec("mcp") is not None,
+            run_history=False,
+            enable_monitoring=False,
+            share=False,
+            quiet=True,
+            prevent_thread_lock=True,
+        )
     return str(address)
 
 

@@ -3,6 +3,7 @@
 import ast
 import asyncio
 import base64
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from browser import free_port
@@ -42,7 +43,9 @@ def ask(address):
             await session.initialize()
             return await (session.call_tool(tool, arguments) if tool else session.list_tools())
 
-    return lambda tool=None, arguments=None: asyncio.run(call(tool, arguments))
+    # In a thread: where a browser was tested before, playwright's event loop still runs in this one.
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        yield lambda tool=None, arguments=None: thread.submit(asyncio.run, call(tool, arguments)).result()
 
 
 def value(answer):

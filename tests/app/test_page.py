@@ -278,6 +278,7 @@ def test_runs_shows_the_table_and_one_runs_figures_and_pictures(visit, tiny_run)
     page = visit()
     open_tab(page, "Runs")
     table = page.get_by_role("region", name="Finished runs")
+    table.get_by_role("rowheader").first.wait_for()
     assert table.get_by_role("rowheader").all_inner_texts() == ["tiny"]
     for figure in tables.run_row(tiny_run.record):
         assert figure in table.inner_text()
