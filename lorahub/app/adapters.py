@@ -131,13 +131,24 @@ def _endpoints(engine: Engine, catalogue: Catalogue, *, changeable: bool) -> Non
     def adapters(words: str = "", base: str = "", where: list[str] = [HERE]) -> dict[str, Any]:  # noqa: B006
         """List adapters: the runs here and what was pulled ("this machine"), and those on "the Hub".
 
-        Filters by words of the id, data set or labels, and by base. `missing` says why the Hub's are not listed.
+        `missing` says why the Hub's are not listed.
+
+        Args:
+            words: words of the id, data set or labels; all adapters where empty
+            base: the base that they must be of; any where empty
+            where: "this machine", "the Hub", or both
+
         """
         with errors.shown():
             return asdict(catalogue.listing(words=words, base=base, where=where))
 
     def inspect_adapter(adapter: str) -> dict[str, Any]:
-        """Look at one adapter before it is loaded: what it is, its figures, and whether it is safe to load."""
+        """Look at one adapter before it is loaded: what it is, its figures, and whether it is safe to load.
+
+        Args:
+            adapter: a run of this machine, or USER/NAME[@REVISION] on the Hub
+
+        """
         with errors.shown():
             return catalogue.inspect(_given(adapter)).to_dict()
 
@@ -146,12 +157,22 @@ def _endpoints(engine: Engine, catalogue: Catalogue, *, changeable: bool) -> Non
         return asdict(engine.status())
 
     def load_adapter(adapter: str) -> str:
-        """Load an adapter, a run of this machine or USER/NAME[@REVISION]; returns the name under which it answers."""
+        """Load an adapter; returns the name under which it answers.
+
+        Args:
+            adapter: a run of this machine, or USER/NAME[@REVISION] on the Hub
+
+        """
         with errors.shown():
             return catalogue.load(_given(adapter))
 
     def drop_adapter(name: str) -> str:
-        """Unload an adapter; requests under way finish with it. Returns its name."""
+        """Unload an adapter; requests under way finish with it. Returns its name.
+
+        Args:
+            name: the name under which it answers
+
+        """
         with errors.shown():
             engine.drop(_given(name))
             return name

@@ -86,7 +86,7 @@ def judge(engine: Engine) -> Judge:
         return Judged(verdicts=verdicts, base=base, unscaled=unscaled, seconds=seconds, device=engine.device)
 
     # The engine is not among the arguments: it stays in the process that was forked with it.
-    return gpu.borrowed(ask, lambda asked: gpu.seconds(1, len(asked.adapters)))
+    return gpu.borrowed(ask, lambda asked: len(asked.adapters))
 
 
 def attribute(engine: Engine) -> Attribute:
@@ -101,7 +101,7 @@ def attribute(engine: Engine) -> Attribute:
             engine, asked.claim, asked.adapters, evidence=evidence, strength=asked.strength
         )
 
-    return gpu.borrowed(ask, lambda asked: gpu.seconds(attribution.MOST_WORDS, len(asked.adapters)))
+    return gpu.borrowed(ask, lambda asked: attribution.MOST_WORDS * len(asked.adapters))
 
 
 def classified(ask: Judge, asked: Question) -> dict[str, Any]:

@@ -42,9 +42,9 @@ assert logging.getLogger().handlers == handlers
 
 COMMANDS = (
     [], ["train"], ["evaluate"], ["classify"], ["runs"], ["recipes"], ["app"], ["doctor"], ["push"], ["card"], ["pull"],
-    ["list"], ["info"], ["verify"], ["space"], ["hf-register"], ["compare"], ["methods"],
+    ["list"], ["info"], ["verify"], ["space"], ["hf-register"], ["compare"], ["estimate"], ["methods"],
     ["sweep"],
-    ["list"], ["info"], ["verify"], ["space"], ["hf-register"], ["compare"], ["ranks"],
+    ["list"], ["info"], ["verify"], ["space"], ["hf-register"], ["compare"], ["estimate"], ["ranks"],
 )  # fmt: skip
 
 
