@@ -37,6 +37,7 @@ from lorahub.publish import hardware, space_files  # noqa: E402
 from lorahub.publish.package import Package  # noqa: E402
 from lorahub.publish.pins import Pinned  # noqa: E402
 from lorahub.reports import tables  # noqa: E402
+from lorahub.scoring import costs  # noqa: E402
 
 _NOT_ON_HUB = {True: "shipped with lorahub", False: "a folder of yours"}
 _TYPES = {int: "whole number", float: "number", bool: "true or false", str: "text"}
@@ -111,6 +112,18 @@ def named_sets() -> str:
     return _left_aligned(("name", "comes from", "labels"), rows)
 
 
+def gpus() -> str:
+    """The table of GPUs, with sources."""
+    rows = [
+        (
+            gpu.name, f"{gpu.bytes / 1e9:g}", f"{gpu.float32:g}",
+            "none" if gpu.bfloat16 is None else f"{gpu.bfloat16:g}", gpu.source,
+        )
+        for gpu in costs.GPUS.values()
+    ]  # fmt: skip
+    return _left_aligned(("name", "GB", "float32 TFLOP/s", "bfloat16 TFLOP/s", "source"), rows)
+
+
 def results() -> str:
     """The results table, from the cells of benchmarks/results/ alone."""
     benchmark = runpy.run_path(str(ROOT / "benchmarks" / "defaults.py"))
@@ -120,12 +133,12 @@ def results() -> str:
 
 
 def ranks() -> str:
-    """The reports of benchmarks/ranks.py, each with its picture."""
-    found = sorted((ROOT / "benchmarks" / "results").glob("ranks-*/ranks.md"))
-    parts = [
-        path.read_text(encoding="utf-8").strip().replace("](", f"](../{path.parent.relative_to(ROOT)}/")
-        for path in found
-    ]
+    """The reports of benchmarks/ranks.py: the first in full, of the others what they are of and what they say."""
+    parts = []
+    for path in sorted((ROOT / "benchmarks" / "results").glob("ranks-*/ranks.md")):
+        text = path.read_text(encoding="utf-8").strip().replace("](", f"](../{path.parent.relative_to(ROOT)}/")
+        title, _, _, verdicts, _ = text.split("\n\n")
+        parts.append(f"{title}\n\n{verdicts}" if parts else text)
     return "\n\n".join(parts) or "No result yet: benchmarks/results/ is empty."
 
 
@@ -173,6 +186,7 @@ BLOCKS: Blocks = {
     "README.md": {"data sets": named_sets, "results": results},
     "docs/configuration.md": {"fields": config_fields},
     "docs/commands.md": {"commands": command_help},
+    "docs/estimate.md": {"gpus": gpus},
     "docs/ranks.md": {"check": ranks},
 }
 

@@ -21,6 +21,7 @@ def build(engine: Engine, catalogue: Catalogue, tab: gr.Tab, *, changeable: bool
     status = gr.HTML(loaded(engine.status()), label="Loaded adapters")
     known = gr.Dropdown(engine.names, value=None, label="Loaded adapter", interactive=True, visible=changeable)
     drop_button = gr.Button("Drop", elem_classes="lh-check", visible=changeable)
+    dropped, names = gr.HTML("", label="Drop", html_template=present.region("Drop")), gr.State(engine.names)
     gr.HTML(present.title("Find adapters"))
     with gr.Row():
         words = gr.Textbox(label="Search", placeholder="Words of a name, data set or label", max_lines=1)
@@ -50,33 +51,35 @@ def build(engine: Engine, catalogue: Catalogue, tab: gr.Tab, *, changeable: bool
             except LorahubError as error:
                 return present.problem(str(error))
 
-    def load(identifier: str | None) -> tuple[str, str, gr.Dropdown]:
+    def load(identifier: str | None) -> tuple[str, str, list[str]]:
         with errors.shown():
             try:
                 said = present.message(f"Loaded: it answers as {catalogue.load(_given(identifier))}.")
             except LorahubError as error:
                 said = present.problem(str(error))
-            return (said, *refresh())
+            return (said, *now())
 
-    def drop(name: str | None) -> tuple[str, str, gr.Dropdown]:
+    def drop(name: str | None) -> tuple[str, str, list[str]]:
         with errors.shown():
             try:
                 engine.drop(_given(name))
                 said = present.message(f"Dropped: {name}. Requests under way finish with it.")
             except LorahubError as error:
                 said = present.problem(str(error))
-            return (said, *refresh())
+            return (said, *now())
 
-    def refresh() -> tuple[str, gr.Dropdown]:
-        return loaded(engine.status()), gr.Dropdown(engine.names, value=None)
+    def now() -> tuple[str, list[str]]:
+        return loaded(engine.status()), engine.names
 
     private: dict[str, Any] = {"api_visibility": "private"}
     gr.on([search_button.click, words.submit, base.submit], find, [words, base, where], [results, choice], **private)
     inspect_button.click(inspect, choice, answer, **private)
-    tab.select(refresh, None, [status, known], show_progress="hidden", **private)
+    # Through a state, which sets off nothing where it stays as it is: who chooses meanwhile is not overruled.
+    tab.select(now, None, [status, names], show_progress="hidden", **private)
+    names.change(lambda names: gr.Dropdown(names, value=None), names, known, show_progress="hidden", **private)
     if changeable:
-        load_button.click(load, choice, [answer, status, known], **private)
-        drop_button.click(drop, known, [answer, status, known], **private)
+        load_button.click(load, choice, [answer, status, names], **private)
+        drop_button.click(drop, known, [dropped, status, names], **private)
     _endpoints(engine, catalogue, changeable=changeable)
 
 
@@ -128,13 +131,24 @@ def _endpoints(engine: Engine, catalogue: Catalogue, *, changeable: bool) -> Non
     def adapters(words: str = "", base: str = "", where: list[str] = [HERE]) -> dict[str, Any]:  # noqa: B006
         """List adapters: the runs here and what was pulled ("this machine"), and those on "the Hub".
 
-        Filters by words of the id, data set or labels, and by base. `missing` says why the Hub's are not listed.
+        `missing` says why the Hub's are not listed.
+
+        Args:
+            words: words of the id, data set or labels; all adapters where empty
+            base: the base that they must be of; any where empty
+            where: "this machine", "the Hub", or both
+
         """
         with errors.shown():
             return asdict(catalogue.listing(words=words, base=base, where=where))
 
     def inspect_adapter(adapter: str) -> dict[str, Any]:
-        """Look at one adapter before it is loaded: what it is, its figures, and whether it is safe to load."""
+        """Look at one adapter before it is loaded: what it is, its figures, and whether it is safe to load.
+
+        Args:
+            adapter: a run of this machine, or USER/NAME[@REVISION] on the Hub
+
+        """
         with errors.shown():
             return catalogue.inspect(_given(adapter)).to_dict()
 
@@ -143,12 +157,22 @@ def _endpoints(engine: Engine, catalogue: Catalogue, *, changeable: bool) -> Non
         return asdict(engine.status())
 
     def load_adapter(adapter: str) -> str:
-        """Load an adapter, a run of this machine or USER/NAME[@REVISION]; returns the name under which it answers."""
+        """Load an adapter; returns the name under which it answers.
+
+        Args:
+            adapter: a run of this machine, or USER/NAME[@REVISION] on the Hub
+
+        """
         with errors.shown():
             return catalogue.load(_given(adapter))
 
     def drop_adapter(name: str) -> str:
-        """Unload an adapter; requests under way finish with it. Returns its name."""
+        """Unload an adapter; requests under way finish with it. Returns its name.
+
+        Args:
+            name: the name under which it answers
+
+        """
         with errors.shown():
             engine.drop(_given(name))
             return name

@@ -49,7 +49,7 @@ Attribute = Callable[[Question], dict[str, Attribution]]
 
 
 def question(
-    claim: str | None, adapters: Iterable[str] | None, evidence: str | None = "", strength: float = 1.0
+    claim: str | None, adapters: Iterable[str] | None, evidence: str | None = "", strength: float | None = 1.0
 ) -> Question:
     """A question as a visitor put it.
 
@@ -64,7 +64,7 @@ def question(
     for what, text in (("claim", claim), ("evidence", evidence)):
         if len(text) > _MOST_CHARACTERS:
             raise ConfigError(f"The {what} has {len(text):,} characters. Give at most {_MOST_CHARACTERS:,}.")
-    if not 0 <= strength <= STRONGEST:
+    if strength is None or not 0 <= strength <= STRONGEST:
         raise ConfigError(f"The strength is {strength}. Give 0 (the base) to {STRONGEST}; 1 is as trained.")
     return Question(claim=claim, adapters=tuple(dict.fromkeys(adapters)), evidence=evidence, strength=strength)
 
@@ -86,7 +86,7 @@ def judge(engine: Engine) -> Judge:
         return Judged(verdicts=verdicts, base=base, unscaled=unscaled, seconds=seconds, device=engine.device)
 
     # The engine is not among the arguments: it stays in the process that was forked with it.
-    return gpu.borrowed(ask, lambda asked: gpu.seconds(1, len(asked.adapters)))
+    return gpu.borrowed(ask, lambda asked: len(asked.adapters))
 
 
 def attribute(engine: Engine) -> Attribute:
@@ -101,7 +101,7 @@ def attribute(engine: Engine) -> Attribute:
             engine, asked.claim, asked.adapters, evidence=evidence, strength=asked.strength
         )
 
-    return gpu.borrowed(ask, lambda asked: gpu.seconds(attribution.MOST_WORDS, len(asked.adapters)))
+    return gpu.borrowed(ask, lambda asked: attribution.MOST_WORDS * len(asked.adapters))
 
 
 def classified(ask: Judge, asked: Question) -> dict[str, Any]:

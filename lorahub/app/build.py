@@ -1,6 +1,9 @@
 """The app: one engine, one page with tabs, served here or on a Space."""
 
+import contextlib
+import io
 import logging
+import os
 import socket
 import sys
 import time
@@ -11,9 +14,10 @@ from pathlib import Path
 import gradio as gr
 
 from lorahub import records
-from lorahub.app import adapters, check, compare, experiments, feedback, present, runs
+from lorahub.app import adapters, check, compare, experiments, feedback, present, runs, train
 from lorahub.app.catalogue import Catalogue
 from lorahub.app.feedback import Feedback
+from lorahub.app.training import Trainer
 from lorahub.errors import AdapterError, BaseModelError, ConfigError
 from lorahub.hub import fetch
 from lorahub.hub.fetch import Located
@@ -21,6 +25,7 @@ from lorahub.serving.engine import Engine
 
 log = logging.getLogger(__name__)
 RUNS = Path("runs")
+_CHECK, _COMPARE = "Check a claim", "Compare on a file"
 # A page with more adapters than this is no comparison any more.
 _MOST_ADAPTERS = 12
 # Adapters that visitors load push the least recently used out of memory; it comes back when it is asked.
@@ -36,21 +41,37 @@ def launch(
     host: str,
     port: int,
     corrections: Path | None = None,
+    training: bool | None = None,
     tell: Callable[[str], None],
 ) -> None:
     """Load the engine and serve the page until Ctrl-C; without names, the runs under `runs/` that share a base.
 
-    `corrections` is the folder for what visitors say is wrong; see feedback.opened. `tell` gets the lines that a person
-    waits for: the address, and the end. Raises a LorahubError where the port cannot be had, no run is there, or a named
-    adapter does not load.
+    `corrections` is the folder for what visitors say is wrong; see feedback.opened. With `training` visitors may train
+    on this machine; left open, they may where only this machine can reach the page, and on a Space never. `tell` gets
+    the lines that a person waits for: the address, and the end. Raises a LorahubError where the port cannot be had, no
+    run is there, or a named adapter does not load.
     """
     # Before the base, which takes seconds.
     _check_free(host, port)
     kept = feedback.opened(corrections, host=host, default=RUNS / "feedback")
     engine, named, left_out = _choose(adapters, base)
     what = f"{', '.join(engine.adapters)} on {engine.base_id}"
-    page = build(engine, named=named, left_out=left_out, corrections=kept)
-    run(page, host=host, port=port, what=what, tell=tell)
+    trainer = _trainer(engine, base) if _may_train(training, host) else None
+    page = build(engine, named=named, left_out=left_out, corrections=kept, trainer=trainer)
+    try:
+        run(page, host=host, port=port, what=what, tell=tell)
+    finally:
+        if trainer is not None:
+            trainer.close(tell)
+
+
+def _may_train(asked: bool | None, host: str) -> bool:
+    """Whether the page trains: whoever reaches it could fill this machine's disk and read data by its path."""
+    return "SPACE_ID" not in os.environ and (host in feedback.LOOPBACK if asked is None else asked)
+
+
+def _trainer(engine: Engine, base: str | None) -> Trainer:
+    return Trainer(root=RUNS, base=base or engine.base_id, load=lambda folder: engine.add(folder)[0])
 
 
 def page(adapters: Sequence[str], *, base: str) -> gr.Blocks:
@@ -145,22 +166,28 @@ def build(
     left_out: Sequence[str] = (),
     corrections: Feedback | None = None,
     changeable: bool = True,
+    trainer: Trainer | None = None,
 ) -> gr.Blocks:
     """Return the page for a loaded engine; nothing is started.
 
-    Without `corrections` no visitor can leave any; unless it is `changeable`, none can load or drop an adapter.
+    Without `corrections` no visitor can leave any; unless it is `changeable`, none can load or drop an adapter; without
+    a `trainer` none can train.
     """
     with gr.Blocks(title="lorahub", analytics_enabled=False, delete_cache=_FILES_STAY) as page:
         gr.HTML(present.header(engine.base_id))
-        with gr.Tab("Check a claim") as tab:
-            check.build(engine, page, tab, left_out=left_out, corrections=corrections)
-        with gr.Tab("Compare on a file") as tab:
-            compare.build(engine, tab)
-        with gr.Tab("Adapters") as tab:
-            adapters.build(engine, Catalogue(engine, root, named), tab, changeable=changeable)
-        with gr.Tab("Runs") as tab:
-            runs.build(root, tab, named)
-            experiments.build(root, tab)
+        with gr.Tabs() as tabs:
+            with gr.Tab(_CHECK, id=_CHECK) as tab:
+                checked = check.build(engine, page, tab, left_out=left_out, corrections=corrections)
+            with gr.Tab(_COMPARE, id=_COMPARE) as tab:
+                compared = compare.build(engine, tab)
+            with gr.Tab("Adapters") as tab:
+                adapters.build(engine, Catalogue(engine, root, named), tab, changeable=changeable)
+            with gr.Tab("Runs") as tab:
+                runs.build(root, tab, named)
+                experiments.build(root, tab)
+            if trainer is not None:
+                with gr.Tab("Train") as tab:
+                    train.build(engine, trainer, tab, tabs, {_CHECK: checked, _COMPARE: compared})
     return page
 
 
@@ -169,20 +196,22 @@ def serve(page: gr.Blocks, host: str | None, port: int | None) -> str:
 
     Nothing of a visitor is kept: no analytics, no history of claims in the browser.
     """
-    _, address, _ = page.queue(default_concurrency_limit=4).launch(
-        server_name=host,
-        server_port=port,
-        css=present.CSS,
-        theme=_theme(),
-        footer_links=["api"],
-        # With the package mcp at hand, the endpoints are tools too.
-        mcp_server=find_spec("mcp") is not None,
-        run_history=False,
-        enable_monitoring=False,
-        share=False,
-        quiet=True,
-        prevent_thread_lock=True,
-    )
+    # Told to be quiet, gradio still prints where the MCP server is; standard output is the caller's.
+    with contextlib.redirect_stdout(io.StringIO()):
+        _, address, _ = page.queue(default_concurrency_limit=4).launch(
+            server_name=host,
+            server_port=port,
+            css=present.CSS,
+            theme=_theme(),
+            footer_links=["api"],
+            # With the package mcp at hand, the endpoints are tools too.
+            mcp_server=find_spec("mcp") is not None,
+            run_history=False,
+            enable_monitoring=False,
+            share=False,
+            quiet=True,
+            prevent_thread_lock=True,
+        )
     return str(address)
 
 

@@ -64,12 +64,15 @@ class Catalogue:
         """Load an adapter into the running engine and return the name under which it answers.
 
         Raises AdapterError where it does not fit the base or is damaged, UnsafeAdapterError where it is not safe,
-        HubError where the Hub refuses, ConfigError where there is no room beside what is pinned.
+        HubError where the Hub refuses, ConfigError where it is loaded already or there is no room for it.
         """
         found = self._here(identifier)
         if found is None:
             repo, _, revision = _on_the_hub(identifier).partition("@")
             found = fetch.download(repo, revision or None)
+        there = self._engine.name_of(found.folder)
+        if there is not None:
+            raise ConfigError(f"{identifier} is loaded already; it answers as {there}.")
         [name] = self._engine.add(found)
         return name
 

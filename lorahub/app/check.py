@@ -26,8 +26,11 @@ Answered = tuple[Question, dict[str, list[str]]]
 
 def build(
     engine: Engine, page: gr.Blocks, tab: gr.Tab, *, left_out: Sequence[str] = (), corrections: Feedback | None = None
-) -> None:
-    """Lay out the tab inside the current gr.Blocks; `left_out` says which runs are not offered, and why."""
+) -> gr.CheckboxGroup:
+    """Lay out the tab inside the current gr.Blocks; returns the field that chooses adapters.
+
+    `left_out` says which runs are not offered, and why.
+    """
     judge, attribute = answers.judge(engine), answers.attribute(engine)
     names = engine.names
     # With one line, Enter sends and the field still grows; with more, Enter would only break the line.
@@ -115,6 +118,7 @@ def build(
     tab.select(lambda: engine.names, None, offered, show_progress="hidden", api_visibility="private")
     offered.change(offer, [offered, chosen], chosen, show_progress="hidden", api_visibility="private")
     _endpoints(judge, attribute)
+    return chosen
 
 
 def _correction(judge: answers.Judge, asked: gr.State, corrections: Feedback) -> gr.Dropdown:
@@ -139,8 +143,16 @@ def _correction(judge: answers.Judge, asked: gr.State, corrections: Feedback) ->
             except LorahubError as error:
                 return present.problem(str(error))
 
-    def correction(claim: str, label: str, adapter: str, evidence: str = "") -> str:
-        """Keep what an adapter should have answered to a claim, for training; returns where it is kept."""
+    def feedback(claim: str, label: str, adapter: str, evidence: str = "") -> str:
+        """Keep what an adapter should have answered to a claim, for training; returns where it is kept.
+
+        Args:
+            claim: one sentence
+            label: what the adapter should have answered, one of its labels
+            adapter: the adapter that was wrong
+            evidence: the second text that it was given
+
+        """
         with errors.shown():
             question = answers.question(claim, [adapter], evidence)
             found = answers.classified(judge, question)
@@ -149,7 +161,7 @@ def _correction(judge: answers.Judge, asked: gr.State, corrections: Feedback) ->
 
     adapter.change(offer, [asked, adapter], label, show_progress="hidden", api_visibility="private")
     send.click(keep, [asked, adapter, label], thanks, api_visibility="private")
-    gr.api(correction, api_name="feedback")
+    gr.api(feedback, api_name="feedback")
     return adapter
 
 
@@ -165,6 +177,13 @@ def _endpoints(judge: answers.Judge, attribute: answers.Attribute) -> None:
 
         Returns per adapter its verdict and the base's (label, probabilities, calibrated, abstain), the seconds it took,
         and which adapters with the same labels agree.
+
+        Args:
+            claim: one sentence
+            adapters: names of loaded adapters
+            evidence: a second text, for adapters trained on pairs of claim and evidence
+            strength: how strong the adapters' change of the base is
+
         """
         with errors.shown():
             return answers.classified(judge, answers.question(claim, adapters, evidence, strength))
@@ -173,6 +192,13 @@ def _endpoints(judge: answers.Judge, attribute: answers.Attribute) -> None:
         """Tell which words of a claim moved the named adapters' answers.
 
         Each word is left out alone: its effect is how far the label's calibrated probability falls without it.
+
+        Args:
+            claim: one sentence
+            adapters: names of loaded adapters
+            evidence: a second text, for adapters trained on pairs of claim and evidence
+            strength: how strong the adapters' change of the base is
+
         """
         with errors.shown():
             return answers.explained(attribute, answers.question(claim, adapters, evidence, strength))

@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from gradio_client.utils import python_type_to_json_schema
 from lorahub.app import errors, file_report, gpu, present
 from lorahub.data import columns, tables
 from lorahub.errors import ConfigError, LorahubError
-from lorahub.models.adapters import Adapter
 from lorahub.serving import file_comparison
 from lorahub.serving.engine import Engine, Verdict
 from lorahub.serving.file_comparison import FileComparison, Step, Table
@@ -31,13 +30,13 @@ class Borrowing:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         # The engine is not among the arguments: it stays in the process that was forked with it.
-        self._ask = gpu.borrowed(self._answer, lambda texts, names, *_: gpu.seconds(len(texts), len(names)))
+        self._ask = gpu.borrowed(self._answer, lambda texts, names, *_: len(texts) * len(names))
         self.rows_at_once = _ROWS_A_LOAN if gpu.lends() else ROWS_AT_ONCE
 
     @property
-    def adapters(self) -> Mapping[str, Adapter]:
-        """The adapters that are loaded now."""
-        return self._engine.adapters
+    def names(self) -> list[str]:
+        """As the engine's."""
+        return self._engine.names
 
     def classify(
         self,
@@ -49,7 +48,7 @@ class Borrowing:
     ) -> dict[str, list[Verdict]]:
         """As the engine's."""
         second = None if evidence is None else list(evidence)
-        return self._ask(list(texts), list(self.adapters if adapters is None else adapters), second, adjust)
+        return self._ask(list(texts), list(self.names if adapters is None else adapters), second, adjust)
 
     def _answer(
         self, texts: list[str], adapters: list[str], evidence: list[str] | None, adjust: bool
@@ -57,15 +56,19 @@ class Borrowing:
         return self._engine.classify(texts, adapters, evidence=evidence, adjust=adjust)
 
 
-def build(engine: Engine, tab: gr.Tab) -> None:
-    """Lay out the tab inside the current gr.Blocks; on opening, it offers the adapters that are loaded then."""
-    asked, names = Borrowing(engine), list(engine.adapters)
+def build(engine: Engine, tab: gr.Tab) -> gr.CheckboxGroup:
+    """Lay out the tab inside the current gr.Blocks; returns the field that chooses adapters.
+
+    Whoever opens the tab is offered the adapters that are loaded then.
+    """
+    asked, names = Borrowing(engine), engine.names
+    offered = gr.State(names)
     upload = gr.File(label="File (csv, tsv, jsonl or parquet)", file_types=list(tables.SUFFIXES), height=130)
     with gr.Row():
         claim = gr.Dropdown([], label="Claim column", interactive=True)
         label = gr.Dropdown([NONE], value="", label="Label column", interactive=True)
         evidence = gr.Dropdown([NONE], value="", label="Evidence column", interactive=True)
-    told = _region("File")
+    told = gr.HTML("", label="File", html_template=present.region("File"))
     chosen = gr.CheckboxGroup(names, value=names, label="Adapters")
     with gr.Accordion("Label names (optional)", open=False):
         renamed = gr.Textbox(
@@ -79,7 +82,7 @@ def build(engine: Engine, tab: gr.Tab) -> None:
         start = gr.Button("Compare", variant="primary", elem_classes="lh-check")
         cancel = gr.Button("Cancel", elem_classes="lh-check")
     download = gr.DownloadButton("Download the judged file", visible=False, elem_classes="lh-check")
-    result = _region("Comparison")
+    result = gr.HTML("", label="Comparison", html_template=present.region("Comparison"), min_height=24)
 
     def open_file(path: str | None) -> tuple[Any, Any, Any, str]:
         if path is None:
@@ -129,9 +132,9 @@ def build(engine: Engine, tab: gr.Tab) -> None:
             except LorahubError as error:
                 yield gr.skip(), present.problem(_without_folder(error, path))
 
-    def loaded(chosen: list[str]) -> Any:
-        names = list(engine.adapters)
-        return gr.CheckboxGroup(names, value=[name for name in chosen if name in names])
+    def offer(loaded: list[str], chosen: list[str]) -> gr.CheckboxGroup:
+        """The adapters that are loaded now; what was ticked stays ticked where it still is there."""
+        return gr.CheckboxGroup(loaded, value=[name for name in chosen if name in loaded])
 
     columns_of = [claim, label, evidence]
     # Typing a mapping ends with leaving its field; with each key the file would be read again.
@@ -151,8 +154,11 @@ def build(engine: Engine, tab: gr.Tab) -> None:
     cancel.click(
         lambda: present.message("Cancelled: nothing was kept."), None, result, cancels=running, api_visibility="private"
     )
-    tab.select(loaded, chosen, chosen, api_visibility="private")
+    # In two steps, so that who ticks meanwhile is not overruled: a state that stays as it is sets off nothing.
+    tab.select(lambda: engine.names, None, offered, show_progress="hidden", api_visibility="private")
+    offered.change(offer, [offered, chosen], chosen, show_progress="hidden", api_visibility="private")
     _endpoint(asked)
+    return chosen
 
 
 def _endpoint(asked: Borrowing) -> None:
@@ -185,7 +191,7 @@ def _endpoint(asked: Borrowing) -> None:
                 table = _read(file, claim or (guess(Path(file))[1][0] if file else None), label, evidence, label_map)
                 output = _output(table, judged)
                 *_, found = file_comparison.compare(
-                    asked, table, output, adapters or list(asked.adapters), rows_at_once=asked.rows_at_once
+                    asked, table, output, adapters or asked.names, rows_at_once=asked.rows_at_once
                 )
             except LorahubError as error:
                 raise ConfigError(_without_folder(error, file)) from error
@@ -245,10 +251,3 @@ def _output(table: Table, block: gr.components.Component) -> Path:
 def _without_folder(error: LorahubError, path: str | None) -> str:
     """An error as a visitor may read it, who knows the file and not where it lies here."""
     return str(error).replace(path, Path(path).name) if path else str(error)
-
-
-def _region(name: str) -> gr.HTML:
-    """A place whose content is read out when it changes."""
-    return gr.HTML(
-        "", label=name, html_template=f'<div role="status" aria-label="{name}">${{value}}</div>', min_height=24
-    )

@@ -19,7 +19,7 @@ from lorahub.hub import client
 # A data set on the Hub, USER/NAME: where a Space keeps corrections, since its disk forgets.
 DATASET = "LORAHUB_FEEDBACK_DATASET"
 _MINUTES = 5
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Feedback:
@@ -70,7 +70,7 @@ def opened(folder: Path | None, *, host: str | None = None, default: Path | None
     repo = os.environ.get(DATASET)
     if repo:
         return Feedback(*_on_the_hub(repo))
-    if folder is None and host in _LOOPBACK:
+    if folder is None and host in LOOPBACK:
         folder = default
     return Feedback(folder) if folder else None
 

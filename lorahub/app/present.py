@@ -170,6 +170,14 @@ def sentences(*texts: str) -> str:
     return _block("".join(f"<p>{escape(text)}</p>" for text in texts))
 
 
+def progress(sentence: str, share: float) -> str:
+    """How far something is, in words and as a bar."""
+    return _block(
+        f'<p>{escape(sentence)}</p><div class="lh-track" aria-hidden="true">'
+        f'<div class="lh-fill" style="width:{share:.1%}"></div></div>'
+    )
+
+
 def problem(sentence: str) -> str:
     """What went wrong and what to do, in the place of results."""
     return _block(f'<p class="lh-problem">{escape(sentence)}</p>')

@@ -36,10 +36,17 @@ def serve(
             "else none are taken.",
         ),
     ] = None,
+    train: Annotated[
+        bool | None,
+        typer.Option(
+            "--train/--no-train",
+            help="Offer training on this machine to whoever reaches the page; default: on a loopback --host.",
+        ),
+    ] = None,
 ) -> None:
     """Open the app: a claim, and every adapter's answer beside the base's."""
     need("torch", extra="train")
     need("gradio", extra="app")
     from lorahub.app import build
 
-    build.launch(adapters, base=base, host=host, port=port, corrections=feedback, tell=typer.echo)
+    build.launch(adapters, base=base, host=host, port=port, corrections=feedback, training=train, tell=typer.echo)

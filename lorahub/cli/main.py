@@ -61,6 +61,7 @@ def command_line() -> typer.Typer:
         classify,
         compare,
         doctor,
+        estimate,
         evaluate,
         extension,
         hub,
@@ -75,7 +76,7 @@ def command_line() -> typer.Typer:
     from lorahub.cli import verify as verify_command
 
     groups = (
-        train, evaluate, classify, compare, methods, ranks, sweep, runs, publish, hub, space, verify_command,
+        train, evaluate, classify, compare, methods, ranks, sweep, estimate, runs, publish, hub, space, verify_command,
         app_command, extension, doctor,
     )  # fmt: skip
     for group in groups:

@@ -1,8 +1,11 @@
 """What commands show: tables on stdout, progress on stderr, one JSON object with --json."""
 
 import json
+import signal
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -53,6 +56,22 @@ def before_and_after(record: RunRecord) -> None:
 
 def _is_95(record: RunRecord) -> bool:
     return bool(record.asked.get("eval", {}).get("confidence") == 0.95)
+
+
+@contextmanager
+def training_events() -> Iterator["Watcher"]:
+    """Each stage and each optimiser step as a JSON object on a line of stderr: docs/training.md."""
+    from lorahub.training.setup import Watcher
+
+    def write(event: str, values: dict[str, Any]) -> None:
+        sys.stderr.write(json.dumps({"event": event, **values}, ensure_ascii=False) + "\n")
+        sys.stderr.flush()
+
+    # Who reads along stops the training with SIGINT; a program that was started in the background would ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield Watcher(
+        on_stage=lambda text: write("stage", {"text": text}), on_step=lambda step: write("step", asdict(step))
+    )
 
 
 @contextmanager

@@ -48,6 +48,9 @@ def train(
     tracker: Annotated[
         str, typer.Option(help="Curves to watch meanwhile, on this machine: trackio, tensorboard, wandb or none.")
     ] = "none",
+    events: Annotated[
+        bool, typer.Option("--events", help="Tell progress as JSON lines on stderr, for programs.")
+    ] = False,
     push: Annotated[str | None, typer.Option(metavar="USER/NAME", help="Push the run there when it is done.")] = None,
     private: Annotated[bool, typer.Option("--private", help="With --push: make a new repository private.")] = False,
     base_id: BaseId = None,
@@ -77,7 +80,7 @@ def train(
         if push is None:
             raise ConfigError("a Job loses its disk when it ends. Say where it pushes its run: --push USER/NAME.")
         for_here = {"--out": out, "--force": force, "--save-every": save_every, "--resume": resume}
-        for_here["--tracker"] = tracker != "none"
+        for_here |= {"--tracker": tracker != "none", "--events": events}
         _refuse(for_here, "is about a folder here; with --remote the run goes to --push.")
         _refuse(for_card, "is for a push from here; leave it out with --remote, and edit the card on the Hub.")
     if push is None:
@@ -113,7 +116,7 @@ def train(
     from lorahub.training import run
 
     try:
-        with show.training_progress(quiet=as_json) as watcher:
+        with show.training_events() if events else show.training_progress(quiet=as_json) as watcher:
             done = run.train(
                 recipe,
                 data=data,

@@ -1,8 +1,8 @@
 """The trials of a study: each place run once, whoever works on it and whoever is killed meanwhile.
 
 A study has N places. A place is held by its earliest trial that is not lost; a trial is lost when its process ended
-while it ran. Whoever looks for work marks the lost, asks anew for places that nobody holds, and takes a waiting trial
-from the storage, which hands it out once. Of two trials asked for one place the later one is dropped before it trains.
+while it ran. Whoever looks for work marks the lost, enqueues a trial for the first place that nobody holds, and takes
+it from the storage, which hands it out once. Of two that were enqueued for one place the later is never run.
 """
 
 import base64
@@ -56,32 +56,39 @@ class Pulse:
 
 
 def claim(study: optuna.Study, search: Search, pulse: Pulse) -> optuna.Trial | None:
-    """Take a place that nobody works on, and its trial; None where there is none left.
+    """Take the first place that nobody works on, and its trial; None where there is none.
 
     Raises ConfigError where the study has more places than the search asks for.
     """
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if pulse.is_dead(trial):
+            # Two may find it at once.
+            with suppress(UpdateFinishedTrialError):
+                study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
     while True:
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if pulse.is_dead(trial):
-                # Two may find it at once.
-                with suppress(UpdateFinishedTrialError):
-                    study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
         held = holders(study)
         if max(held, default=0) > search.trials:
             raise ConfigError(
                 f"--trials {search.trials}: this study was begun with {max(held)}. Give as many, or more."
             )
+        for place, trial in sorted(held.items()):
+            if trial.state == TrialState.WAITING and _begin(study, trial):
+                study.sampler = search.sampler_of(place)
+                taken = optuna.Trial(study, trial._trial_id)
+                taken.set_user_attr(_WORKER, {"machine": _machine(), **_process(os.getpid())})
+                return taken
         missing = [place for place in range(1, search.trials + 1) if place not in held]
-        for place in missing:
-            study.enqueue_trial(search.given(place), user_attrs={_PLACE: place})
-        if not missing and all(trial.state != TrialState.WAITING for trial in held.values()):
+        if not missing:
             return None
-        taken = study.ask()
-        if _PLACE in taken.user_attrs and holders(study)[place_of(taken)].number == taken.number:
-            taken.set_user_attr(_WORKER, {"machine": _machine(), **_process(os.getpid())})
-            study.sampler = search.sampler_of(place_of(taken))
-            return taken
-        study.tell(taken, state=TrialState.FAIL)
+        study.enqueue_trial(search.given(missing[0]), user_attrs={_PLACE: missing[0]})
+
+
+def _begin(study: optuna.Study, trial: FrozenTrial) -> bool:
+    """Whether a waiting trial is ours now: what `Study.ask` does, but for this trial and no other."""
+    try:
+        return bool(study._storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING))
+    except UpdateFinishedTrialError:
+        return False
 
 
 def place_of(trial: optuna.Trial) -> int:

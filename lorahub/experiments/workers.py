@@ -6,6 +6,7 @@ none is left; it needs no other worker, and may be killed at any time. Claims ar
 
 import gc
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 import optuna
@@ -52,19 +54,64 @@ def work(
     where a trial was stopped: its place is free again.
     """
     pulse, encodings = Pulse(), dict[Any, Any]()
-    while until is None or time.time() < until:
-        trial = trials.claim(study, search, pulse)
-        if trial is not None:
-            watcher.on_stage(f"trial {trials.place_of(trial)} of {search.trials}")
-            with trials.alive(trial):
-                _run(trial, search, study, data, watcher, encodings)
-            # An exception holds its model until it is collected.
-            gc.collect()
-        elif trials.is_done(study, search):
-            return
-        else:
-            time.sleep(LOOK_EVERY)
-        on_look()
+    with _quiet(), _CtrlC() as ctrl_c:
+        while until is None or time.time() < until:
+            trial = trials.claim(study, search, pulse)
+            if trial is not None:
+                watcher.on_stage(f"trial {trials.place_of(trial)} of {search.trials}")
+                with trials.alive(trial):
+                    _run(trial, search, study, data, watcher, encodings, ctrl_c)
+                # An exception holds its model until it is collected.
+                gc.collect()
+            elif trials.is_done(study, search):
+                return
+            else:
+                time.sleep(LOOK_EVERY)
+            on_look()
+            ctrl_c.check()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the advice that a training gives: poor trials are what a search is made of."""
+    logger = logging.getLogger("lorahub.training")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+class _CtrlC:
+    """Ctrl-C as a wish that is looked up between steps; a second one stops at once.
+
+    The usual one raises an exception wherever it comes, and Python drops those that come while garbage is collected and
+    call back, which SQLAlchemy's does.
+    """
+
+    def __init__(self) -> None:
+        self._pressed = False
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt where Ctrl-C was pressed."""
+        if self._pressed:
+            raise KeyboardInterrupt
+
+    def __enter__(self) -> "_CtrlC":
+        # Python hands signals to the main thread alone.
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._press)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self._before)
+
+    def _press(self, number: int, frame: FrameType | None) -> None:
+        if self._pressed:
+            raise KeyboardInterrupt
+        self._pressed = True
 
 
 def _run(
@@ -74,6 +121,7 @@ def _run(
     data: ClaimData,
     watcher: "Watcher",
     encodings: dict[Any, Any],
+    ctrl_c: _CtrlC,
 ) -> None:
     """Train and validate what a trial says, and keep how it ended."""
     import torch
@@ -86,6 +134,7 @@ def _run(
 
     def on_step(step: "Step") -> None:
         nonlocal evaluations
+        ctrl_c.check()
         cost.update(seconds=time.perf_counter() - began, steps=step.step)
         if watcher.on_step is not None:
             watcher.on_step(step)

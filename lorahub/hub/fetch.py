@@ -32,7 +32,8 @@ _HUB_ID = re.compile(r"([\w-][\w.-]*/[\w.-]+)(?:@([\w./-]+))?")
 ADAPTER_FILES = list(safety.LIMITS)
 # Where a folder was pulled from: it stays somebody else's, and names no base by itself.
 PULLED_FILE = "pulled.json"
-BASE_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
+_CONFIG, _WEIGHTS, _TOKENIZER_FILES = "config.json", "*.safetensors", ["*.json", "*.txt", "*.model", "*.jinja"]
+BASE_FILES = [_WEIGHTS, *_TOKENIZER_FILES]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,8 +149,10 @@ def _cached(repo: str, revision: str | None) -> Path:
     )
 
 
-def base(identifier: str, *, revision: str | None = None, token: str | None = None) -> Resolved:
-    """Locate a base model; raises BaseModelError with what was tried."""
+def base(
+    identifier: str, *, revision: str | None = None, token: str | None = None, files: list[str] = BASE_FILES
+) -> Resolved:
+    """Locate a base model; from the Hub come only `files`. Raises BaseModelError with what was tried."""
     name, _, at = identifier.partition("@")
     if name in ("minilm", MINILM) and (revision or at) in (None, "", MINILM_REVISION):
         embedded = _embedded_minilm()
@@ -158,7 +161,7 @@ def base(identifier: str, *, revision: str | None = None, token: str | None = No
         identifier, revision = MINILM, MINILM_REVISION
     folder = Path(identifier)
     if folder.is_dir():
-        _check_folder(folder)
+        _check_folder(folder, files)
         return Resolved(id=folder.resolve().name, revision=None, folder=folder, origin="folder")
     wanted = hub_id(identifier)
     if wanted is None:
@@ -166,7 +169,21 @@ def base(identifier: str, *, revision: str | None = None, token: str | None = No
             f"there is no base model {identifier!r}: it is no folder and no Hub id (user/name). "
             "Give one of these, or minilm, with --base."
         )
-    return _snapshot(wanted[0], revision or wanted[1], token)
+    return _snapshot(wanted[0], revision or wanted[1], token, files)
+
+
+def description(
+    identifier: str, *, revision: str | None = None, token: str | None = None, tokenizer: bool = False
+) -> Resolved:
+    """Locate what describes a base, its config.json, without its weights; with its tokenizer's files if asked for.
+
+    Besides what `base` takes, it may be the path of a config.json. Raises BaseModelError with what was tried.
+    """
+    path = Path(identifier)
+    if path.name == _CONFIG and path.is_file():
+        identifier = str(path.parent)
+    files = [*_TOKENIZER_FILES, _CONFIG] if tokenizer else [_CONFIG]
+    return base(identifier, revision=revision, token=token, files=files)
 
 
 def _embedded_minilm() -> Path | None:
@@ -176,30 +193,30 @@ def _embedded_minilm() -> Path | None:
     return Path(spec.origin).parent / "model"
 
 
-def _check_folder(folder: Path) -> None:
+def _check_folder(folder: Path, files: list[str]) -> None:
     if (folder / "adapter_config.json").exists():
         raise BaseModelError(f"{folder} is an adapter, not a base model. Give its base with --base.")
-    if not (folder / "config.json").exists():
+    if not (folder / _CONFIG).exists():
         raise BaseModelError(
             f"{folder} has no config.json, so it is no base model. "
             "Give a folder that transformers wrote with save_pretrained."
         )
-    if not list(folder.glob("*.safetensors")):
+    if _WEIGHTS in files and not list(folder.glob(_WEIGHTS)):
         raise BaseModelError(
             f"{folder} has no .safetensors weights; pickled weights can run code and are not loaded. "
             "Convert them with transformers: model.save_pretrained(FOLDER)."
         )
 
 
-def _snapshot(identifier: str, revision: str | None, token: str | None) -> Resolved:
+def _snapshot(identifier: str, revision: str | None, token: str | None, files: list[str]) -> Resolved:
     try:
-        folder = _download(identifier, revision, BASE_FILES, token)
+        folder = _download(identifier, revision, files, token)
     except (HubError, OSError) as error:
         raise BaseModelError(
             f"the base model {identifier!r} cannot be fetched from the Hub ({one_line(error)}) "
             "Check the id and the network, give a folder, or use --base minilm, which is embedded."
         ) from error
-    _check_folder(folder)
+    _check_folder(folder, files)
     return Resolved(id=identifier, revision=folder.name, folder=folder, origin="hub")
 
 

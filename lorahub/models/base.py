@@ -72,11 +72,11 @@ def choose_device(wanted: str) -> tuple[torch.device, str]:
     return torch.device(name), reason
 
 
-def choose_dtype(wanted: str, device: torch.device, parameters: int) -> tuple[torch.dtype, str]:
-    """Return the dtype of the frozen weights and why."""
+def choose_dtype(wanted: str, parameters: int, *, bf16_gpu: bool) -> tuple[torch.dtype, str]:
+    """Return the dtype of the frozen weights and why; `bf16_gpu` is whether a GPU with bfloat16 takes them."""
     if wanted != "auto":
         return getattr(torch, wanted), f"asked for with base.dtype={wanted}"
-    if device.type == "cuda" and torch.cuda.is_bf16_supported() and parameters >= _BF16_FROM_PARAMETERS:
+    if bf16_gpu and parameters >= _BF16_FROM_PARAMETERS:
         return torch.bfloat16, f"{parameters / 1e9:.1f}B frozen weights on a GPU with bfloat16"
     return torch.float32, "float32 is exact, and small or CPU-bound bases gain little from less"
 
@@ -101,23 +101,23 @@ def load(config: BaseConfig, labels: LabelSet | None = None, *, token: str | Non
     model_config.num_labels = len(names)
     model_config.id2label = names.id2label
     model_config.label2id = dict(names.ids)
-    _pad_token_id(model_config, tokenizer.pad_token_id)
+    set_pad_token_id(model_config, tokenizer.pad_token_id)
     device, reasons["device"] = choose_device(config.device)
-    skeleton = _skeleton(model_config)
+    skeleton = empty_model(model_config)
     size = sum(parameter.numel() for parameter in skeleton.parameters())
-    dtype, reasons["dtype"] = choose_dtype(config.dtype, device, size)
+    bf16_gpu = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    dtype, reasons["dtype"] = choose_dtype(config.dtype, size, bf16_gpu=bf16_gpu)
     whole: list[str] = []
     if config.quantize != quantisation.NONE:
-        # A pooler inside the backbone is new, and then trained as a head, where the checkpoint lacks it.
-        whole = [*architectures.head_names(skeleton), f"{skeleton.base_model_prefix}.pooler"]
+        whole = unquantised(skeleton)
         settings |= {"device_map": {"": str(device)}}
         settings |= {"quantization_config": quantisation.settings(config.quantize, whole)}
     reasons["quantize"] = quantisation.reason(config.quantize, whole)
     model, missing = _load_model(resolved, model_config, dtype, settings)
     quantisation.steady(model)
     heads = architectures.head_names(model, missing)
-    _keep_in_float32(model, heads)
-    limit = _limit(model_config, tokenizer)
+    keep_in_float32(model, heads)
+    limit = longest_input(model_config, tokenizer.model_max_length)
     max_length = min(config.max_length, limit)
     why = "base.max_length" if max_length == config.max_length else "the base takes no more"
     reasons["max_length"] = f"{max_length} tokens: {why}"
@@ -139,7 +139,15 @@ def load(config: BaseConfig, labels: LabelSet | None = None, *, token: str | Non
     )
 
 
-def _keep_in_float32(model: PreTrainedModel, heads: list[str]) -> None:
+def unquantised(model: PreTrainedModel) -> list[str]:
+    """The modules that stay out of quantisation: the heads, and a pooler inside the backbone.
+
+    A pooler is new, and then trained as a head, where the checkpoint lacks it.
+    """
+    return [*architectures.head_names(model), f"{model.base_model_prefix}.pooler"]
+
+
+def keep_in_float32(model: PreTrainedModel, heads: list[str]) -> None:
     """Trained modules stay exact whatever the frozen weights are kept in; peft's copies of them keep both changes."""
     for _, module in architectures.head_modules(model, heads):
         module.float()
@@ -199,23 +207,24 @@ def pad_token(tokenizer: PreTrainedTokenizerBase, name: str, reasons: dict[str, 
     reasons["padding_side"] = "right: heads read the first or the last real token, and positions count from 0"
 
 
-def _pad_token_id(model_config: Any, pad: int) -> None:
+def set_pad_token_id(model_config: Any, pad: int) -> None:
+    """Say in a config which token is padding."""
     # Decoders pool the last token that is not padding and read its id from the config they were built with.
     model_config.pad_token_id = pad
     model_config.get_text_config().pad_token_id = pad
 
 
-def _limit(model_config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
-    """The longest input in tokens that the base takes."""
+def longest_input(model_config: Any, tokens: float) -> int:
+    """The longest input that the base takes; `tokens` is what its tokenizer allows."""
     positions = getattr(model_config.get_text_config(), "max_position_embeddings", None)
     if positions is None:
-        return int(tokenizer.model_max_length)
+        return int(tokens)
     if architectures.of(model_config.model_type).positions_offset:
         positions -= model_config.pad_token_id + 1
-    return int(min(positions, tokenizer.model_max_length))
+    return int(min(positions, tokens))
 
 
-def _skeleton(model_config: Any) -> PreTrainedModel:
+def empty_model(model_config: Any) -> PreTrainedModel:
     """The model that the config describes, without its weights."""
     with torch.device("meta"):
         return AutoModelForSequenceClassification.from_config(model_config)

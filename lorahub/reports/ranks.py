@@ -76,7 +76,8 @@ def verdicts(found: RankCurves) -> list[str]:
 
 def named(plateau: Plateau, confidence: float) -> str:
     """The rank with its uncertainty, as in `rank 4 (2 to 8 in 95 % of resamples)`."""
-    return f"rank {plateau.rank} ({plateau.low} to {plateau.high} in {_percent(confidence)} of resamples)"
+    others = f"{plateau.low} to {plateau.high}" if plateau.low < plateau.high else "no other"
+    return f"rank {plateau.rank} ({others} in {_percent(confidence)} of resamples)"
 
 
 def reason(plateau: Plateau, metric: str) -> str:

@@ -163,14 +163,16 @@ def history(report: SearchReport, path: Path) -> None:
     figure, axes = plots.canvas((7.2, 4.2))
     for state, marker, colour in ((FINISHED, "o", plots.INK), (PRUNED, "x", plots.MUTED)):
         of_state = [item for item in report.trials if item.state == state and item.value is not None]
-        numbers, values = [item.trial for item in of_state], [item.quality for item in of_state]
-        axes.plot(numbers, values, marker, color=colour, markersize=5, alpha=0.8, label=state)
+        if of_state:
+            numbers, values = [item.trial for item in of_state], [item.quality for item in of_state]
+            axes.plot(numbers, values, marker, color=colour, markersize=5, alpha=0.8, label=state)
     leads = report.incumbents
     last = max(item.trial for item in report.trials)
     steps = [*((item.trial, item.value) for item in leads), (last, leads[-1].value)]
     axes.step(*zip(*steps, strict=True), where="post", color=plots.ACCENT, label="best so far")
     axes.axvline(report.plateau, color=plots.ACCENT, linestyle=":", linewidth=1, label="gains end")
     axes.set(xlabel="trial", ylabel=f"{_metric(report)} on validation")
+    axes.locator_params(axis="x", integer=True)
     axes.legend(fontsize=8, frameon=False, loc="lower right")
     axes.set_title(f"{report.name}: gains stay inside the noise after trial {report.plateau}", fontsize=10)
     plots.save(figure, path)
@@ -187,29 +189,43 @@ def importance(report: SearchReport, path: Path) -> None:
 
 
 def quality(report: SearchReport, path: Path) -> None:
-    """Quality against every searched field: a point a finished trial, and the best of each row of the table."""
+    """Quality against every searched field: a point a finished trial."""
     names = fields(report)
     columns = min(_COLUMNS, len(names))
     lines = math.ceil(len(names) / columns)
     figure, panels = plots.canvas((4.0 * columns, 3.4 * lines), columns, lines)
     panels = panels if isinstance(panels, list) else [panels]
-    logarithmic = {item["field"] for item in report.space if item.get("log")}
+    space = {item["field"]: item for item in report.space}
     finished = [item for item in report.trials if item.state == FINISHED]
     for axes, name in zip(panels, names, strict=False):
         order = [row.low for row in report.curves[name]]
         places = _places([item.values[name] for item in finished], order)
         axes.plot(places, [item.quality for item in finished], "o", color=plots.INK, markersize=4, alpha=0.7)
         axes.plot(*_point(report.best.values[name], order, report.best.quality), "o", color=plots.ACCENT, markersize=8)
-        if name in logarithmic:
-            axes.set_xscale("log")
+        if "low" in space[name]:
+            _stretch(axes, space[name])
         if isinstance(order[0], str | bool):
             axes.set_xticks(range(len(order)), [value(item) for item in order], rotation=15, ha="right", fontsize=8)
             axes.margins(x=0.15)
         axes.set(xlabel=name, ylabel=_metric(report))
     for axes in panels[len(names) :]:
         axes.set_visible(False)
-    figure.suptitle(f"{report.name}: finished trials, the best one filled", fontsize=10)
+    figure.suptitle(f"{report.name}: finished trials, the best one large", fontsize=10)
     plots.save(figure, path)
+
+
+def _stretch(axes: Any, numbers: dict[str, Any]) -> None:
+    """Show the whole range that was searched; ranks and the like in powers of two."""
+    low, high = numbers["low"], numbers["high"]
+    if not numbers["log"]:
+        room = 0.03 * (high - low)
+        axes.set_xlim(low - room, high + room)
+        return
+    axes.set_xscale("log", base=2 if low >= 1 else 10)
+    room = (high / low) ** 0.03
+    axes.set_xlim(low / room, high * room)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.tick_params(axis="x", which="minor", labelbottom=False)
 
 
 def _places(values: list[Any], order: list[Any]) -> list[float]:

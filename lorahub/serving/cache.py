@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from lorahub.errors import AdapterError, ConfigError, EngineBusyError
@@ -101,6 +102,14 @@ class Cache(Generic[Item]):
             if not entry.users:
                 self._evict(entry)
             self._changed.notify_all()
+
+    def name_of(self, folder: Path) -> str | None:
+        """The name under which the adapter of a folder is known; None where it is not."""
+        with self._changed:
+            found = (
+                entry.name for entry in self._entries.values() if entry.source.folder.resolve() == folder.resolve()
+            )
+            return next(found, None)
 
     def pin(self, name: str, pinned: bool) -> None:
         """Keep an adapter in memory whatever else is loaded, or no longer; raises as `holding`."""

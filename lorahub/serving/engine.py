@@ -164,6 +164,10 @@ class Engine:
         """The adapters that may be asked, in memory or not, in the order of adding."""
         return [held.name for held in self._cache.known()]
 
+    def name_of(self, folder: Path) -> str | None:
+        """The name under which the adapter of a folder answers; None where it was not added."""
+        return self._cache.name_of(folder)
+
     def status(self) -> Status:
         """What is known, in memory, pinned and in use now, with its bytes."""
         known = self._cache.known()

@@ -165,7 +165,7 @@ def compare(
     """
     if not adapters:
         raise ConfigError("Choose at least one adapter.")
-    collected = _Collected(engine, table, adapters)
+    collected = None
     chunks = files.stream(
         engine,
         table.source,
@@ -176,8 +176,10 @@ def compare(
         rows_at_once=rows_at_once,
     )
     for rows, answers in chunks:
+        collected = collected or _Collected(table, answers)
         collected.add(rows, answers)
         yield Step(share=collected.done / table.rows, text=f"{collected.done:,} of {table.rows:,} rows judged")
+    assert collected is not None  # a table without rows is refused before
     yield Step(share=1.0, text="computing the figures and their intervals")
     options = options or EvalConfig()
     if table.rows > _MANY_CLAIMS and options.bootstrap > _FEWER_RESAMPLES:
@@ -192,11 +194,14 @@ def compare(
 
 
 class _Collected:
-    """What is kept of the answers while they come: label ids and probabilities of all rows, and the rows to show."""
+    """What is kept of the answers while they come: label ids and probabilities of all rows, and the rows to show.
 
-    def __init__(self, engine: Classifies, table: Table, adapters: Sequence[str]) -> None:
+    The first answers tell each adapter's labels: in id order, as in every verdict.
+    """
+
+    def __init__(self, table: Table, first: Mapping[str, Sequence[Verdict]]) -> None:
         self.table, self.done, self.disagreements = table, 0, 0
-        self.labels = {name: engine.adapters[name].labels for name in adapters if name in engine.adapters}
+        self.labels = {name: LabelSet(tuple(verdicts[0].probabilities)) for name, verdicts in first.items()}
         fits = {name: table.fit(labels) for name, labels in self.labels.items()}
         self.unknown = {name: unknown for name, (_, unknown) in fits.items() if unknown}
         self.gold = {name: ids for name, (ids, _) in fits.items()}

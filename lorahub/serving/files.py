@@ -13,7 +13,6 @@ from typing import Any, Protocol
 from lorahub import atomic
 from lorahub.data import columns, tables
 from lorahub.errors import ConfigError, DataError
-from lorahub.models.adapters import Adapter
 from lorahub.serving.engine import Verdict
 
 ROWS_AT_ONCE = 512
@@ -23,8 +22,8 @@ class Classifies(Protocol):
     """What gives verdicts by adapter: an `Engine`, or what borrows a GPU for one."""
 
     @property
-    def adapters(self) -> Mapping[str, Adapter]:
-        """The adapters by name."""
+    def names(self) -> list[str]:
+        """The adapters that may be asked."""
 
     def classify(
         self,
@@ -72,7 +71,7 @@ def stream(
     `output` appears when the last chunk was taken; who stops before, or closes this, leaves nothing behind.
     """
     claim, evidence = check(source, output, claim=claim, evidence=evidence)
-    names = list(engine.adapters) if adapters is None else list(adapters)
+    names = engine.names if adapters is None else list(adapters)
     schema = tables.schema(source)
     clash = [column for column in schema.names if any(column.startswith(f"{name}.") for name in names)]
     if clash:

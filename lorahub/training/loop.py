@@ -73,8 +73,7 @@ def fit(  # noqa: C901 - one story, read from top to bottom
         raise TrainingError("nothing is trainable: the adapter matched no layer. Check adapter.targets.")
     optimizer = optimizers.build(optimizer_form, trained, config)
     batches_per_epoch = math.ceil(len(loader) / accelerator.num_processes)
-    steps_per_epoch = math.ceil(batches_per_epoch / config.gradient_accumulation)
-    total = max(1, round(config.epochs * steps_per_epoch), config.min_steps)
+    steps_per_epoch, total = planned_steps(config, batches_per_epoch)
     # A prepared scheduler advances once for every process.
     scheduler = get_scheduler(
         "constant_with_warmup" if config.schedule == "constant" else config.schedule,
@@ -175,6 +174,12 @@ def fit(  # noqa: C901 - one story, read from top to bottom
     if _patience_is_over(happened, config):
         log.info("stopped early: no better %s for %d evaluations", config.metric, config.patience)
     return happened
+
+
+def planned_steps(config: TrainConfig, batches: int) -> tuple[int, int]:
+    """Optimiser steps of an epoch and of the whole training, where an epoch has so many batches."""
+    steps_per_epoch = math.ceil(batches / config.gradient_accumulation)
+    return steps_per_epoch, max(1, round(config.epochs * steps_per_epoch), config.min_steps)
 
 
 def class_weights(gold: Ids, labels: int, kind: str) -> list[float]:

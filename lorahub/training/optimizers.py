@@ -14,6 +14,7 @@ from lorahub.config import TrainConfig
 from lorahub.errors import need
 
 ADAMW = "adamw"
+_BLOCK, _SMALLEST_IN_8_BITS = 256, 4096  # of bitsandbytes
 _PAGED = "paged-"
 _FORMS = {"paged-adamw": "PagedAdamW", "adamw8bit": "AdamW8bit", "paged-adamw8bit": "PagedAdamW8bit"}
 
@@ -37,3 +38,16 @@ def build(form: str, trained: Sequence[nn.Parameter], config: TrainConfig) -> to
     kind = getattr(need("bitsandbytes", extra="qlora").optim, _FORMS[form])
     found: torch.optim.Optimizer = kind(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
     return found
+
+
+def empty_moments(form: str, parameter: nn.Parameter) -> list[torch.Tensor]:
+    """The two moments that bitsandbytes keeps of a parameter, without data.
+
+    In 8 bits they have a float32 constant for each block of 256 values and a code book; small parameters' stay in 32
+    bits (arXiv:2110.02861; bitsandbytes/optim/optimizer.py, min_8bit_size).
+    """
+    if not form.endswith("8bit") or parameter.numel() < _SMALLEST_IN_8_BITS:
+        return [torch.empty_like(parameter, dtype=torch.float32) for _ in range(2)]
+    blocks = -(-parameter.numel() // _BLOCK)
+    one = [torch.empty_like(parameter, dtype=torch.uint8), *(parameter.new_empty(size) for size in (blocks, 256))]
+    return [torch.empty_like(item) for _ in range(2) for item in one]

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from torch.utils.checkpoint import noop_context_fn
 
 from lorahub.config import AUTO, Config
 from lorahub.data.batches import EncodedClaims
@@ -148,7 +149,7 @@ def attach(prepared: Prepared) -> Attached:
     config, base = prepared.config, prepared.base
     frugal = methods.TABLE[config.adapter.method].frugal
     model = methods.attach(base, config.adapter)
-    _recompute(model, config, frugal=frugal)
+    recompute(model, config, frugal=frugal)
     optimizer, why = optimizers.choose(config.train.optimizer, base.device, frugal=frugal)
     base.reasons["optimizer"] = f"{optimizer}: {why}"
     trainable, total = methods.count_parameters(model)
@@ -186,13 +187,19 @@ def settle(prepared: Prepared, model: Any) -> Plateau | None:
     return rank.cut(model, lambda: prepared.logits(model, "validation"), gold, prepared.config)
 
 
-def _recompute(model: Any, config: Config, *, frugal: bool) -> None:
-    """Forget activations and compute them again in the backward pass, where that is asked for."""
+def recompute(
+    model: Any, config: Config, *, frugal: bool, contexts: Callable[[], tuple[Any, Any]] = noop_context_fn
+) -> None:
+    """Forget activations and compute them again in the backward pass, where that is asked for.
+
+    `contexts` gives a context for the first computation and one for the second.
+    """
     wanted = config.train.checkpointing
     if wanted == "always" and methods.TABLE[config.adapter.method].soft_prompt:
         raise ConfigError("train.checkpointing=always does not work behind virtual tokens. Use never, or auto.")
     if wanted == "always" or (wanted == "auto" and frugal):
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        how = {"use_reentrant": False, "context_fn": contexts}
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=how)
 
 
 def _accelerator(config: Config, tracker: Tracker | None) -> Accelerator:

@@ -37,6 +37,20 @@ def check(page):
     page.get_by_role("combobox", name="It should be").wait_for()
 
 
+def compare(page):
+    open_tab(page, "Compare on a file")
+    page.locator("input[type=file]").first.set_input_files(
+        {
+            "name": "claims.csv",
+            "mimeType": "text/csv",
+            "buffer": b"claim,label\nwater is clean,plain\nflu may rise,hedged\n",
+        }
+    )
+    page.get_by_role("status", name="File").get_by_text("rows").first.wait_for()
+    page.get_by_role("button", name="Compare", exact=True).click()
+    page.get_by_role("heading", name="Rows", exact=True).wait_for()
+
+
 def adapters(page):
     open_tab(page, "Adapters")
     page.get_by_role("combobox", name="Adapter", exact=True).fill("tiny")
@@ -50,7 +64,7 @@ def runs(page):
     page.get_by_role("heading", name="Finished runs").wait_for()
 
 
-STATES = (check, adapters, runs)
+STATES = (check, compare, adapters, runs)
 
 
 # What Gradio makes up anew for every build.

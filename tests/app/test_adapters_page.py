@@ -98,7 +98,7 @@ def test_a_run_is_found_looked_at_loaded_asked_and_dropped(visit, engine):
     page.get_by_role("combobox", name="Loaded adapter").click()
     page.get_by_role("option", name="fitting").click()
     press(page, "Drop")
-    said(page).get_by_text("Dropped: fitting.").wait_for()
+    page.get_by_role("status", name="Drop").get_by_text("Dropped: fitting.").wait_for()
     assert engine.names == ["first"]
     open_tab(page, "Check a claim")
     page.get_by_role("checkbox", name="fitting").wait_for(state="detached")
@@ -176,6 +176,8 @@ def client(address):
 
 
 def test_a_program_does_all_that_a_person_can(client, engine):
+    from gradio_client.exceptions import AppError
+
     listed = client.predict("hedged", "tiny-bert", ["this machine"], api_name="/adapters")
     assert listed["missing"] == ""
     assert {item["id"] for item in listed["found"]} >= {"fitting", "pickled"}
@@ -184,6 +186,8 @@ def test_a_program_does_all_that_a_person_can(client, engine):
     assert client.predict("pickled", api_name="/inspect_adapter")["safe"] is False
     name = client.predict("fitting", api_name="/load_adapter")
     assert name == "fitting"
+    with pytest.raises(AppError, match="fitting is loaded already; it answers as fitting"):
+        client.predict("fitting", api_name="/load_adapter")
     held = {item["name"]: item for item in client.predict(api_name="/loaded_adapters")["adapters"]}
     assert held["fitting"]["loaded"]
     assert held["fitting"]["bytes"] > 1000

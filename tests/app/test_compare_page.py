@@ -108,6 +108,7 @@ def test_columns_are_chosen_by_hand_and_labels_mapped(visit, claims_file):
     for label, column in (("Claim column", "words"), ("Label column", "gold")):
         page.get_by_label(label).click()
         page.get_by_role("option", name=column).click()
+        page.get_by_role("listbox").wait_for(state="detached")  # it fades, and the next list has the same names
     told.get_by_text("Labels: 1 (20), 0 (20).").wait_for()
     page.get_by_role("button", name="Label names (optional)").click()
     page.get_by_role("textbox", name="Label names").fill("1 = plain\n0 = hedged")

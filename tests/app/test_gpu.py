@@ -8,12 +8,16 @@ import multiprocessing
 import pickle
 import subprocess
 import sys
+import threading
+import time
 
 import gradio as gr
 import pytest
 
-from lorahub.app import answers, errors, gpu
+from lorahub.app import answers, compare, errors, gpu
 from lorahub.errors import AdapterError
+from lorahub.serving import file_comparison
+from lorahub.serving.engine import Verdict
 
 
 def zero_gpu(declared):
@@ -74,11 +78,21 @@ class Engine:
         return {}
 
 
+class FileEngine:
+    """Answers any text at once."""
+
+    names = ("a",)
+
+    def classify(self, texts, adapters, *, evidence, adjust):
+        verdict = Verdict(label="no", probabilities={"no": 0.9, "yes": 0.1}, calibrated={"no": 0.9, "yes": 0.1})
+        return {name: [verdict] * len(texts) for name in adapters}
+
+
 def test_a_question_is_put_to_another_process_and_comes_back_as_values(declared):
     judged = answers.judge(Engine())(answers.question("one", ["a"]))
     assert judged.verdicts == {"a": ["one None"]}
     assert judged.device == "cuda:0"
-    assert declared == [gpu.seconds(1, 1)]
+    assert declared == [gpu.Pace().seconds(1)]
 
 
 def test_an_error_that_a_person_can_mend_keeps_its_sentence(declared):
@@ -95,9 +109,52 @@ def test_what_the_lender_says_reaches_the_visitor_as_it_is():
 
 
 def test_seconds_follow_the_work_and_are_few():
-    assert gpu.seconds(1, 1) <= 10
-    assert gpu.seconds(1, 1) <= gpu.seconds(500, 4) < gpu.seconds(2000, 4)
-    assert gpu.seconds(10**6, 12) == 60
+    pace = gpu.Pace()
+    assert pace.seconds(1) <= 10
+    assert pace.seconds(1) <= pace.seconds(2000) < pace.seconds(4000)
+    assert pace.seconds(10**7) == 60
+
+
+def test_seconds_follow_what_calls_took_with_room_to_spare():
+    pace = gpu.Pace()
+    pace.saw(1, 30.0)  # a first call of one row is all warm-up
+    assert pace.seconds(1000) == gpu.Pace().seconds(1000)
+    pace.saw(1000, 1.0)
+    assert pace.seconds(4000) == 5 + 8
+    pace.saw(1000, 10.0)
+    assert pace.seconds(1000) == 5 + 20
+    pace.saw(1000, 1.0)
+    assert pace.seconds(1100) == 5 + 4
+
+
+def test_the_next_call_declares_what_the_last_one_took(declared):
+    slow = gpu.borrowed(lambda texts: time.sleep(0.5), len)
+    for _ in range(2):
+        slow(["text"] * 100)
+    assert declared == [6, 7]
+
+
+def test_a_file_is_judged_in_few_loans(declared, monkeypatch, claims_file, tmp_path):
+    """Each loan starts a worker: many rows go into one, and their seconds are declared."""
+    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
+    asked = compare.Borrowing(FileEngine())
+    table = file_comparison.read(claims_file([{"claim": "water"}] * 5000), claim="claim")
+    *_, found = file_comparison.compare(asked, table, tmp_path / "out.csv", ["a"], rows_at_once=asked.rows_at_once)
+    assert found.answers == {"a": {"no": 5000, "yes": 0}}
+    assert len(declared) == 2
+    assert declared[0] == 5 + 41
+
+
+def test_the_package_itself_changes_nothing_where_no_gpu_is_lent(monkeypatch):
+    """The real package, as on a laptop or a Space of another hardware."""
+    monkeypatch.delenv("SPACES_ZERO_GPU", raising=False)
+    assert gpu.GPU is not None
+    assert gpu.GPU.__module__.startswith("spaces.")
+    assert not gpu.lends()
+    lock = threading.Lock()  # nothing is pickled
+    assert gpu.borrowed(lambda text: (lock, text), len)("one") == (lock, "one")
+    with pytest.raises(AdapterError, match="no adapter 'missing'"):
+        answers.judge(Engine())(answers.question("one", ["missing"]))
 
 
 def test_without_a_lender_a_function_stays_itself(monkeypatch):

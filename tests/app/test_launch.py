@@ -105,7 +105,7 @@ def test_what_visitors_ask_is_kept_nowhere(tiny_run, tiny_base, tmp_path):
         text=True,
     )
     try:
-        app.stdout.readline()
+        assert any("open http" in line for line in app.stdout)
         address = f"http://127.0.0.1:{port}/"
         urllib.request.urlopen(f"{address}?claim=the+secretword+cures&adapters=tiny").read()
         client = Client(address, verbose=False)

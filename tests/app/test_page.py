@@ -278,6 +278,7 @@ def test_runs_shows_the_table_and_one_runs_figures_and_pictures(visit, tiny_run)
     page = visit()
     open_tab(page, "Runs")
     table = page.get_by_role("region", name="Finished runs")
+    table.get_by_role("rowheader").first.wait_for()
     assert table.get_by_role("rowheader").all_inner_texts() == ["tiny"]
     for figure in tables.run_row(tiny_run.record):
         assert figure in table.inner_text()
@@ -359,7 +360,9 @@ def test_the_endpoint_says_what_is_wrong(client, claim, adapters, words):
 def test_the_endpoints_are_named_and_described(client, tiny_run):
     named = client.view_api(return_format="dict")["named_endpoints"]
     documented = re.findall(r"^\| `(/\w+)`", (ROOT / "docs" / "app.md").read_text(encoding="utf-8"), re.M)
-    assert sorted(named) == sorted(documented)
+    # A page that others visit does not train; test_train_page.py has these.
+    assert {*documented} - {*named} == {"/train", "/training", "/stop_training"}
+    assert {*named} <= {*documented}
     assert all(endpoint["description"] for endpoint in named.values())
     assert [parameter["parameter_name"] for parameter in named["/classify"]["parameters"]] == [
         "claim",

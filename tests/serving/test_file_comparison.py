@@ -162,7 +162,7 @@ class Constant:
     """Adapters that answer at once, so that a long file tests what is kept of it."""
 
     def __init__(self, engine):
-        self.adapters = engine.adapters
+        self.names = engine.names
         self._answers = engine.classify(["water"], ["tiny", "rival"])
 
     def classify(self, texts, adapters, *, evidence, adjust):

@@ -1,0 +1,231 @@
+"""The tab *Train*: a real training in a process of its own, followed, stopped, and opened in the other tabs."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from browser import fits, free_port, open_tab, shoot, visits
+from conftest import learnable
+from field_tables import documented
+
+from lorahub import records
+from lorahub.app.training import LONG, QUICK, Asked, State, Trainer, after, told
+from lorahub.errors import ConfigError
+
+browser = pytest.mark.browser
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Enough claims for a training that can be watched."""
+    path = tmp_path_factory.mktemp("data") / "wording.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in learnable(400)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_base, tiny_run):
+    from lorahub.serving.engine import Engine
+
+    return Engine(str(tiny_base("bert")), [tiny_run.folder])
+
+
+@pytest.fixture
+def trainer(engine, tiny_base, tmp_path):
+    made = Trainer(root=tmp_path, base=str(tiny_base("bert")), load=lambda folder: engine.add(folder)[0])
+    yield made
+    made.close(lambda line: None)
+
+
+def wait(trainer, is_reached, seconds=240):
+    end = time.monotonic() + seconds
+    while not is_reached(trainer.state):
+        assert time.monotonic() < end, trainer.state
+        time.sleep(0.1)
+    return trainer.state
+
+
+@pytest.mark.slow
+def test_a_training_is_followed_and_its_run_answers(trainer, data, engine, tmp_path):
+    started = trainer.start(Asked(data=str(data), method="lora", preset=QUICK, name="mine"))
+    assert (started.name, started.running) == ("mine", True)
+    with pytest.raises(ConfigError, match=r"mine is being trained \(.*\)\. Stop it, or wait\."):
+        trainer.start(Asked(data=str(data), method="lora"))
+    state = wait(trainer, lambda state: not state.running)
+    record = records.load(tmp_path / "mine")
+    assert state.error is None
+    assert (state.step, state.total) == (record.happened["steps"], record.happened["planned_steps"])
+    assert [point for point, _ in state.losses] == list(range(1, state.step + 1))
+    assert list(state.validations) == [(row["step"], row["f1_macro"]) for row in record.happened["curve"]]
+    assert record.asked["train"]["epochs"] == 1.0
+    assert state.answers_as in engine.names
+    assert engine.classify(["may never"], [state.answers_as])
+    with pytest.raises(ConfigError, match="mine is there already"):
+        trainer.start(Asked(data=str(data), method="lora", name="mine"))
+
+
+@pytest.mark.slow
+def test_stop_keeps_the_best_so_far(trainer, data, tmp_path):
+    trainer.start(Asked(data=str(data), method="lora", preset=LONG, name="stopped"))
+    wait(trainer, lambda state: state.validations)
+    assert trainer.stop().stopping
+    assert trainer.stop().stopping  # a second press changes nothing
+    state = wait(trainer, lambda state: not state.running)
+    assert state.error is None
+    assert records.load(tmp_path / "stopped").happened["interrupted"]
+    assert state.answers_as
+    with pytest.raises(ConfigError, match="No training is running"):
+        trainer.stop()
+
+
+@pytest.mark.slow
+def test_what_cannot_be_trained_is_told_in_the_trainings_own_words(trainer, data, tmp_path):
+    trainer.start(Asked(data=str(tmp_path / "nothing.csv"), method="lora"))
+    state = wait(trainer, lambda state: not state.running)
+    assert "nothing.csv" in state.error
+    assert "\n" not in state.error
+    assert not list(tmp_path.glob("nothing*"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"data": " "}, "Choose the data"),
+        ({"data": "x", "name": "../x"}, "a run's name is letters"),
+        ({"data": "x", "method": "lorra"}, "adapter.method"),
+        ({"data": "x", "preset": "forever"}, "the preset is one of quick look"),
+    ],
+)
+def test_what_makes_no_training_is_refused_before_one_begins(trainer, asked, words):
+    with pytest.raises(ConfigError, match=words):
+        trainer.start(Asked(**{"method": "lora", **asked}))
+    assert trainer.state is None
+
+
+def test_names_that_are_not_given_do_not_collide(trainer, tmp_path):
+    asked = Asked(data="a/claims.csv", method="dora", seed=3)
+    assert trainer._free(asked) == "claims-dora-s3"
+    (tmp_path / "claims-dora-s3").mkdir()
+    assert trainer._free(asked) == "claims-dora-s3-2"
+
+
+def test_a_long_curve_stays_short():
+    state = State(name="x")
+    event = {"event": "step", "total": 5000, "loss": 1.0, "learning_rate": 0.1, "samples_per_second": 9.0}
+    for step in range(1, 5001):
+        state = after(state, {**event, "step": step, "validation": None})
+    assert len(state.losses) <= 400
+    assert state.losses[-1][0] >= 4990
+    assert told(after(state, {"event": "stage", "text": "training"})) == "step 5,000 of 5,000"
+
+
+@pytest.mark.slow
+def test_the_stream_is_as_documented_and_sigint_is_ctrl_c(data, tiny_base, tmp_path):
+    """Read by a program that ignores SIGINT itself, as what a shell starts in the background does."""
+    code = "import signal, sys, runpy; signal.signal(signal.SIGINT, signal.SIG_IGN); sys.argv[0] = 'lorahub'; "
+    code += "runpy.run_module('lorahub', run_name='__main__')"
+    arguments = ["train", "--data", data, "--base", tiny_base("bert"), "--out", tmp_path / "run", "--events", "--json"]
+    arguments += ["--set", "train.epochs=50"]
+    training = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    events = []
+    for line in training.stderr:
+        if line.startswith("{"):
+            events.append(json.loads(line))
+            if events[-1].get("validation"):
+                break
+    training.send_signal(signal.SIGINT)
+    out, err = training.communicate(timeout=240)
+    assert training.returncode == 0, err
+    assert json.loads(out)["happened"]["interrupted"]
+    text = (DOCS / "training.md").read_text(encoding="utf-8")
+    fields = {field for (field,) in documented(text[text.index("## Follow it from a program") :])}
+    assert set().union(*events) == fields
+    assert {event["event"] for event in events} == {"stage", "step"}
+
+
+@pytest.fixture
+def address(engine, trainer, tiny_run):
+    from lorahub.app import build
+
+    page = build.build(engine, root=trainer.root, trainer=trainer)
+    yield build.serve(page, "127.0.0.1", free_port())
+    page.close(verbose=False)
+
+
+@pytest.fixture
+def visit(chromium, address):
+    with visits(chromium, address) as go:
+        yield go
+
+
+@browser
+def test_a_training_is_watched_stopped_and_opened(visit, data, trainer):
+    page = visit()
+    open_tab(page, "Train")
+    shoot(page, "train-desktop-light-opened")
+    page.get_by_label("Data").fill(str(data))
+    page.get_by_label("Data").press("Enter")
+    page.get_by_label("Name of the run (optional)").fill("watched")
+    page.get_by_label("Preset").click()
+    page.get_by_role("option", name=LONG).click()
+    page.get_by_role("button", name="Start").click()
+    said = page.get_by_role("region", name="Training")
+    said.get_by_text("Macro F1 on validation").wait_for(timeout=200_000)
+    assert fits(page)
+    shoot(page, "train-desktop-light")
+    for size, theme in (("phone", "light"), ("phone", "dark"), ("desktop", "dark")):
+        other = visit(size, theme)  # another visitor sees the same training
+        open_tab(other, "Train")
+        other.get_by_role("region", name="Training").get_by_text("watched: ").wait_for()
+        assert fits(other)
+        shoot(other, f"train-{size}-{theme}")
+    page.get_by_role("button", name="Stop, and keep the best so far").click()
+    page.get_by_role("status", name="Result").get_by_role("heading", name="watched").wait_for(timeout=200_000)
+    shoot(page, "train-desktop-light-result")
+    name = trainer.state.answers_as
+    page.get_by_role("button", name="Open in Check a claim").click()
+    assert page.get_by_role("tab", name="Check a claim").get_attribute("aria-selected") == "true"
+    box = page.get_by_role("tabpanel").get_by_role("checkbox", name=name, exact=True)
+    box.first.wait_for()
+    assert box.first.is_checked()
+
+
+@browser
+def test_what_is_wrong_is_said_on_the_page(visit, trainer):
+    page = visit()
+    open_tab(page, "Train")
+    page.get_by_label("Name of the run (optional)").fill("a/b")
+    page.get_by_role("button", name="Start").click()
+    page.get_by_role("region", name="Training").get_by_text("a run's name is letters").wait_for()
+
+
+def test_a_page_without_a_trainer_has_no_such_tab_and_no_endpoint(engine, tiny_run):
+    from lorahub.app import build
+
+    page = build.build(engine, root=tiny_run.folder.parent)
+    assert "/train" not in page.get_api_info()["named_endpoints"]
+    assert "Train" not in [block.label for block in page.blocks.values() if type(block).__name__ == "Tab"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "host", "space", "offered"),
+    [
+        (None, "127.0.0.1", False, True),
+        (None, "0.0.0.0", False, False),
+        (True, "0.0.0.0", False, True),
+        (False, "127.0.0.1", False, False),
+        (True, "127.0.0.1", True, False),
+    ],
+)
+def test_training_is_for_this_machine_and_never_for_a_space(asked, host, space, offered, monkeypatch):
+    from lorahub.app import build
+
+    monkeypatch.setenv("SPACE_ID", "user/space") if space else monkeypatch.delenv("SPACE_ID", raising=False)
+    assert build._may_train(asked, host) is offered
