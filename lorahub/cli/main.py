@@ -18,7 +18,7 @@ from lorahub.errors import LorahubError
 
 
 class _Commands(typer.core.TyperGroup):
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:  # outside of here typer has made an exit code of it
