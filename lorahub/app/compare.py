@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,50 +10,17 @@ import gradio as gr
 from gradio.components.api_component import Api
 from gradio_client.utils import python_type_to_json_schema
 
-from lorahub.app import errors, file_report, gpu, present
-from lorahub.data import columns, tables
+from lorahub.app import errors, file_report, present
+from lorahub.app.borrowing import Borrowing
+from lorahub.data import checked, columns, tables
+from lorahub.data.checked import CheckedTable
 from lorahub.errors import ConfigError, LorahubError
 from lorahub.serving import file_comparison
-from lorahub.serving.engine import Engine, Verdict
-from lorahub.serving.file_comparison import FileComparison, Step, Table
-from lorahub.serving.files import ROWS_AT_ONCE
+from lorahub.serving.engine import Engine
+from lorahub.serving.file_comparison import FileComparison, Step
 
 NONE = ("none", "")
 _PROGRESS = gr.Progress()
-# A borrowed GPU is given back after each call, and the next one has to start a worker.
-_ROWS_A_LOAN = 4096
-
-
-class Borrowing:
-    """An engine whose questions go to a borrowed GPU where one is lent, and are answered here elsewhere."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        # The engine is not among the arguments: it stays in the process that was forked with it.
-        self._ask = gpu.borrowed(self._answer, lambda texts, names, *_: len(texts) * len(names))
-        self.rows_at_once = _ROWS_A_LOAN if gpu.lends() else ROWS_AT_ONCE
-
-    @property
-    def names(self) -> list[str]:
-        """As the engine's."""
-        return self._engine.names
-
-    def classify(
-        self,
-        texts: Sequence[str],
-        adapters: Sequence[str] | None = None,
-        *,
-        evidence: Sequence[str] | None = None,
-        adjust: bool = True,
-    ) -> dict[str, list[Verdict]]:
-        """As the engine's."""
-        second = None if evidence is None else list(evidence)
-        return self._ask(list(texts), list(self.names if adapters is None else adapters), second, adjust)
-
-    def _answer(
-        self, texts: list[str], adapters: list[str], evidence: list[str] | None, adjust: bool
-    ) -> dict[str, list[Verdict]]:
-        return self._engine.classify(texts, adapters, evidence=evidence, adjust=adjust)
 
 
 def build(engine: Engine, tab: gr.Tab) -> gr.CheckboxGroup:
@@ -232,17 +199,15 @@ def mapping(text: str) -> dict[str, str]:
 
 def _read(
     path: str | None, claim: str | None, label: str | None, evidence: str | None, label_map: dict[str, str] | None
-) -> Table:
+) -> CheckedTable:
     if not path:
         raise ConfigError("Choose a file first.")
     if not claim:
         raise ConfigError("Choose the column that holds the claims.")
-    return file_comparison.read(
-        Path(path), claim=claim, label=label or None, evidence=evidence or None, label_map=label_map
-    )
+    return checked.read(Path(path), claim=claim, label=label or None, evidence=evidence or None, label_map=label_map)
 
 
-def _output(table: Table, block: gr.components.Component) -> Path:
+def _output(table: CheckedTable, block: gr.components.Component) -> Path:
     """Where the judged file goes: into gradio's cache, which it clears, under a name that nobody can guess."""
     source = table.source
     return Path(block.GRADIO_CACHE) / secrets.token_hex(16) / f"{source.stem}.judged{source.suffix.lower()}"

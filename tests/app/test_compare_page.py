@@ -2,6 +2,7 @@
 
 import csv
 import json
+import time
 
 import pytest
 from browser import SIZES, fits, free_port, open_tab, shoot, visits
@@ -167,20 +168,23 @@ def test_cancel_ends_the_work_and_the_next_file_is_taken(visit, engine, monkeypa
 
     def classify(texts, adapters, **options):
         asked.append(len(texts))
+        time.sleep(0.5)  # so slow that it is not done before a hand reaches the button, however fast the machine is
         return answer(texts, adapters, **options)
 
     page = visit()
-    choose(page, claims_file([{"claim": text} for text in sentences(60_000, seed=1)], "long.csv"))
+    choose(page, claims_file([{"claim": text} for text in sentences(20_000, seed=1)], "long.csv"))
     monkeypatch.setattr(engine, "classify", classify)
     page.get_by_role("button", name="Compare", exact=True).click()
     page.get_by_text("rows judged").first.wait_for()
     shoot(page, "compare-progress")
     page.get_by_role("button", name="Cancel").click()
     page.get_by_role("status", name="Comparison").get_by_text("Cancelled: nothing was kept.").wait_for()
-    page.wait_for_timeout(3000)
+    page.wait_for_timeout(2000)
     done = len(asked)
-    page.wait_for_timeout(3000)
-    assert len(asked) == done < 118
+    page.wait_for_timeout(2000)
+    assert sum(asked) < 20_000
+    assert len(asked) == done
+    monkeypatch.undo()
     choose(page, labelled)
     compare(page)
 

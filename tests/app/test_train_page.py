@@ -121,7 +121,11 @@ def test_a_long_curve_stays_short():
         state = after(state, {**event, "step": step, "validation": None})
     assert len(state.losses) <= 400
     assert state.losses[-1][0] >= 4990
-    assert told(after(state, {"event": "stage", "text": "training"})) == "step 5,000 of 5,000"
+    training = after(state, {"event": "stage", "text": "training"})
+    assert told(training) == "step 5,000 of 5,000"
+    assert training.stoppable
+    # Ctrl-C would lose what is being written then.
+    assert not after(training, {"event": "stage", "text": "evaluating on test"}).stoppable
 
 
 @pytest.mark.slow
@@ -166,7 +170,9 @@ def visit(chromium, address):
 
 
 @browser
-def test_a_training_is_watched_stopped_and_opened(visit, data, trainer):
+def test_a_training_is_watched_stopped_and_opened(visit, trainer, tmp_path):
+    data = tmp_path / "long.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in learnable(8000)))
     page = visit()
     open_tab(page, "Train")
     shoot(page, "train-desktop-light-opened")
@@ -190,11 +196,10 @@ def test_a_training_is_watched_stopped_and_opened(visit, data, trainer):
     page.get_by_role("status", name="Result").get_by_role("heading", name="watched").wait_for(timeout=200_000)
     shoot(page, "train-desktop-light-result")
     name = trainer.state.answers_as
+    assert records.load(trainer.root / name).happened["interrupted"]
     page.get_by_role("button", name="Open in Check a claim").click()
-    assert page.get_by_role("tab", name="Check a claim").get_attribute("aria-selected") == "true"
-    box = page.get_by_role("tabpanel").get_by_role("checkbox", name=name, exact=True)
-    box.first.wait_for()
-    assert box.first.is_checked()
+    page.get_by_role("tab", name="Check a claim", selected=True).wait_for()
+    page.get_by_role("checkbox", name=name, checked=True).first.wait_for()
 
 
 @browser
