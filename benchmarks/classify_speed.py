@@ -94,7 +94,7 @@ def main():
     parser.add_argument("--data", default="pubhealth,liar", help="Data sets with enough different claims.")
     parser.add_argument("--parts", type=int, default=5, help="Parts into which the claims are cut.")
     parser.add_argument("--threads", type=int, default=1, help="Threads of torch.")
-    parser.add_argument("--out", default="classify_speed", help="Name of the file under benchmarks/results.")
+    parser.add_argument("--out", default="classify-speed", help="Name of the file under benchmarks/results.")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     texts = texts_of(asked.data.split(","), asked.claims)

@@ -241,7 +241,7 @@ def main():
     parser.add_argument("--shape", choices=("7b",), help="Random weights of this shape in place of a base.")
     parser.add_argument("--dtype", default="float32", help="float32 or bfloat16.")
     parser.add_argument("--quantize", default="none", help="none or nf4.")
-    parser.add_argument("--out", default="side_by_side", help="Name of the file under benchmarks/results.")
+    parser.add_argument("--out", default="side-by-side", help="Name of the file under benchmarks/results.")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     ks, ns = ([int(part) for part in text.split(",")] for text in (asked.adapters, asked.claims))
@@ -268,9 +268,9 @@ def main():
                     engine, peers, names, texts, rounds=asked.rounds, seconds=asked.seconds, peer_tokens=peer_tokens
                 )
                 cells.append(cell(k, n, times))
+                found = {"asked": vars(asked), "environment": environment(), "logits_differ_by": apart, "cells": cells}
+                atomic.write_text(RESULTS / f"{asked.out}.json", json.dumps(found, indent=1) + "\n")
                 print(tables.markdown(HEADER, list(rows(cells[-1:]))), flush=True)
-    found = {"asked": vars(asked), "environment": environment(), "logits_differ_by": apart, "cells": cells}
-    atomic.write_text(RESULTS / f"{asked.out}.json", json.dumps(found, indent=1) + "\n")
     print(tables.markdown(HEADER, list(rows(cells))))
 
 
