@@ -191,6 +191,12 @@ class Engine:
         loaded = [self._load(item, item.name) for item in found]
         return [self._cache.add(source, item, pinned=pin) for source, item in zip(found, loaded, strict=True)]
 
+    def warm_up(self) -> None:
+        """Run a short and a longest text, so that no request waits for what a device does once: kernels, memory."""
+        for text in ("a", "a " * self._base.max_length):
+            self._line.answer([Job(items=self._encode([text], None, self._base.max_length, False), kind=_FEATURES)])
+            self.logits([text])
+
     def drop(self, name: str) -> None:
         """Forget an adapter; requests under way finish with it."""
         self._cache.drop(name)
