@@ -31,6 +31,7 @@ from lorahub.data import claims, tables
 from lorahub.hub import fetch
 from lorahub.models import adapters
 from lorahub.models import base as bases
+from lorahub.reports.tables import markdown
 from lorahub.serving.engine import Engine
 from lorahub.serving.files import classify_file
 
@@ -118,7 +119,7 @@ def main():
     parser.add_argument("--data", default="checkthat24_en", help="Data sets with enough different claims.")
     parser.add_argument("--parts", type=int, default=20, help="Parts into which the claims are cut.")
     parser.add_argument("--threads", type=int, default=1, help="Threads of torch.")
-    parser.add_argument("--out", default="classify-speed", help="Name of the file under benchmarks/results.")
+    parser.add_argument("--out", default="classify-speed", help="Name of the files under benchmarks/results.")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     texts = texts_of(asked.data.split(","), asked.claims)
@@ -133,8 +134,24 @@ def main():
         for done, times in measure(runs, texts, asked.parts):
             rates = figures(done, times)
             print(f"{done:,} claims:", *(line(name, **rate) for name, rate in rates.items()), sep="\n", flush=True)
-            found = {**known, "claims": done, "systems": rates}
-            atomic.write_text(RESULTS / f"{asked.out}.json", json.dumps(found, indent=1) + "\n")
+            keep(asked.out, {**known, "claims": done, "systems": rates})
+
+
+def keep(name, found):
+    """Write the figures as JSON, and for people as Markdown (docs/engine.md)."""
+    header = ("", "claims a second", "a CPU second", "lorahub is faster by", "by CPU time")
+    rows = [
+        (system, *(f"{rate['claims_a_second'][clock]:.0f}" for clock in ("wall", "cpu")),
+         *(f"{rate['lorahub_is_faster_by'][clock]:.2f}" for clock in ("wall", "cpu")))
+        for system, rate in found["systems"].items()
+    ]  # fmt: skip
+    about = (
+        f"{found['claims']:,} claims of {found['asked']['data']}, {found['asked']['threads']} thread(s) on "
+        f"{found['environment']['device']}; mean tokens of a claim {found['lengths']['tokens']:.1f}, padded as the "
+        f"pipeline does {found['lengths']['padded']:.1f}."
+    )
+    atomic.write_text(RESULTS / f"{name}.json", json.dumps(found, indent=1) + "\n")
+    atomic.write_text(RESULTS / f"{name}.md", f"{about}\n\n{markdown(header, rows)}\n")
 
 
 def line(name, claims_a_second, lorahub_is_faster_by):

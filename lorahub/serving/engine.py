@@ -32,7 +32,7 @@ from lorahub.serving.passes import Passes
 log = logging.getLogger(__name__)
 
 # Rows times tokens of one forward pass. A CPU core is busy from some 400 on, and with more than a thousand a layer's
-# numbers do not fit into its cache, and claims are padded more (docs/engine.md has the measurement).
+# numbers do not fit into its cache, and claims are padded more (docs/log.md has the measurement).
 _TOKENS_PER_THREAD = 512
 _TOKENS_ON_GPU = 16384
 # Kinds of jobs.
