@@ -34,6 +34,7 @@ STAYING, CHANGING = 6, 4  # adapters that visitors ask, and adapters that come a
 IN_MEMORY = 7
 TOLERANCE = 1e-3  # of a probability
 SAMPLES = 20  # of the page's memory
+PATIENCE = 60  # seconds
 
 
 def make(root, base):
@@ -103,7 +104,7 @@ class Visitors:
         from gradio_client import Client
 
         try:
-            client = Client(self.address, verbose=False, httpx_kwargs={"timeout": 60})
+            client = Client(self.address, verbose=False, httpx_kwargs={"timeout": PATIENCE})
             rng = random.Random(seed)
             while time.perf_counter() < self.until:
                 work(client, rng)
@@ -122,6 +123,13 @@ class Visitors:
             self.changes += 1
 
         self._protected(work, seed)
+
+    def end(self, threads):
+        """Wait for the last answers; one that does not come is a finding."""
+        patience = time.perf_counter() + PATIENCE
+        for thread in threads:
+            thread.join(max(0.0, patience - time.perf_counter()))
+        self.wrong.extend(f"no answer within {PATIENCE} s" for thread in threads if thread.is_alive())
 
 
 def watch(process, until):
@@ -149,15 +157,15 @@ def run(base, texts, users, seconds):
         try:
             seen = Visitors(ready.get(timeout=300), texts, wanted, until=time.perf_counter() + seconds)
             changing = [name for name in folders if name.startswith("changing")]
-            threads = [threading.Thread(target=seen.ask, args=(seed,)) for seed in range(users)]
+            threads = [threading.Thread(target=seen.ask, args=(seed,), daemon=True) for seed in range(users)]
             threads += [
-                threading.Thread(target=seen.change, args=(users + half, changing[half::2])) for half in range(2)
+                threading.Thread(target=seen.change, args=(users + half, changing[half::2]), daemon=True)
+                for half in range(2)
             ]
             for thread in threads:
                 thread.start()
             memory = watch(psutil.Process(page.pid), seen.until)
-            for thread in threads:
-                thread.join()
+            seen.end(threads)
         finally:
             page.kill()
             page.join()

@@ -27,7 +27,7 @@ from peft import PeftModel
 from lorahub import atomic
 from lorahub.config import AdapterConfig, BaseConfig, DataConfig
 from lorahub.data import claims
-from lorahub.data.batches import encode
+from lorahub.data.batches import encode, pad
 from lorahub.labels import LabelSet
 from lorahub.models import adapters, methods
 from lorahub.models import base as bases
@@ -103,7 +103,7 @@ class Peers:
         def keep(shares):
             (share,) = shares
             items = [share.job.items[place] for place in share.places]
-            found.append(self.tokenizer.pad(items, return_tensors="pt").to(self.device))
+            found.append({key: value.to(self.device) for key, value in pad(self.tokenizer, items).items()})
             return [torch.zeros(len(items), 1).numpy()]
 
         items = encode(self.tokenizer, texts, None, max_length=MAX_LENGTH)
@@ -241,12 +241,12 @@ def main():
                 times = measure(engine, peers, names, texts, asked.rounds, asked.seconds)
                 cells.append(cell(k, n, times))
                 print(tables.markdown(HEADER, list(rows(cells[-1:]))), flush=True)
-    found = {"asked": vars(asked), "environment": environment_of(), "cells": cells}
+    found = {"asked": vars(asked), "environment": environment(), "cells": cells}
     atomic.write_text(RESULTS / f"{asked.out}.json", json.dumps(found, indent=1) + "\n")
     print(tables.markdown(HEADER, list(rows(cells))))
 
 
-def environment_of():
+def environment():
     """What the figures depend on beside the code."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
     packages = {name: version(name) for name in ("torch", "transformers", "peft")}

@@ -21,6 +21,7 @@ def build(engine: Engine, catalogue: Catalogue, tab: gr.Tab, *, changeable: bool
     status = gr.HTML(loaded(engine.status()), label="Loaded adapters")
     known = gr.Dropdown(engine.names, value=None, label="Loaded adapter", interactive=True, visible=changeable)
     drop_button = gr.Button("Drop", elem_classes="lh-check", visible=changeable)
+    dropped, names = gr.HTML("", label="Drop", html_template=present.region("Drop")), gr.State(engine.names)
     gr.HTML(present.title("Find adapters"))
     with gr.Row():
         words = gr.Textbox(label="Search", placeholder="Words of a name, data set or label", max_lines=1)
@@ -50,33 +51,35 @@ def build(engine: Engine, catalogue: Catalogue, tab: gr.Tab, *, changeable: bool
             except LorahubError as error:
                 return present.problem(str(error))
 
-    def load(identifier: str | None) -> tuple[str, str, gr.Dropdown]:
+    def load(identifier: str | None) -> tuple[str, str, list[str]]:
         with errors.shown():
             try:
                 said = present.message(f"Loaded: it answers as {catalogue.load(_given(identifier))}.")
             except LorahubError as error:
                 said = present.problem(str(error))
-            return (said, *refresh())
+            return (said, *now())
 
-    def drop(name: str | None) -> tuple[str, str, gr.Dropdown]:
+    def drop(name: str | None) -> tuple[str, str, list[str]]:
         with errors.shown():
             try:
                 engine.drop(_given(name))
                 said = present.message(f"Dropped: {name}. Requests under way finish with it.")
             except LorahubError as error:
                 said = present.problem(str(error))
-            return (said, *refresh())
+            return (said, *now())
 
-    def refresh() -> tuple[str, gr.Dropdown]:
-        return loaded(engine.status()), gr.Dropdown(engine.names, value=None)
+    def now() -> tuple[str, list[str]]:
+        return loaded(engine.status()), engine.names
 
     private: dict[str, Any] = {"api_visibility": "private"}
     gr.on([search_button.click, words.submit, base.submit], find, [words, base, where], [results, choice], **private)
     inspect_button.click(inspect, choice, answer, **private)
-    tab.select(refresh, None, [status, known], show_progress="hidden", **private)
+    # Through a state, which sets off nothing where it stays as it is: who chooses meanwhile is not overruled.
+    tab.select(now, None, [status, names], show_progress="hidden", **private)
+    names.change(lambda names: gr.Dropdown(names, value=None), names, known, show_progress="hidden", **private)
     if changeable:
-        load_button.click(load, choice, [answer, status, known], **private)
-        drop_button.click(drop, known, [answer, status, known], **private)
+        load_button.click(load, choice, [answer, status, names], **private)
+        drop_button.click(drop, known, [dropped, status, names], **private)
     _endpoints(engine, catalogue, changeable=changeable)
 
 

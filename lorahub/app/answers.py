@@ -49,7 +49,7 @@ Attribute = Callable[[Question], dict[str, Attribution]]
 
 
 def question(
-    claim: str | None, adapters: Iterable[str] | None, evidence: str | None = "", strength: float = 1.0
+    claim: str | None, adapters: Iterable[str] | None, evidence: str | None = "", strength: float | None = 1.0
 ) -> Question:
     """A question as a visitor put it.
 
@@ -64,7 +64,7 @@ def question(
     for what, text in (("claim", claim), ("evidence", evidence)):
         if len(text) > _MOST_CHARACTERS:
             raise ConfigError(f"The {what} has {len(text):,} characters. Give at most {_MOST_CHARACTERS:,}.")
-    if not 0 <= strength <= STRONGEST:
+    if strength is None or not 0 <= strength <= STRONGEST:
         raise ConfigError(f"The strength is {strength}. Give 0 (the base) to {STRONGEST}; 1 is as trained.")
     return Question(claim=claim, adapters=tuple(dict.fromkeys(adapters)), evidence=evidence, strength=strength)
 

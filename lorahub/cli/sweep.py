@@ -79,14 +79,14 @@ def sweep(
     with show.training_progress(quiet=as_json) as watcher:
         found = experiment.sweep(
             recipe,
-            trials_wanted=trials,
+            trials=trials,
             timeout=limit,
             sampler=sampler,
             pruner=pruner,
             ranges=ranges or (),
             seed=seed,
-            workers_wanted=workers,
-            storage_url=storage,
+            workers=workers,
+            storage=storage,
             name=name,
             out=out,
             data=data,

@@ -21,6 +21,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from lorahub.errors import ConfigError, one_line
 
 _JOURNAL = "journal:"
+# The driver that the error names; which one SQLAlchemy takes by itself depends on its version.
+_POSTGRES, _WITH_DRIVER = "postgresql://", "postgresql+psycopg://"
 # Seconds that a process waits for its turn to write to SQLite.
 _TURN = 120
 # Times, and seconds between them, that tables are looked for which another process is making.
@@ -72,6 +74,7 @@ def _relational(url: str) -> RDBStorage:
     """A database, with its tables made where there are none; two processes may do so at once, and one then fails."""
     # A connection may have gone stale while a trial trained.
     options = {"connect_args": {"timeout": _TURN}} if _is_sqlite(url) else {"pool_pre_ping": True}
+    url = url.replace(_POSTGRES, _WITH_DRIVER, 1)
     for _ in range(_TRIES):
         try:
             return RDBStorage(url, engine_kwargs=options)

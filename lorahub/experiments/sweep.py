@@ -7,6 +7,7 @@ run alone looks at test.
 
 import dataclasses
 import json
+import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -24,9 +25,12 @@ from lorahub.config import Config
 from lorahub.data import claims
 from lorahub.data.claims import ClaimData
 from lorahub.errors import ConfigError, TrainingError
-from lorahub.experiments import search_space, storage, trials, workers
+from lorahub.experiments import search_space
 from lorahub.experiments import study as studies
+from lorahub.experiments.storage import connect, failures, sqlite
 from lorahub.experiments.study import PRUNERS, SAMPLERS, Search
+from lorahub.experiments.trials import is_done, tried
+from lorahub.experiments.workers import LOOK_EVERY, Order, processes, work
 from lorahub.hub import fetch
 from lorahub.records import RunRecord
 from lorahub.reports import tables
@@ -36,6 +40,8 @@ from lorahub.scoring.search import SearchReport, Tried
 
 if TYPE_CHECKING:
     from lorahub.training.setup import Watcher
+
+log = logging.getLogger(__name__)
 
 # What the folder holds beside the report.
 STUDY, RECIPE, RUN = "study.db", "best.yaml", "best"
@@ -53,14 +59,14 @@ class Sweep:
 def sweep(
     recipe: str | Path | None = None,
     *,
-    trials_wanted: int | None = None,
+    trials: int | None = None,
     timeout: float | None = None,
     sampler: str = "tpe",
     pruner: str = "median",
     ranges: Sequence[str] = (),
     seed: int = 0,
-    workers_wanted: int = 1,
-    storage_url: str | None = None,
+    workers: int = 1,
+    storage: str | None = None,
     name: str | None = None,
     out: str | Path | None = None,
     data: str | None = None,
@@ -68,19 +74,19 @@ def sweep(
     method: str | None = None,
     settings: Sequence[str] = (),
     watcher: "Watcher | None" = None,
-    on_trial: Callable[[Tried, int, int], None] = lambda tried, ended, wanted: None,
+    on_trial: Callable[[Tried, int, int], None] = lambda trial, ended, wanted: None,
 ) -> Sweep:
     """Search, or go on with the search of that name, then train and test the best config.
 
     By default 30 trials, or all points of a grid. `ranges` are `--range` texts (`search_space.parse`); `timeout` is in
-    seconds, after which no trial begins. `out` is runs/NAME and `storage_url` an SQLite file in it; `name` is
+    seconds, after which no trial begins. `out` is runs/NAME and `storage` an SQLite file in it; `name` is
     sweep-DATA-METHOD-BASE. `on_trial` gets each trial as it ends, how many have ended, and of how many. Raises
     ConfigError, DataError, BaseModelError, and TrainingError where no trial could be trained.
     """
     from lorahub.training.setup import Watcher
 
     watcher = watcher or Watcher()
-    _check(trials_wanted, sampler, pruner, workers_wanted)
+    _check(trials, sampler, pruner, workers)
     asked = configs.read(recipe, [*configs.flags(data=data, base=base, method=method, seed=None), *settings])
     config = configs.from_dict(asked)
     resolved = fetch.base(config.base.id, revision=config.base.revision)
@@ -88,21 +94,23 @@ def sweep(
         name=name or _default_name(config),
         asked=asked,
         space=search_space.parse(ranges, config, projections=_projections(resolved.folder)),
-        trials=trials_wanted or _TRIALS,
+        trials=trials or _TRIALS,
         sampler=sampler,
         pruner=pruner,
         seed=seed,
     )
-    search = _whole_grid(search, trials_wanted)
+    search = _whole_grid(search, trials)
     folder = Path(out) if out is not None else Path("runs") / search.name
     _check_folder(folder)
     watcher.on_stage("reading the claims")
-    read = claims.load(config.data, compare=False)
-    url = storage_url or storage.sqlite(folder / STUDY)
-    with storage.failures(url):
+    read = claims.load(config.data)
+    for text in read.warnings:
+        log.warning("%s", text)
+    url = storage or sqlite(folder / STUDY)
+    with failures(url):
         study = _open(search, url, folder, read, resolved.id)
-        _run_trials(search, study, url, read, workers_wanted, timeout, watcher, on_trial)
-        ended = trials.tried(study)
+        _run_trials(search, study, url, read, workers, timeout, watcher, on_trial)
+        ended = tried(study)
     best = scoring.best_of(ended)
     if best is None:
         raise TrainingError(_nothing(ended))
@@ -111,11 +119,11 @@ def sweep(
     return Sweep(folder=folder, report=_report(search, ended, best, study, read, record))
 
 
-def _check(trials_wanted: int | None, sampler: str, pruner: str, workers_wanted: int) -> None:
+def _check(trials: int | None, sampler: str, pruner: str, workers: int) -> None:
     for flag, value, known in (("--sampler", sampler, SAMPLERS), ("--pruner", pruner, PRUNERS)):
         if value not in known:
             raise ConfigError(f"{flag} is one of {', '.join(known)}; found {value!r}.")
-    for flag, count in (("--trials", trials_wanted), ("--workers", workers_wanted)):
+    for flag, count in (("--trials", trials), ("--workers", workers)):
         if count is not None and count < 1:
             raise ConfigError(f"{flag} must be at least 1; found {count}.")
 
@@ -133,13 +141,13 @@ def _projections(base: Path) -> bool:
     return bool(architectures.of(described.get("model_type", "")).projections)
 
 
-def _whole_grid(search: Search, trials_wanted: int | None) -> Search:
+def _whole_grid(search: Search, trials: int | None) -> Search:
     """A grid is searched whole: its size is the number of trials."""
     if not search.points:
         return search
-    if trials_wanted is not None and trials_wanted < len(search.points):
+    if trials is not None and trials < len(search.points):
         raise ConfigError(
-            f"--sampler grid: the ranges make {len(search.points):,} combinations, more than --trials {trials_wanted}. "
+            f"--sampler grid: the ranges make {len(search.points):,} combinations, more than --trials {trials}. "
             "List fewer values, leave --trials out, or use --sampler random."
         )
     return dataclasses.replace(search, trials=len(search.points))
@@ -159,9 +167,9 @@ def _open(search: Search, url: str, folder: Path, data: ClaimData, base_id: str)
         from lorahub.training import setup
 
         setup.attach(setup.prepare(search.config, data, splits=()))
-    if url == storage.sqlite(folder / STUDY):
+    if url == sqlite(folder / STUDY):
         folder.mkdir(parents=True, exist_ok=True)
-    return studies.make_or_open(search, storage.connect(url), data, base_id)
+    return studies.make_or_open(search, connect(url), data, base_id)
 
 
 def _run_trials(
@@ -174,28 +182,29 @@ def _run_trials(
     watcher: "Watcher",
     on_trial: Callable[[Tried, int, int], None],
 ) -> None:
-    seen = {item.trial for item in trials.tried(study)}
+    seen = {item.trial for item in tried(study)}
     if seen:
         watcher.on_stage(f"{len(seen)} of {search.trials} trials have ended")
 
     def look() -> None:
-        for item in trials.tried(study):
+        for item in tried(study):
             if item.trial not in seen:
                 seen.add(item.trial)
                 on_trial(item, len(seen), search.trials)
 
     until = None if timeout is None else time.time() + timeout
     if count == 1:
-        workers.work(search, study, data, until=until, watcher=watcher, on_look=look)
+        work(search, study, data, until=until, watcher=watcher, on_look=look)
         return
-    if trials.is_done(study, search):
+    if is_done(study, search):
         return
-    with workers.processes(workers.Order(search=search, url=url, until=until), count) as started:
+    with processes(Order(search=search, url=url, until=until), count) as started:
+        watcher.on_stage(f"{count} workers")
         while any(process.poll() is None for process in started):
-            time.sleep(workers.LOOK_EVERY)
+            time.sleep(LOOK_EVERY)
             look()
     look()
-    if not trials.is_done(study, search) and (until is None or time.time() < until):
+    if not is_done(study, search) and (until is None or time.time() < until):
         raise TrainingError("the workers ended before the search did: what stopped them stands above.")
 
 

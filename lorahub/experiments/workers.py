@@ -6,6 +6,7 @@ none is left; it needs no other worker, and may be killed at any time. Claims ar
 
 import gc
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -53,7 +54,7 @@ def work(
     where a trial was stopped: its place is free again.
     """
     pulse, encodings = Pulse(), dict[Any, Any]()
-    with _CtrlC() as ctrl_c:
+    with _quiet(), _CtrlC() as ctrl_c:
         while until is None or time.time() < until:
             trial = trials.claim(study, search, pulse)
             if trial is not None:
@@ -68,6 +69,18 @@ def work(
                 time.sleep(LOOK_EVERY)
             on_look()
             ctrl_c.check()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the advice that a training gives: poor trials are what a search is made of."""
+    logger = logging.getLogger("lorahub.training")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 class _CtrlC:

@@ -33,6 +33,8 @@ class Architecture:
     soft_prompts: bool = True
     # It takes keys and values from outside.
     prefixes: bool = False
+    # Its layers are BERT's, and its head reads the first token alone.
+    bert_layers: bool = False
 
 
 def _projections(query: str, key: str, value: str, output: str) -> dict[str, str]:
@@ -45,9 +47,11 @@ _LLAMA = _projections("q_proj", "k_proj", "v_proj", "o_proj")
 ARCHITECTURES = {
     row.model_type: row
     for row in (
-        Architecture(model_type="bert", projections=_BERT, prefixes=True),
-        Architecture(model_type="roberta", projections=_BERT, positions_offset=True, prefixes=True),
-        Architecture(model_type="xlm-roberta", projections=_BERT, positions_offset=True, prefixes=True),
+        Architecture(model_type="bert", projections=_BERT, prefixes=True, bert_layers=True),
+        Architecture(model_type="roberta", projections=_BERT, positions_offset=True, prefixes=True, bert_layers=True),
+        Architecture(
+            model_type="xlm-roberta", projections=_BERT, positions_offset=True, prefixes=True, bert_layers=True
+        ),
         Architecture(model_type="distilbert", projections=_projections("q_lin", "k_lin", "v_lin", "out_lin")),
         Architecture(
             model_type="deberta-v2",

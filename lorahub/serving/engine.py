@@ -22,7 +22,7 @@ from lorahub.models import architectures
 from lorahub.models import base as bases
 from lorahub.models.adapters import Adapter
 from lorahub.scoring.verdicts import Calibration, Floats, abstains, calibrated, confidences, decide, softmax
-from lorahub.serving import stacked
+from lorahub.serving import first_token, stacked
 from lorahub.serving.batching import Job, Line
 from lorahub.serving.cache import Cache, Held
 from lorahub.serving.fits import Shapes
@@ -122,6 +122,7 @@ class Engine:
         self._base = bases.load(settings, token=token)
         self._shapes = Shapes(self._base)
         stacked.wrap(self._base.model, self._base.heads)
+        first_token.wrap(self._base.model)
         self._passes = Passes(self._base)
         tokens = TOKENS_PER_PASS if self._base.device.type == "cpu" else TOKENS_PER_PASS_ON_GPU
         self._line = Line(self._passes.run, tokens=tokens, most=most_requests)

@@ -108,6 +108,11 @@ def routed(
         _route.reset(token)
 
 
+def is_routed() -> bool:
+    """Whether a routed pass is under way in this thread."""
+    return _route.get() is not None
+
+
 class StackedLinear(nn.Module):
     """A frozen linear layer plus each row's low-rank update."""
 

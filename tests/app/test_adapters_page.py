@@ -98,7 +98,7 @@ def test_a_run_is_found_looked_at_loaded_asked_and_dropped(visit, engine):
     page.get_by_role("combobox", name="Loaded adapter").click()
     page.get_by_role("option", name="fitting").click()
     press(page, "Drop")
-    said(page).get_by_text("Dropped: fitting.").wait_for()
+    page.get_by_role("status", name="Drop").get_by_text("Dropped: fitting.").wait_for()
     assert engine.names == ["first"]
     open_tab(page, "Check a claim")
     page.get_by_role("checkbox", name="fitting").wait_for(state="detached")

@@ -104,7 +104,7 @@ def postgres(tmp_path_factory):
         [Path(shutil.which("initdb")).resolve().parent / "postgres", "-D", folder / "db", "-k", folder, "-h", "", "-F"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder, **user,
     )  # fmt: skip
-    url = f"postgresql+psycopg://lorahub@/postgres?host={folder}"
+    url = f"postgresql://lorahub@/postgres?host={folder}"
     until = time.monotonic() + 60
     while not (folder / ".s.PGSQL.5432").exists():
         assert server.poll() is None

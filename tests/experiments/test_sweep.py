@@ -18,11 +18,13 @@ from optuna.trial import TrialState
 
 from lorahub import config as configs
 from lorahub import records
+from lorahub.data import claims
 from lorahub.errors import ConfigError
 from lorahub.experiments import storage, trials
 from lorahub.experiments import sweep as experiment
 from lorahub.reports import sweeps as reports
 from lorahub.scoring.predictions import Predictions
+from lorahub.training import setup
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sweep.md").read_text(encoding="utf-8").partition("## `--json`")[2]
 NAME = "tiny"
@@ -49,7 +51,7 @@ def whole(base, tmp_path_factory):
     out = tmp_path_factory.mktemp("sweep") / "whole"
     told = []
     found = experiment.sweep(
-        data="starter-checkable", base=base, name=NAME, settings=QUICK, ranges=SPACE, trials_wanted=7, out=out,
+        data="starter-checkable", base=base, name=NAME, settings=QUICK, ranges=SPACE, trials=7, out=out,
         on_trial=lambda tried, ended, wanted: told.append((tried.trial, ended, wanted)),
     )  # fmt: skip
     assert told == [(number, number, 7) for number in range(1, 8)]
@@ -266,6 +268,37 @@ def test_a_trial_that_cannot_be_trained_is_told_and_not_run_again(flags, cli, tm
         assert found["states"] == {"finished": 1, "pruned": 0, "failed": 1}
         assert "no_such_layer" in found["trials"][1]["error"]
     assert len(opened(in_folder(out)).trials) == 2
+
+
+@pytest.mark.slow
+def test_poor_trials_are_stopped_early_and_leave_the_next_as_it_is(base, tmp_path):
+    settings = [*QUICK, "train.min_steps=12", "train.evaluate_every=3"]
+    rates = [0.03, 0.031, 0.032, 0.033, 0.034, 1e-9, 0.035]
+    found = experiment.sweep(
+        data="starter-checkable", base=base, settings=settings, sampler="grid", out=tmp_path / "out",
+        ranges=[f"train.learning_rate={','.join(map(str, rates))}"],
+    )  # fmt: skip
+    *_, poor, last = found.report.trials
+    assert (poor.state, last.state) == ("pruned", "finished")
+    assert poor.steps == 6, "at its second evaluation"
+    assert poor.answers is None
+    config = configs.load(
+        None,
+        ["data.id=starter-checkable", f"base.id={base}", *settings, f"train.learning_rate={rates[-1]}"],
+    )
+    alone = setup.validate(config, claims.load(config.data))
+    assert (last.answers == alone.logits.argmax(axis=1)).all()
+
+
+@pytest.mark.slow
+def test_hyperband_stops_trials_too(flags, cli, tmp_path):
+    settings = ["--set", "train.min_steps=10", "--set", "train.evaluate_every=1", "--pruner", "hyperband"]
+    code, out, err = cli("sweep", *flags, *settings, "--trials", 12, "--out", tmp_path / "out", "--json")
+    assert code == 0, err
+    states = json.loads(out)["states"]
+    assert states["failed"] == 0
+    assert states["finished"] + states["pruned"] == 12
+    assert states["pruned"] > 0
 
 
 @pytest.mark.parametrize(

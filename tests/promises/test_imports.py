@@ -12,7 +12,7 @@ PACKAGE = ROOT / "lorahub"
 HEAVY = ("torch", "transformers", "peft", "accelerate", "gradio", "bitsandbytes", "datasets", "matplotlib.pyplot")
 HEAVY_ROOMS = (
     "lorahub.models", "lorahub.training", "lorahub.serving", "lorahub.data.batches", "lorahub.app.",
-    "lorahub.classifier",
+    "lorahub.classifier", "lorahub.experiments.estimate",
 )  # fmt: skip
 
 
@@ -42,9 +42,8 @@ assert logging.getLogger().handlers == handlers
 
 COMMANDS = (
     [], ["train"], ["evaluate"], ["classify"], ["runs"], ["recipes"], ["app"], ["doctor"], ["push"], ["card"], ["pull"],
-    ["list"], ["info"], ["verify"], ["space"], ["hf-register"], ["compare"], ["estimate"], ["methods"],
+    ["list"], ["info"], ["verify"], ["space"], ["hf-register"], ["compare"], ["estimate"], ["methods"], ["ranks"],
     ["sweep"],
-    ["list"], ["info"], ["verify"], ["space"], ["hf-register"], ["compare"], ["estimate"], ["ranks"],
 )  # fmt: skip
 
 

@@ -1,0 +1,100 @@
+"""The engine against plain peft, one adapter and one claim at a time: every architecture, everything mixed."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import ARCHITECTURES, sentences
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from lorahub.config import BaseConfig
+from lorahub.labels import LabelSet
+from lorahub.models import adapters
+from lorahub.models import base as bases
+from lorahub.serving.engine import Engine
+
+# (method, rank, labels): ranks 1 to 64, 2 to 20 labels.
+MIXED = (
+    ("lora", 1, 2),
+    ("rslora", 2, 20),
+    ("dora", 4, 3),
+    ("lora", 8, 5),
+    ("dora", 16, 2),
+    ("rslora", 32, 7),
+    ("lora", 64, 20),
+    ("dora", 64, 4),
+)
+TEXTS = sentences(7, seed=4, low=1, high=29)
+# Logits, max |difference|. float32 is the promise; in bfloat16 a number has 8 bits, and a logit of 4 is known to 1/64.
+TOLERANCE = 1e-4
+BF16_TOLERANCE = 0.1
+NF4_TOLERANCE = 0.1
+
+
+@pytest.fixture(scope="module")
+def mixed(make_adapter):
+    """model_type -> one folder for each of MIXED, and one more that adapts less of the model."""
+
+    def make(model_type):
+        folders = [
+            make_adapter(
+                model_type, method=method, rank=rank, labels=labels, seed=rank, name=f"{method}-{rank}-{labels}"
+            )
+            for method, rank, labels in MIXED
+        ]
+        return [*folders, make_adapter(model_type, labels=6, name="attention", targets=("q_proj", "v_proj"))]
+
+    return make
+
+
+def one_by_one(model, tokenizer):
+    """Logits (N, C), a claim at a time, so that nothing is padded."""
+    with torch.inference_mode():
+        found = [model(**tokenizer([text], truncation=True, return_tensors="pt")).logits[0].float() for text in TEXTS]
+    return torch.stack(found).numpy()
+
+
+def vanilla(base, folder):
+    """By transformers and peft alone, as a card's snippet does it."""
+    labels = json.loads((folder / "labels.json").read_text())
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=len(labels))
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return one_by_one(PeftModel.from_pretrained(model, folder).eval(), tokenizer)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model_type", ARCHITECTURES)
+def test_methods_ranks_labels_and_lengths_mixed_answer_as_plain_peft_does(model_type, mixed, tiny_base):
+    folders, base = mixed(model_type), tiny_base(model_type)
+    found = Engine(str(base), folders).logits(TEXTS)
+    for folder in folders:
+        expected = vanilla(base, folder)
+        np.testing.assert_allclose(found[folder.name], expected, atol=TOLERANCE, rtol=0, err_msg=folder.name)
+        assert (found[folder.name].argmax(1) == expected.argmax(1)).all()
+        assert np.ptp(expected, axis=0).max() > 50 * TOLERANCE, "the claims differ by more than what is tolerated"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model_type", ["bert", "modernbert", "llama", "qwen3"])
+@pytest.mark.parametrize(
+    ("settings", "tolerance"),
+    [({"dtype": "bfloat16"}, BF16_TOLERANCE), ({"quantize": "nf4"}, NF4_TOLERANCE)],
+    ids=["bf16", "nf4"],
+)
+def test_a_base_in_fewer_bits_answers_as_peft_does_on_it(settings, tolerance, model_type, mixed, tiny_base):
+    config = BaseConfig(id=str(tiny_base(model_type)), max_length=32, **settings)
+    folders = mixed(model_type)
+    found, sure = Engine(config.id, folders, config=config).logits(TEXTS), 0
+    for folder in folders:
+        base = bases.load(config, LabelSet.load(folder))
+        expected = one_by_one(adapters.load_with_peft(folder, base), base.tokenizer)
+        np.testing.assert_allclose(found[folder.name], expected, atol=tolerance, rtol=0, err_msg=folder.name)
+        best = np.sort(expected, axis=1)
+        clear = best[:, -1] - best[:, -2] > 2 * tolerance
+        assert (found[folder.name].argmax(1) == expected.argmax(1))[clear].all()
+        sure += clear.sum()
+        print(model_type, settings, folder.name, np.abs(found[folder.name] - expected).max(), np.abs(expected).max())
+    assert sure > len(TEXTS), "there are answers that the tolerance cannot turn"
