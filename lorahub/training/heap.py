@@ -5,36 +5,38 @@ and is handed out again only where a request fits, and torch's requests often do
 
 - torch asks for addresses that 64 divides. glibc then looks for 112 bytes more than the block takes, so that a block is
   not put where one of the same size was freed (malloc.c, _int_memalign: size + alignment + the smallest chunk).
-- What is left over around a block is a chunk of its own, and small objects are put there. While the graph of the
-  backward pass grows they stay, and two freed blocks beside each other do not become one. How often is measured.
+- While the graph of the backward pass grows, its own small objects lie between the blocks and stay, so that two freed
+  blocks beside each other do not become one. Where layers are recomputed, an object lies between every second pair:
+  a tensor that is not kept takes its objects along, and its node in the graph stays.
+
+That an object follows every block, or every second one, was chosen by what two small models take (docs/estimate.md).
 
 Of the free chunks the smallest that is large enough is taken, then the end of the heap. A block from 32 MiB on that
 fits nowhere is mapped by itself and given back at once (DEFAULT_MMAP_THRESHOLD_MAX, which the threshold soon reaches).
 """
 
 import bisect
-import random
 
 _MORE = 112
 _MAPPED_FROM = 32 << 20
 _KEPT_AT_THE_END = 2 * _MAPPED_FROM  # M_TRIM_THRESHOLD, twice the above
-# The share of blocks after which a small object of the graph stays: see docs/estimate.md.
-APART = 0.6
-
 
 class Heap:
-    """Chunks of memory by address. `peak` is the most that was held, in bytes."""
+    """Chunks of memory by address. `peak` is the most that was held, in bytes.
 
-    def __init__(self, apart: float = APART) -> None:
-        self.apart, self.growing = apart, False
+    While `growing` an object of the graph follows each block, of every `blocks_an_object` the last.
+    """
+
+    def __init__(self, blocks_an_object: int = 1) -> None:
+        self.blocks_an_object, self.growing = blocks_an_object, False
         self.peak = 0
+        self._grown = 0
         self._top = self._touched = self._mapped = 0
         self._places: dict[int, tuple[int | None, int]] = {}
         self._free: dict[int, int] = {}  # start -> size
         self._ends: dict[int, int] = {}  # end -> start
         self._sizes: list[tuple[int, int]] = []  # (size, start), sorted
         self._walls: set[int] = set()  # addresses across which nothing is merged
-        self._coin = random.Random(0)
 
     def come(self, block: int, size: int) -> None:
         """Place a block."""
@@ -54,8 +56,10 @@ class Heap:
             start = None
             self._mapped += chunk
         self._places[block] = start, chunk
-        if start is not None and self.growing and self._coin.random() < self.apart:
-            self._walls.add(start + chunk)
+        if start is not None and self.growing:
+            self._grown += 1
+            if self._grown % self.blocks_an_object == 0:
+                self._walls.add(start + chunk)
         self.peak = max(self.peak, self._touched + self._mapped)
 
     def go(self, block: int) -> None:
