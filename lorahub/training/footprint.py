@@ -28,7 +28,6 @@ from lorahub.training import heap, optimizers, setup
 WEIGHTS, CONSTANTS, ADAPTERS = "weights", "quantisation", "adapters"
 GRADIENTS, OPTIMIZER, BEST = "gradients", "optimizer", "best"
 HEAP, PROCESS = "heap", "process"
-_FORWARD, _BACKWARD = "forward", "backward"
 # What a training adds to a process besides tensors: code and libraries that are used for the first time, without and
 # with bitsandbytes. Measured on a base of a million parameters: docs/estimate.md.
 _PROCESS_BYTES = {False: 60_000_000, True: 120_000_000}
@@ -38,7 +37,7 @@ _PROCESS_BYTES = {False: 60_000_000, True: 120_000_000}
 class Footprint:
     """A step's blocks and floating-point operations, and the parameters: trained ones and all.
 
-    `quantised` is whether the base is in 4 bits.
+    `quantised` is whether the base is in 4 bits, `recomputed` whether layers are computed again in the backward pass.
     """
 
     trace: Trace
@@ -46,6 +45,7 @@ class Footprint:
     trainable: int
     total: int
     quantised: bool
+    recomputed: bool
 
     def on_gpu(self) -> dict[str, int]:
         """Bytes by component at the peak, as torch.cuda.max_memory_allocated counts them, in blocks of 512.
@@ -66,13 +66,13 @@ class Footprint:
         return found
 
     def _held(self) -> int:
-        held = heap.Heap()
+        held = heap.Heap(blocks_an_object=2 if self.recomputed else 1)
         for number, event in enumerate(self.trace.events):
-            if number == self.trace.marks[_FORWARD]:
-                held.growing = True
-            if number == self.trace.marks[_BACKWARD]:
-                held.growing = False
-                held.collect()
+            match self.trace.marks.get(number):
+                case "forward":
+                    held.grow()
+                case "backward":
+                    held.collect()
             if event.size > 0:
                 held.come(event.block, event.size)
             elif event.size < 0:
@@ -97,7 +97,7 @@ def of(base: Base, config: Config, shape: Shape, *, device: str, bf16: bool) -> 
     with skeleton.META:
         model = methods.attach(base, config.adapter)
     kernels: Any = _GpuKernels if device == "cuda" else nullcontext
-    setup.recompute(model, config, frugal=method.frugal, contexts=lambda: (nullcontext(), kernels()))
+    recomputed = setup.recompute(model, config, frugal=method.frugal, contexts=lambda: (nullcontext(), kernels()))
     trainable, total = methods.count_parameters(model)
     form, _ = optimizers.choose(config.train.optimizer, torch.device(device), frugal=method.frugal)
     autocast = torch.autocast("cpu", dtype=torch.bfloat16) if bf16 else nullcontext()
@@ -113,14 +113,14 @@ def of(base: Base, config: Config, shape: Shape, *, device: str, bf16: bool) -> 
         gold = torch.zeros(config.train.batch_size, dtype=torch.int64)
         model.train()
         with trace, _named_gradients(trace, trained):
-            trace.mark(_FORWARD)
             # Of several forward passes a step, all but the first find gradients there.
             for _ in range(passes := min(2, config.train.gradient_accumulation)):
+                trace.mark("forward")
                 with autocast:
                     logits = model(**_batch(config.train.batch_size, shape.tokens)).logits
                 loss = F.cross_entropy(logits.float(), gold)
                 del logits
-                trace.mark(_BACKWARD)
+                trace.mark("backward")
                 loss.backward()  # type: ignore[no-untyped-call]
                 del loss
             operations = trace.operations // passes * config.train.gradient_accumulation
@@ -131,7 +131,14 @@ def of(base: Base, config: Config, shape: Shape, *, device: str, bf16: bool) -> 
         with trace, torch.no_grad(), autocast:
             model(**_batch(config.eval.batch_size, shape.scoring_tokens))
     quantised = config.base.quantize != quantisation.NONE
-    return Footprint(trace=trace, operations=operations, trainable=trainable, total=total, quantised=quantised)
+    return Footprint(
+        trace=trace,
+        operations=operations,
+        trainable=trainable,
+        total=total,
+        quantised=quantised,
+        recomputed=recomputed,
+    )
 
 
 def _name_parameters(trace: Trace, model: nn.Module, *, whole: bool) -> None:

@@ -21,14 +21,15 @@ _MORE = 112
 _MAPPED_FROM = 32 << 20
 _KEPT_AT_THE_END = 2 * _MAPPED_FROM  # M_TRIM_THRESHOLD, twice the above
 
+
 class Heap:
     """Chunks of memory by address. `peak` is the most that was held, in bytes.
 
-    While `growing` an object of the graph follows each block, of every `blocks_an_object` the last.
+    While the graph grows, one of its objects follows the last of every `blocks_an_object` blocks.
     """
 
     def __init__(self, blocks_an_object: int = 1) -> None:
-        self.blocks_an_object, self.growing = blocks_an_object, False
+        self.blocks_an_object, self._growing = blocks_an_object, False
         self.peak = 0
         self._grown = 0
         self._top = self._touched = self._mapped = 0
@@ -56,7 +57,7 @@ class Heap:
             start = None
             self._mapped += chunk
         self._places[block] = start, chunk
-        if start is not None and self.growing:
+        if start is not None and self._growing:
             self._grown += 1
             if self._grown % self.blocks_an_object == 0:
                 self._walls.add(start + chunk)
@@ -70,8 +71,13 @@ class Heap:
         else:
             self._merge(start, chunk)
 
+    def grow(self) -> None:
+        """A forward pass begins."""
+        self._growing = True
+
     def collect(self) -> None:
-        """The graph's objects are gone, and what lies beside each other is merged."""
+        """The graph's objects go, and what lies beside each other is merged."""
+        self._growing = False
         self._walls.clear()
         chunks, self._free, self._ends, self._sizes = self._free, {}, {}, []
         for start, size in chunks.items():
