@@ -1,7 +1,7 @@
 """Files and folders that appear whole or not at all.
 
-Both functions hand out a temporary name beside the wanted one and rename it when the block ends well; when it ends in
-an exception (Ctrl-C included) the temporary is removed and whatever stood there before is untouched.
+The two context managers hand out a temporary name beside the wanted one and rename it when the block ends well; when
+it ends in an exception (Ctrl-C included) the temporary is removed and whatever stood there before is untouched.
 """
 
 import json
