@@ -1,4 +1,4 @@
-"""Ten methods on two data sets of real claims, three seeds each: `lorahub methods` with fewer training claims and tokens.
+"""Ten methods on two data sets of real claims, three seeds each: `lorahub methods` with fewer claims and tokens.
 
 Every finished run is one cell, a JSON in benchmarks/results/methods-DATA/; cells that exist are not run again. Sixty
 trainings take three hours of one processor core. The folder also gets the report, methods.md with its picture.
