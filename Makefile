@@ -14,6 +14,8 @@ RUNS := $(TASKS:%=runs/starter-%/record.json)
 # The installers and tests of a machine differ; a fresh environment follows from these three files.
 # pip compiles on one core; compileall on all of them. A few files of packages are templates and no Python.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+# A process a core, each with one thread; what a file's tests share is made once.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 
 .PHONY: demo app test test-long check docs clean
@@ -31,16 +33,16 @@ app: | $(VENV)/run.stamp
 	$(BIN)/lorahub app
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -m "not long and not gpu"
+	$(PYTEST) --durations 10 -m "not long and not gpu"
 
 test-long: $(VENV)/dev.stamp
-	LORAHUB_LONG=1 $(BIN)/python -m pytest -m "not gpu"
+	LORAHUB_LONG=1 $(PYTEST) --durations 10 -m "not gpu"
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not long and not gpu and not browser"
+	$(PYTEST) -m "not slow and not long and not gpu and not browser"
 
 docs: $(VENV)/dev.stamp
 	$(BIN)/python docs/generate.py

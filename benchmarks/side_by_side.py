@@ -1,13 +1,17 @@
 """K adapters on N claims: lorahub's one pass against peft's two ways, and against the floor, the base alone.
 
-All four answer the same rows in the same batches, padded to the same lengths, with the same attention, dtype and number
-of threads, in inference mode. lorahub is given texts, the others token ids. Every round takes other texts; the systems
-take turns within a round, and their order changes from round to round. A time is the median over the rounds, with the
-quartiles; a ratio is the median of the rounds' own ratios. CPU time is printed beside wall time: on a machine that has
-other work it is the one to look at.
+All four answer the same rows with the same attention, dtype and number of threads, in inference mode; before anything
+is timed, lorahub's and peft's logits are held against each other. The floor has the engine's own batches, padded to the
+same lengths. peft's two ways are faster with larger ones (`--peer-tokens`), so they get them; one by one an adapter has
+a batch to itself. lorahub is given texts, the others token ids.
+
+Every round takes other texts; the systems take turns within a round, and their order changes from round to round. A
+time is the median over the rounds, with the quartiles; a ratio is the median of the rounds' own ratios. CPU time is
+printed beside wall time: on a machine that has other work it is the one to look at.
 
     python benchmarks/side_by_side.py                              # MiniLM on the CPU, every K and N
     python benchmarks/side_by_side.py --adapters 8 --claims 1,16
+    python benchmarks/side_by_side.py --adapters 8 --claims 1,16 --whole-last-layer
     python benchmarks/side_by_side.py --shape 7b --dtype bfloat16  # random weights of Mistral's shape, for a GPU
 """
 
@@ -18,6 +22,7 @@ import platform
 import statistics
 import tempfile
 import time
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -32,7 +37,7 @@ from lorahub.labels import LabelSet
 from lorahub.models import adapters, methods
 from lorahub.models import base as bases
 from lorahub.reports import tables
-from lorahub.serving import engine as engines
+from lorahub.serving import first_token
 from lorahub.serving.batching import Job, Line
 from lorahub.serving.engine import Engine
 
@@ -61,7 +66,7 @@ def make_adapters(root, config, count):
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.requires_grad:
-                    parameter.normal_(std=0.02)
+                    parameter.normal_(std=0.05)
         folders.append(root / f"adapter-{seed}")
         adapters.save(model, folders[-1], base, LABELS)
     return folders
@@ -97,7 +102,7 @@ class Peers:
         self.peft.eval()
 
     def batches(self, texts, copies, tokens):
-        """The batches that the engine makes of these texts, each text once."""
+        """The batches that the engine makes of these texts, each text once, where it has so many tokens a pass."""
         found = []
 
         def keep(shares):
@@ -112,43 +117,55 @@ class Peers:
 
     @torch.inference_mode()
     def floor(self, batches, names):
-        """The base alone on every row."""
-        for batch in batches:
-            self.plain(**_repeated(batch, len(names))).logits.float().cpu()
+        """The base alone on every row: a batch's logits (K x N, C)."""
+        return [self.plain(**_repeated(batch, len(names))).logits.float().cpu() for batch in batches]
 
     @torch.inference_mode()
     def mixed(self, batches, names):
-        """Every row with the name of its adapter."""
+        """Every row with the name of its adapter: a batch's logits (K x N, C)."""
+        found = []
         for batch in batches:
             rows = [name for name in names for _ in range(len(batch["input_ids"]))]
-            self.peft(**_repeated(batch, len(names)), adapter_names=rows).logits.float().cpu()
+            found.append(self.peft(**_repeated(batch, len(names)), adapter_names=rows).logits.float().cpu())
+        return found
 
     @torch.inference_mode()
     def one_by_one(self, batches, names):
-        """One adapter active, then the next."""
+        """One adapter active, then the next: for each a batch's logits (N, C)."""
+        found = []
         for name in names:
-            self.peft.set_adapter(name)
-            for batch in batches:
-                self.peft(**batch).logits.float().cpu()
+            self.peft.set_adapter(name, inference_mode=True)
+            found += [self.peft(**batch).logits.float().cpu() for batch in batches]
+        return found
 
 
 def _repeated(batch, copies):
     return {key: value.repeat(copies, 1) for key, value in batch.items()}
 
 
-def measure(engine, peers, names, texts, rounds, seconds):
+def difference(engine, peers, names, texts):
+    """The greatest difference between lorahub's logits and peft's, of both ways."""
+    items = encode(peers.tokenizer, texts, None, max_length=MAX_LENGTH)
+    batches = [{key: value.to(peers.device) for key, value in pad(peers.tokenizer, items).items()}]
+    found = engine.logits(texts, names)
+    ours = torch.cat([torch.from_numpy(found[name]) for name in names])
+    theirs = (peers.mixed(batches, names), peers.one_by_one(batches, names))
+    return max((ours - torch.cat(parts)).abs().max().item() for parts in theirs)
+
+
+def measure(engine, peers, names, texts, *, rounds, seconds, peer_tokens):
     """System -> its (wall, CPU) seconds, a pair a round; `texts` gives the next round's texts."""
     found = {system: [] for system in SYSTEMS}
-    tokens = engines.TOKENS_PER_PASS if engine.device == "cpu" else engines.TOKENS_PER_PASS_ON_GPU
     began = time.perf_counter()
     while len(found["lorahub"]) < rounds or time.perf_counter() - began < seconds:
         some = next(texts)
-        batches = peers.batches(some, len(names), tokens)
+        same = peers.batches(some, len(names), engine.tokens_per_pass)
+        larger, alone = peers.batches(some, len(names), peer_tokens), peers.batches(some, 1, peer_tokens)
         runs = {
-            "lorahub": lambda some=some: engine.logits(some, names),
-            "floor": lambda batches=batches: peers.floor(batches, names),
-            "mixed batch": lambda batches=batches: peers.mixed(batches, names),
-            "one by one": lambda batches=batches: peers.one_by_one(batches, names),
+            "lorahub": partial(engine.logits, some, names),
+            "floor": partial(peers.floor, same, names),
+            "mixed batch": partial(peers.mixed, larger, names),
+            "one by one": partial(peers.one_by_one, alone, names),
         }
         first = len(found["lorahub"]) % len(SYSTEMS)
         for system in (*SYSTEMS[first:], *SYSTEMS[:first]):
@@ -218,6 +235,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=6, help="Fewest rounds of a cell; the first is not counted.")
     parser.add_argument("--seconds", type=float, default=10, help="A cell goes on for at least so long.")
     parser.add_argument("--threads", type=int, default=1, help="Threads of torch.")
+    parser.add_argument("--peer-tokens", type=int, help="Tokens of a pass of peft; left out, twice the engine's.")
+    parser.add_argument("--whole-last-layer", action="store_true", help="The engine's last layer for every token too.")
     parser.add_argument("--base", default="minilm", help="Hub id or folder of the base.")
     parser.add_argument("--shape", choices=("7b",), help="Random weights of this shape in place of a base.")
     parser.add_argument("--dtype", default="float32", help="float32 or bfloat16.")
@@ -232,16 +251,25 @@ def main():
         base = str(seven_billion(root)) if asked.shape else asked.base
         config = BaseConfig(id=base, dtype=asked.dtype, quantize=asked.quantize, max_length=MAX_LENGTH)
         folders = make_adapters(root, config, max(ks))
+        if asked.whole_last_layer:
+            first_token.wrap = lambda model: None
         engine, peers = Engine(base, folders, config=config), Peers(config, folders)
+        peer_tokens = asked.peer_tokens or 2 * engine.tokens_per_pass
         print(f"{engine.base_id}, {asked.dtype}, quantize {asked.quantize}, {engine.device}, {asked.threads} threads")
+        apart = difference(engine, peers, [folder.name for folder in folders], next(texts_of(16)))
+        print(f"greatest difference between the logits of lorahub and of peft: {apart:.1e}")
+        if apart > (1e-4 if (asked.dtype, asked.quantize) == ("float32", "none") else 0.1):
+            raise SystemExit("they do not answer alike; times would mean nothing")
         for n in ns:
             texts = texts_of(n)
             for k in ks:
                 names = [folder.name for folder in folders[:k]]
-                times = measure(engine, peers, names, texts, asked.rounds, asked.seconds)
+                times = measure(
+                    engine, peers, names, texts, rounds=asked.rounds, seconds=asked.seconds, peer_tokens=peer_tokens
+                )
                 cells.append(cell(k, n, times))
                 print(tables.markdown(HEADER, list(rows(cells[-1:]))), flush=True)
-    found = {"asked": vars(asked), "environment": environment(), "cells": cells}
+    found = {"asked": vars(asked), "environment": environment(), "logits_differ_by": apart, "cells": cells}
     atomic.write_text(RESULTS / f"{asked.out}.json", json.dumps(found, indent=1) + "\n")
     print(tables.markdown(HEADER, list(rows(cells))))
 

@@ -4,16 +4,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from lorahub.app import present
+from lorahub.data.checked import CheckedTable
 from lorahub.reports import comparisons, tables
 from lorahub.scoring.comparison import Comparison
-from lorahub.serving.file_comparison import FileComparison, Shown, Table
+from lorahub.serving.file_comparison import FileComparison, Shown
 
 _FIGURES = ("adapter", *tables.HEADER[1:], "rows")
 _RIGHT, _WRONG = "✓", "✗"
 _LABELS_TOLD = 8
 
 
-def told(table: Table) -> str:
+def told(table: CheckedTable) -> str:
     """What a file holds, before it is judged: its rows and its labels."""
     rows = f"{table.source.name}: {table.rows:,} rows."
     if table.label is None:
@@ -24,7 +25,7 @@ def told(table: Table) -> str:
     return present.message(rows, f"Labels: {shown}{more}." if most else "The label column is empty.")
 
 
-def render(found: FileComparison, table: Table, seconds: float, device: str) -> str:
+def render(found: FileComparison, table: CheckedTable, seconds: float, device: str) -> str:
     """The whole answer of the page."""
     count = len(found.answers)
     parts = [
@@ -80,7 +81,14 @@ def _comparison(one: Comparison) -> str:
 
 
 def _confusions(found: FileComparison) -> str:
-    matrices = {name: (list(block["per_label"]), block["confusion"]) for name, block in found.results.items()}
+    matrices = {}
+    orders: dict[frozenset[str], list[str]] = {}
+    for name, block in found.results.items():
+        # Matrices of the same labels are read side by side: in the first one's order.
+        labels = list(block["per_label"])
+        order = orders.setdefault(frozenset(labels), labels)
+        places = [labels.index(label) for label in order]
+        matrices[name] = (order, [[block["confusion"][row][column] for column in places] for row in places])
     return present.title("Confusion matrices") + present.confusions(matrices)
 
 
@@ -119,8 +127,8 @@ def _rows(found: FileComparison) -> str:
 def _cells(row: Shown, names: Sequence[str], results: dict[str, Any]) -> list[str]:
     cells = []
     for name in names:
-        label, sure = row.answers[name]
-        right = row.label is not None and row.label.strip().casefold() == label.casefold()
+        given = row.answers[name]
+        right = row.label is not None and row.label.strip().casefold() == given.label.casefold()
         mark = f"{_RIGHT if right else _WRONG} " if name in results and row.label is not None else ""
-        cells.append(f"{mark}{label} {sure:.0%}")
+        cells.append(f"{mark}{given.label} {given.confidence:.0%}{', unsure' if given.abstain else ''}")
     return cells

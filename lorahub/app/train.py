@@ -10,7 +10,7 @@ import pandas as pd
 
 from lorahub import records
 from lorahub.app import errors, present
-from lorahub.app.training import PRESETS, RECIPE, Asked, State, Trainer, told
+from lorahub.app.training import PRESETS, RECIPE, TRAINING, Asked, State, Trainer, told
 from lorahub.config import METHODS
 from lorahub.data.named import NAMED
 from lorahub.errors import LorahubError
@@ -26,15 +26,15 @@ def build(engine: Engine, trainer: Trainer, tab: gr.Tab, tabs: gr.Tabs, opens: M
     What was trained opens in the tabs of the ids `opens`, ticked in their field of adapters.
     """
     gr.HTML(
-        present.message(f"Trains on {trainer.base}, on this machine, into {trainer.root}/. One training at a time.")
+        present.message(
+            f"Trains on {trainer.base}, on this machine, into {trainer.root}/. One training at a time. "
+            "Data is a named set, a file or folder of this machine, or USER/NAME on the Hub."
+        )
     )
     with gr.Row():
-        data = gr.Dropdown(
-            list(NAMED), value="starter-wording", label="Data", info="A named set, a file or folder of this machine, "
-            "or USER/NAME on the Hub.", allow_custom_value=True,
-        )  # fmt: skip
+        data = gr.Dropdown(list(NAMED), value="starter-wording", label="Data", allow_custom_value=True)
         method = gr.Dropdown(list(METHODS), value="lora", label="Method")
-        preset = gr.Dropdown(list(PRESETS), value=RECIPE, label="Preset", info="How long: one epoch, or more.")
+        preset = gr.Dropdown(list(PRESETS), value=RECIPE, label="Preset")
     with gr.Row():
         name = gr.Textbox(label="Name of the run (optional)", max_lines=1)
         seed = gr.Number(0, label="Seed", precision=0, minimum=0)
@@ -45,7 +45,8 @@ def build(engine: Engine, trainer: Trainer, tab: gr.Tab, tabs: gr.Tabs, opens: M
     said = gr.HTML("", label="Training", html_template='<div role="region" aria-label="Training">${value}</div>')
     with gr.Row(visible=False) as curves:
         loss = gr.LinePlot(x="step", y="loss", title="Training loss (nats a claim)", height=260)
-        quality = gr.LinePlot(x="step", y="macro F1", title="Macro F1 on validation", height=260)
+        # Dots: the first one is there to be seen before a second makes a line.
+        quality = gr.ScatterPlot(x="step", y="macro F1", title="Macro F1 on validation", height=260, y_lim=[0, 1])
     result = gr.HTML("", label="Result", html_template=present.region("Result"))
     with gr.Row():
         buttons = {title: gr.Button(f"Open in {title}", visible=False, elem_classes="lh-check") for title in opens}
@@ -58,14 +59,15 @@ def build(engine: Engine, trainer: Trainer, tab: gr.Tab, tabs: gr.Tabs, opens: M
             state = trainer.state
             running = state is not None and state.running
             made = state is not None and state.answers_as is not None
+            steps: list[float | None] = [0, state.total if state else 1]
             return [
                 _progress(state),
                 gr.Row(visible=state is not None and state.step > 0),
-                _frame(state.losses if state else (), "loss"),
-                _frame(state.validations if state else (), "macro F1"),
+                gr.LinePlot(_frame(state.losses if state else (), "loss"), x_lim=steps),
+                gr.ScatterPlot(_frame(state.validations if state else (), "macro F1"), x_lim=steps),
                 _result(trainer, state) if state and not running else "",
                 gr.Button(interactive=not running),
-                gr.Button(interactive=running and state is not None and not state.stopping),
+                gr.Button(interactive=state is not None and state.stoppable),
                 gr.Timer(active=running),
                 *(gr.Button(visible=made) for _ in buttons),
             ]
@@ -146,7 +148,7 @@ def _progress(state: State | None) -> str:
     if not state.running:
         return present.sentences(f"{state.name} is trained.")
     parts = [f"{state.name}: {told(state)}."]
-    if state.loss is not None and state.samples_per_second is not None:
+    if state.stage == TRAINING and state.loss is not None and state.samples_per_second is not None:
         parts.append(f"Loss {state.loss:.3f}, {state.samples_per_second:,.0f} claims a second.")
     if state.validations:
         parts.append(f"Macro F1 on validation {state.validations[-1][1]:.3f}.")

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 QUICK, RECIPE, LONG = "quick look", "the method's recipe", "twice as long"
 PRESETS = (QUICK, RECIPE, LONG)
+# The stage of `lorahub train` in which there are steps.
+TRAINING = "training"
 _MOST_POINTS = 400
 _NAME = re.compile(r"[\w.+-]*\w[\w.+-]*")
 
@@ -70,6 +72,11 @@ class State:
     answers_as: str | None = None
     note: str | None = None
 
+    @property
+    def stoppable(self) -> bool:
+        """Whether Ctrl-C would do: once all steps are done, it would only lose the run that is being written."""
+        return self.running and not self.stopping and (self.stage == TRAINING or not self.step)
+
 
 @dataclass(kw_only=True)
 class Trainer:
@@ -113,12 +120,14 @@ class Trainer:
             return self._state
 
     def stop(self) -> State:
-        """Press Ctrl-C: the training keeps its best so far and finishes the run. Raises ConfigError where none runs."""
+        """Press Ctrl-C, once: the training keeps its best so far and finishes the run.
+
+        One that does so already is left alone. Raises ConfigError where none runs.
+        """
         with self._lock:
             if self._process is None or self._state is None or not self._state.running:
                 raise ConfigError("No training is running.")
-            if not self._state.stopping:
-                # A second one would end it at once, with nothing kept.
+            if self._state.stoppable:
                 self._process.send_signal(signal.SIGINT)
                 self._state = replace(self._state, stopping=True)
             return self._state
@@ -203,7 +212,7 @@ def told(state: State) -> str:
     """How far it is, in words."""
     if state.stopping:
         return "stopping: it keeps its best so far"
-    if state.stage != "training" or not state.step:
+    if state.stage != TRAINING or not state.step:
         return state.stage
     return f"step {state.step:,} of {state.total:,}"
 

@@ -9,14 +9,27 @@ import logging
 import os
 import sys
 import warnings
+from typing import Any
 
 import typer
+import typer.core
 
 from lorahub.errors import LorahubError
+
+
+class _Commands(typer.core.TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:  # outside of here typer has made an exit code of it
+            typer.echo(f"lorahub: stopped. {stop if stop.args else 'Nothing half-written is left.'}", err=True)
+            raise typer.Exit(130) from None
+
 
 # rich's tables of options cost 60 ms of a `--help`; typer's plain ones say the same.
 app = typer.Typer(
     name="lorahub",
+    cls=_Commands,
     help="Train small adapters that judge claims, see honestly whether they help, and compare many on one base.",
     no_args_is_help=True,
     add_completion=False,
@@ -91,6 +104,3 @@ def main() -> None:
     except LorahubError as error:
         typer.echo(f"lorahub: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("lorahub: stopped; nothing half-written is left.", err=True)
-        sys.exit(130)

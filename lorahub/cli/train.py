@@ -115,25 +115,21 @@ def train(
     from lorahub.cli import show
     from lorahub.training import run
 
-    try:
-        with show.training_events() if events else show.training_progress(quiet=as_json) as watcher:
-            done = run.train(
-                recipe,
-                data=data,
-                base=base,
-                method=method,
-                out=out,
-                seed=seed,
-                settings=settings or (),
-                force=force,
-                save_every=save_every,
-                resume=resume,
-                tracker=tracker,
-                watcher=watcher,
-            )
-    except KeyboardInterrupt as stop:
-        typer.echo(f"lorahub: stopped. {stop}".strip(), err=True)
-        raise
+    with show.training_events() if events else show.training_progress(quiet=as_json) as watcher:
+        done = run.train(
+            recipe,
+            data=data,
+            base=base,
+            method=method,
+            out=out,
+            seed=seed,
+            settings=settings or (),
+            force=force,
+            save_every=save_every,
+            resume=resume,
+            tracker=tracker,
+            watcher=watcher,
+        )
     if as_json:
         show.as_json(done.record.to_dict())
     else:

@@ -73,6 +73,7 @@ class Cache(Generic[Item]):
                 raise ConfigError(f"{name} is {limit}; at least 1, or None for no limit.")
         self._load, self._leave, self._most, self._most_bytes = load, leave, most, most_bytes
         self._entries: dict[str, _Entry[Item]] = {}
+        self._tickets: list[object] = []
         self._changed = threading.Condition()
         self._clock = count(1)
 
@@ -184,7 +185,17 @@ class Cache(Generic[Item]):
                 f"{_listed(wanted)} and {len(pinned)} pinned adapters do not fit into memory at once; the limit is "
                 f"{self._limits()}. Ask for fewer at once, unpin some, or raise the limit."
             )
-        if not self._changed.wait_for(lambda: self._fit([*wanted, *self._staying(wanted)]), timeout=_PATIENCE):
+        ticket = object()
+        self._tickets.append(ticket)
+        try:
+            # In order of arrival: else those whose adapters are in memory anyway would keep the others out for ever.
+            there = self._changed.wait_for(
+                lambda: self._tickets[0] is ticket and self._fit([*wanted, *self._staying(wanted)]), timeout=_PATIENCE
+            )
+        finally:
+            self._tickets.remove(ticket)
+            self._changed.notify_all()
+        if not there:
             raise EngineBusyError(
                 f"no room for {_listed(wanted)}: other requests hold their adapters, and the limit is "
                 f"{self._limits()}. Try again in a moment."

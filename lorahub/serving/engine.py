@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from lorahub.config import BaseConfig
 from lorahub.data.batches import encode
@@ -30,10 +31,10 @@ from lorahub.serving.passes import Passes
 
 log = logging.getLogger(__name__)
 
-# Rows times tokens of one forward pass. From some 400 on a CPU core is busy (benchmarks/side_by_side.py); more make
-# others wait longer, and pad more.
-TOKENS_PER_PASS = 2048
-TOKENS_PER_PASS_ON_GPU = 16384
+# Rows times tokens of one forward pass. A CPU core is busy from some 400 on, and with more than a thousand a layer's
+# numbers do not fit into its cache, and claims are padded more (docs/engine.md has the measurement).
+_TOKENS_PER_THREAD = 512
+_TOKENS_ON_GPU = 16384
 # Kinds of jobs.
 _LOGITS, _FEATURES = "logits", "features"
 
@@ -124,8 +125,7 @@ class Engine:
         stacked.wrap(self._base.model, self._base.heads)
         first_token.wrap(self._base.model)
         self._passes = Passes(self._base)
-        tokens = TOKENS_PER_PASS if self._base.device.type == "cpu" else TOKENS_PER_PASS_ON_GPU
-        self._line = Line(self._passes.run, tokens=tokens, most=most_requests)
+        self._line = Line(self._passes.run, tokens=self.tokens_per_pass, most=most_requests)
         # A fast tokenizer keeps where it truncates as state.
         self._tokenizing = threading.Lock()
         for adapter in loaded:
@@ -147,6 +147,12 @@ class Engine:
     def device(self) -> str:
         """Where the base runs."""
         return str(self._base.device)
+
+    @property
+    def tokens_per_pass(self) -> int:
+        """Rows times tokens of one forward pass, padding included; a single text may have more."""
+        on_cpu = self._base.device.type == "cpu"
+        return _TOKENS_PER_THREAD * torch.get_num_threads() if on_cpu else _TOKENS_ON_GPU
 
     @property
     def adapters(self) -> dict[str, Adapter]:

@@ -1,6 +1,6 @@
-"""Adapters compared on one file: read and checked first, then judged as a stream, then the figures.
+"""Adapters compared on one file, which is judged as a stream.
 
-In: a table, which of its columns hold what, and adapters of one engine. Out: the judged file, and a `FileComparison`:
+In: a table that was checked, and adapters of one engine. Out: the judged file, and a `FileComparison`:
 figures where the file's labels are an adapter's, the paired comparison of adapters that share their labels, and the
 rows to look at first. Of the rows themselves only those are kept: of the others a label id and probabilities.
 """
@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from lorahub.config import EvalConfig
-from lorahub.data import columns, tables
-from lorahub.errors import ConfigError, DataError
+from lorahub.data import columns
+from lorahub.data.checked import UNLABELLED, CheckedTable
+from lorahub.errors import ConfigError
 from lorahub.labels import LabelSet
 from lorahub.scoring import comparison, metrics
 from lorahub.scoring.comparison import Comparison, Judged, System
@@ -30,54 +31,26 @@ _ALL_PAIRS_UP_TO = 4
 # Above so many claims half the resamples do: intervals are narrow there, and each resample takes long.
 _MANY_CLAIMS, _FEWER_RESAMPLES = 20_000, 1000
 _METRIC = "f1_macro"
-_UNLABELLED = -1
 _NAMES_SHOWN = 6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
-    """A file that was read through once: its columns, its label names, and each row's place in them (N,).
+class Given:
+    """An adapter's answer to a row: its label, how sure it is, and whether a person should decide."""
 
-    A row without a label has the place -1.
-    """
-
-    source: Path
-    claim: str
-    evidence: str | None
-    label: str | None
-    names: list[str]
-    gold: Ids
-
-    @property
-    def rows(self) -> int:
-        """How many rows there are."""
-        return len(self.gold)
-
-    @property
-    def labels(self) -> dict[str, int]:
-        """Label name -> how many rows carry it."""
-        counts = np.bincount(self.gold[self.gold != _UNLABELLED], minlength=len(self.names))
-        return dict(zip(self.names, counts.tolist(), strict=True))
-
-    def fit(self, labels: LabelSet) -> tuple[Ids, list[str]]:
-        """The gold ids (N,) in an adapter's label set, and the file's labels that it does not know.
-
-        A name that differs only in case, or in spaces around it, is the same name.
-        """
-        found = [columns.guess(labels.names, (name,)) for name in self.names]
-        known = [_UNLABELLED if name is None else labels.ids[name] for name in found]
-        ids = np.array([*known, _UNLABELLED], dtype=np.int64)[self.gold]
-        return ids, [name for name, fits in zip(self.names, found, strict=True) if fits is None]
+    label: str
+    confidence: float
+    abstain: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """One row to look at: its number, claim and label in the file, and adapter -> the label and how sure it is."""
+    """One row to look at: its number, claim and label in the file, and adapter -> what it answers."""
 
     row: int
     claim: str
     label: str | None
-    answers: dict[str, tuple[str, float]]
+    answers: dict[str, Given]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,47 +85,9 @@ class Step:
     text: str
 
 
-def read(
-    source: Path,
-    *,
-    claim: str,
-    label: str | None = None,
-    evidence: str | None = None,
-    label_map: Mapping[str, str] | None = None,
-) -> Table:
-    """Read a file through and check every row, so that judging does not end in row 90,000.
-
-    `label_map` turns a value of the label column into another name. Raises DataError naming the row.
-    """
-    chosen = [column for column in (claim, label, evidence) if column is not None]
-    if len(set(chosen)) < len(chosen):
-        raise DataError(f"{source.name}: claim, label and evidence are different columns; one is chosen twice.")
-    present, renamed = tables.columns(source), label_map or {}
-    for column in chosen:
-        columns.choose(source.name, present, column, (), flag="the choice of columns")
-    places: dict[str, int] = {}
-    gold = []
-    for number, row in enumerate(tables.read(source), start=1):
-        where = f"{source.name}, row {number}: column"
-        columns.clean_text(row.get(claim), f"{where} {claim!r}")
-        if evidence is not None:
-            columns.clean_text(row.get(evidence), f"{where} {evidence!r}", empty_ok=True)
-        value = None if label is None else row.get(label)
-        if value is None or value == "":
-            gold.append(_UNLABELLED)
-        else:
-            name = columns.label_text(value, f"{where} {label!r}")
-            gold.append(places.setdefault(renamed.get(name, name), len(places)))
-    if not gold:
-        raise DataError(f"{source.name} has a header but no row. Add some.")
-    return Table(
-        source=source, claim=claim, evidence=evidence, label=label, names=list(places), gold=np.array(gold, np.int64)
-    )
-
-
 def compare(
     engine: Classifies,
-    table: Table,
+    table: CheckedTable,
     output: Path,
     adapters: Sequence[str],
     *,
@@ -199,7 +134,7 @@ class _Collected:
     The first answers tell each adapter's labels: in id order, as in every verdict.
     """
 
-    def __init__(self, table: Table, first: Mapping[str, Sequence[Verdict]]) -> None:
+    def __init__(self, table: CheckedTable, first: Mapping[str, Sequence[Verdict]]) -> None:
         self.table, self.done, self.disagreements = table, 0, 0
         self.labels = {name: LabelSet(tuple(verdicts[0].probabilities)) for name, verdicts in first.items()}
         fits = {name: table.fit(labels) for name, labels in self.labels.items()}
@@ -230,7 +165,7 @@ class _Collected:
             differ |= (given != given[0]).any(axis=0)
         for name in self.fitting:
             gold = self.gold[name][self.done : self.done + len(rows)]
-            wrong |= (self._ids[name][-1] != gold) & (gold != _UNLABELLED)
+            wrong |= (self._ids[name][-1] != gold) & (gold != UNLABELLED)
         self.disagreements += int(differ.sum())
         for place, row in enumerate(rows):
             kept = self._shown[0 if differ[place] else 1 if wrong[place] else 2]
@@ -243,13 +178,16 @@ class _Collected:
         return Shown(
             row=place + 1,
             claim=columns.clean_text(row[self.table.claim], self.table.claim),
-            label=None if gold == _UNLABELLED else self.table.names[gold],
-            answers={name: (verdict.label, verdict.confidence) for name, verdict in answers.items()},
+            label=None if gold == UNLABELLED else self.table.names[gold],
+            answers={
+                name: Given(label=verdict.label, confidence=verdict.confidence, abstain=verdict.abstain)
+                for name, verdict in answers.items()
+            },
         )
 
     def _system(self, name: str, labels: LabelSet) -> System:
         """An adapter's answers to the labelled rows, with the ids and columns of `labels`."""
-        own, rows = self.labels[name], self.gold[name] != _UNLABELLED
+        own, rows = self.labels[name], self.gold[name] != UNLABELLED
         order = [own.ids[label] for label in labels.names]
         return System(
             name=name,
@@ -262,7 +200,7 @@ class _Collected:
         labels, gold = self.labels[name], self.gold[name]
         system = self._system(name, labels)
         return metrics.score(
-            gold[gold != _UNLABELLED],
+            gold[gold != UNLABELLED],
             system.answers,
             system.probabilities,
             labels,
@@ -273,7 +211,7 @@ class _Collected:
     def compare(self, group: Sequence[str], options: EvalConfig) -> Comparison:
         """The paired comparison of adapters with one label set, on the labelled rows."""
         labels, gold = self.labels[group[0]], self.gold[group[0]]
-        gold = gold[gold != _UNLABELLED]
+        gold = gold[gold != UNLABELLED]
         systems = [self._system(name, labels) for name in group]
         pairs = _pairs(group)
         resamples = comparison.enough_resamples(options.bootstrap, len(pairs), len(labels), options.confidence)
@@ -323,7 +261,7 @@ class _Collected:
                 f"No figures for {name}: it knows the labels {', '.join(self.labels[name].names)}; the file also has "
                 f"{', '.join(unknown[:_NAMES_SHOWN])}{more}. If they mean the same, map them."
             )
-        without = int((self.table.gold == _UNLABELLED).sum())
+        without = int((self.table.gold == UNLABELLED).sum())
         if self.table.names and without:
             notes.append(f"{without:,} rows have no label: the figures are of the other {self.table.rows - without:,}.")
         for group in self.groups():

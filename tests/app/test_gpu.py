@@ -14,8 +14,9 @@ import time
 import gradio as gr
 import pytest
 
-from lorahub.app import answers, compare, errors, gpu
-from lorahub.errors import AdapterError
+from lorahub.app import answers, borrowing, errors, gpu
+from lorahub.data import checked
+from lorahub.errors import AdapterError, EngineBusyError
 from lorahub.serving import file_comparison
 from lorahub.serving.engine import Verdict
 
@@ -137,12 +138,33 @@ def test_the_next_call_declares_what_the_last_one_took(declared):
 def test_a_file_is_judged_in_few_loans(declared, monkeypatch, claims_file, tmp_path):
     """Each loan starts a worker: many rows go into one, and their seconds are declared."""
     monkeypatch.setenv("SPACES_ZERO_GPU", "true")
-    asked = compare.Borrowing(FileEngine())
-    table = file_comparison.read(claims_file([{"claim": "water"}] * 5000), claim="claim")
-    *_, found = file_comparison.compare(asked, table, tmp_path / "out.csv", ["a"], rows_at_once=asked.rows_at_once)
+    asked = borrowing.Borrowing(FileEngine())
+    table = checked.read(claims_file([{"claim": "water"}] * 5000), claim="claim")
+    rows = asked.rows_at_once(1)
+    *_, found = file_comparison.compare(asked, table, tmp_path / "out.csv", ["a"], rows_at_once=rows)
     assert found.answers == {"a": {"no": 5000, "yes": 0}}
     assert len(declared) == 2
     assert declared[0] == 5 + 41
+    # More adapters are more work for the same rows: a loan stays below what is lent at most.
+    assert gpu.Pace().seconds(12 * asked.rows_at_once(12)) < 60
+
+
+def test_a_file_waits_where_the_engine_takes_no_more(monkeypatch):
+    engine, refused = FileEngine(), []
+
+    def classify(texts, adapters, *, evidence, adjust):
+        if len(refused) < 2:
+            refused.append(texts)
+            raise EngineBusyError("requests waiting: 64, and the engine takes no more. Try again in a moment.")
+        return {"a": "answers"}
+
+    monkeypatch.setattr(engine, "classify", classify)
+    monkeypatch.setattr(borrowing, "_WAITS", (0, 0))
+    assert borrowing.Borrowing(engine).classify(["one"], ["a"]) == {"a": "answers"}
+    refused.clear()
+    monkeypatch.setattr(borrowing, "_WAITS", (0,))
+    with pytest.raises(EngineBusyError):
+        borrowing.Borrowing(engine).classify(["one"], ["a"])
 
 
 def test_the_package_itself_changes_nothing_where_no_gpu_is_lent(monkeypatch):

@@ -1,5 +1,6 @@
 """`lorahub sweep` in real processes: killed and gone on with, side by side, and what it says."""
 
+import itertools
 import json
 import re
 import signal
@@ -182,7 +183,7 @@ def test_ctrl_c_loses_the_trial_under_way_and_nothing_else(flags, cli, tmp_path)
     first.send_signal(signal.SIGINT)
     _, err = first.communicate(timeout=120)
     assert first.returncode == 130, err
-    assert "stopped; nothing half-written is left" in err
+    assert "lorahub: stopped. Nothing half-written is left." in err
     study = opened(in_folder(out))
     states = Counter(trial.state for trial in study.trials)
     assert states[TrialState.RUNNING] == 0
@@ -272,20 +273,26 @@ def test_a_trial_that_cannot_be_trained_is_told_and_not_run_again(flags, cli, tm
 
 @pytest.mark.slow
 def test_poor_trials_are_stopped_early_and_leave_the_next_as_it_is(base, tmp_path):
+    # The first word is the label: learned within six steps, at any of these rates but one.
+    more = ("water", "doctors", "city", "tax", "school", "bus")
+    rows = [
+        {"claim": f"{first} {' '.join(words)}", "label": label}
+        for words in itertools.product(more, more, more[:2])
+        for first, label in (("vaccine", "yes"), ("flu", "no"))
+    ]
+    data = tmp_path / "claims.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     settings = [*QUICK, "train.min_steps=12", "train.evaluate_every=3"]
-    rates = [0.03, 0.031, 0.032, 0.033, 0.034, 1e-9, 0.035]
+    rates = [0.01, 0.015, 0.02, 0.025, 0.03, 1e-9, 0.011]
     found = experiment.sweep(
-        data="starter-checkable", base=base, settings=settings, sampler="grid", out=tmp_path / "out",
+        data=str(data), base=base, settings=settings, sampler="grid", out=tmp_path / "out",
         ranges=[f"train.learning_rate={','.join(map(str, rates))}"],
     )  # fmt: skip
     *_, poor, last = found.report.trials
     assert (poor.state, last.state) == ("pruned", "finished")
-    assert poor.steps == 6, "at its second evaluation"
+    assert poor.steps < 12
     assert poor.answers is None
-    config = configs.load(
-        None,
-        ["data.id=starter-checkable", f"base.id={base}", *settings, f"train.learning_rate={rates[-1]}"],
-    )
+    config = configs.load(None, [f"data.id={data}", f"base.id={base}", *settings, f"train.learning_rate={rates[-1]}"])
     alone = setup.validate(config, claims.load(config.data))
     assert (last.answers == alone.logits.argmax(axis=1)).all()
 

@@ -5,7 +5,7 @@ from conftest import learnable, sentences
 from sklearn.metrics import accuracy_score, f1_score
 
 from lorahub.config import EvalConfig
-from lorahub.data import tables
+from lorahub.data import checked, tables
 from lorahub.errors import ConfigError, DataError
 from lorahub.labels import LabelSet
 from lorahub.scoring.comparison import mcnemar
@@ -38,7 +38,7 @@ def compared(engine, table, output, adapters, **options):
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
 def test_the_figures_are_scikit_learns_on_the_written_answers(suffix, engine, claims_file, tmp_path):
     rows = learnable(150, seed=4)
-    table = file_comparison.read(claims_file(rows, f"in{suffix}"), claim="claim", label="label")
+    table = checked.read(claims_file(rows, f"in{suffix}"), claim="claim", label="label")
     output = tmp_path / f"out{suffix}"
     found = compared(engine, table, output, list(engine.adapters), rows_at_once=64)
     written = list(tables.read(output))
@@ -72,29 +72,29 @@ def test_the_figures_are_scikit_learns_on_the_written_answers(suffix, engine, cl
 
 def test_disagreements_come_first_then_what_is_wrong(engine, claims_file, tmp_path):
     rows = learnable(400, seed=6)
-    table = file_comparison.read(claims_file(rows), claim="claim", label="label")
+    table = checked.read(claims_file(rows), claim="claim", label="label")
     found = compared(engine, table, tmp_path / "out.csv", ["tiny", "rival"])
     written = list(tables.read(tmp_path / "out.csv"))
     differ = [row["tiny.label"] != row["rival.label"] for row in written]
     assert 0 < found.disagreements == sum(differ)
     assert found.agreed == [("tiny", "rival", 400 - found.disagreements)]
     assert len(found.shown) == 200
-    kinds = [0 if differ[row.row - 1] else 1 if row.answers["tiny"][0] != row.label else 2 for row in found.shown]
+    kinds = [0 if differ[row.row - 1] else 1 if row.answers["tiny"].label != row.label else 2 for row in found.shown]
     assert kinds == sorted(kinds)
     for row in found.shown:
         assert row.claim == rows[row.row - 1]["claim"]
-        assert row.answers["tiny"][0] == written[row.row - 1]["tiny.label"]
+        assert row.answers["tiny"].label == written[row.row - 1]["tiny.label"]
 
 
 def test_labels_that_do_not_fit_are_said_and_can_be_mapped(engine, claims_file, tmp_path):
     rows = [{"text": row["claim"], "gold": "1" if row["label"] == "plain" else " HEDGED "} for row in learnable(40)]
     source = claims_file(rows)
-    found = compared(engine, file_comparison.read(source, claim="text", label="gold"), tmp_path / "a.csv", ["tiny"])
+    found = compared(engine, checked.read(source, claim="text", label="gold"), tmp_path / "a.csv", ["tiny"])
     assert found.results == {}
     assert found.notes == [
         "No figures for tiny: it knows the labels hedged, plain; the file also has 1. If they mean the same, map them."
     ]
-    table = file_comparison.read(source, claim="text", label="gold", label_map={"1": "plain"})
+    table = checked.read(source, claim="text", label="gold", label_map={"1": "plain"})
     mapped = compared(engine, table, tmp_path / "b.csv", ["tiny", "topics"])
     assert mapped.results["tiny"]["n"] == 40
     assert mapped.labels == {"HEDGED": 20, "plain": 20}
@@ -102,7 +102,7 @@ def test_labels_that_do_not_fit_are_said_and_can_be_mapped(engine, claims_file, 
 
 
 def test_a_file_without_labels_gets_answers_and_agreement(engine, claims_file, tmp_path):
-    table = file_comparison.read(claims_file([{"claim": text} for text in sentences(30)]), claim="claim")
+    table = checked.read(claims_file([{"claim": text} for text in sentences(30)]), claim="claim")
     found = compared(engine, table, tmp_path / "out.csv", list(engine.adapters))
     assert (found.results, found.comparisons, found.labels, found.notes) == ({}, [], {}, [])
     assert sum(found.answers["topics"].values()) == 30
@@ -111,14 +111,14 @@ def test_a_file_without_labels_gets_answers_and_agreement(engine, claims_file, t
 
 def test_rows_without_a_label_do_not_count(engine, claims_file, tmp_path):
     rows = [row | {"label": "" if place % 2 else row["label"]} for place, row in enumerate(learnable(60))]
-    table = file_comparison.read(claims_file(rows), claim="claim", label="label")
+    table = checked.read(claims_file(rows), claim="claim", label="label")
     found = compared(engine, table, tmp_path / "out.csv", ["tiny"])
     assert found.results["tiny"]["n"] == 30
     assert found.notes == ["30 rows have no label: the figures are of the other 30."]
 
 
 def test_who_stops_leaves_nothing_behind(engine, claims_file, tmp_path):
-    table = file_comparison.read(claims_file([{"claim": text} for text in sentences(50)]), claim="claim")
+    table = checked.read(claims_file([{"claim": text} for text in sentences(50)]), claim="claim")
     folder = tmp_path / "outputs"
     work = file_comparison.compare(engine, table, folder / "out.csv", ["tiny"], rows_at_once=10)
     next(work)
@@ -131,7 +131,7 @@ def test_more_than_four_adapters_are_compared_with_the_first(tiny_base, make_ada
     folders = [make_adapter("bert", labels=2, seed=seed, rank=2, name=f"a{seed}") for seed in range(5)]
     engine = Engine(str(tiny_base("bert")), folders)
     rows = [{"claim": text, "label": f"label{place % 2}"} for place, text in enumerate(sentences(40))]
-    table = file_comparison.read(claims_file(rows), claim="claim", label="label")
+    table = checked.read(claims_file(rows), claim="claim", label="label")
     found = compared(engine, table, tmp_path / "out.csv", list(engine.adapters))
     assert [(pair.ours, pair.theirs) for pair in found.comparisons[0].pairs] == [(f"a{n}", "a0") for n in range(1, 5)]
     assert found.notes == ["5 adapters share their labels: each is compared with a0."]
@@ -148,12 +148,12 @@ def test_more_than_four_adapters_are_compared_with_the_first(tiny_base, make_ada
 def test_a_file_that_cannot_be_judged_is_told_at_once(row, choice, words, claims_file):
     source = claims_file([{"claim": "a b", "label": "a"}, row], "in.csv")
     with pytest.raises(DataError, match=words) as caught:
-        file_comparison.read(source, **{"claim": "claim", "label": "label", **choice})
+        checked.read(source, **{"claim": "claim", "label": "label", **choice})
     assert str(source.parent) not in str(caught.value)
 
 
 def test_no_adapter_is_no_comparison(engine, claims_file, tmp_path):
-    table = file_comparison.read(claims_file([{"claim": "x"}]), claim="claim")
+    table = checked.read(claims_file([{"claim": "x"}]), claim="claim")
     with pytest.raises(ConfigError, match="at least one adapter"):
         next(file_comparison.compare(engine, table, tmp_path / "out.csv", []))
 
@@ -178,7 +178,7 @@ def test_a_hundred_thousand_rows_need_little_memory(engine, claims_file, tmp_pat
     with source.open("w") as file:
         file.write("claim,label\n")
         file.writelines(f"{'water ' * 100},{'plain' if number % 3 else 'hedged'}\n" for number in range(100_000))
-    table = file_comparison.read(source, claim="claim", label="label")
+    table = checked.read(source, claim="claim", label="label")
     assert table.labels == {"hedged": 33_334, "plain": 66_666}
     used = []
     for step in file_comparison.compare(Constant(engine), table, tmp_path / "out.csv", ["tiny", "rival"]):

@@ -149,11 +149,12 @@ def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(asked, tmp_path):
     process = subprocess.Popen(command(wanted, out, "--save-every", "100"), cwd=ROOT, stderr=subprocess.PIPE, text=True)
     while newest(out) < 100 and process.poll() is None:
         time.sleep(0.001)
+    time.sleep(0.05)  # the checkpoint of step 100 may still be being written
     process.send_signal(signal.SIGINT)
     error = process.communicate()[1]
     assert process.returncode == 130
     step = newest(out)
-    assert 100 < step < 200, "a checkpoint of its own"
+    assert step % 100, "a checkpoint of its own"
     assert f"lorahub: stopped. Step {step} is in {out / 'checkpoints'}: go on with --resume." in error
     assert "Traceback" not in error
 
