@@ -46,7 +46,7 @@ def build(engine: Engine, trainer: Trainer, tab: gr.Tab, tabs: gr.Tabs, opens: M
     with gr.Row(visible=False) as curves:
         loss = gr.LinePlot(x="step", y="loss", title="Training loss (nats a claim)", height=260)
         # Dots: the first one is there to be seen before a second makes a line.
-        quality = gr.ScatterPlot(x="step", y="macro F1", title="Macro F1 on validation", height=260, y_lim=[0, 1])
+        quality = gr.ScatterPlot(x="step", y="macro F1", title="Macro F1 on validation", height=260, y_lim=[0, 1.05])
     result = gr.HTML("", label="Result", html_template=present.region("Result"))
     with gr.Row():
         buttons = {title: gr.Button(f"Open in {title}", visible=False, elem_classes="lh-check") for title in opens}
@@ -137,7 +137,8 @@ def _endpoints(trainer: Trainer) -> None:
 
 
 def _frame(points: tuple[tuple[int, float], ...], title: str) -> pd.DataFrame:
-    return pd.DataFrame(points, columns=["step", title])
+    # Of numbers also while it is empty: a plot keeps the kind of axis that it began with.
+    return pd.DataFrame(points, columns=["step", title], dtype=float)
 
 
 def _progress(state: State | None) -> str:

@@ -11,6 +11,7 @@ import pytest
 from browser import fits, free_port, open_tab, shoot, tab_to, visits
 from conftest import learnable
 from field_tables import documented
+from playwright.sync_api import expect
 
 from lorahub import records
 from lorahub.app.training import LONG, QUICK, Asked, State, Trainer, after, told
@@ -187,8 +188,10 @@ def test_a_training_is_watched_stopped_and_opened_with_the_keyboard_alone(visit,
     ):
         tab_to(page, selector)
         page.keyboard.press("ControlOrMeta+a")
-        page.keyboard.type(text)
-        page.keyboard.press("Enter") if "label" in selector else None
+        page.keyboard.type(text, delay=10)
+        if selector != "input.scroll-hide":
+            page.keyboard.press("Enter")
+            expect(page.locator(selector)).to_have_value(text)
     tab_to(page, "button.primary")
     page.keyboard.press("Enter")
     said = page.get_by_role("region", name="Training")
