@@ -39,6 +39,8 @@ from lorahub.publish.pins import Pinned  # noqa: E402
 from lorahub.reports import tables  # noqa: E402
 from lorahub.scoring import costs  # noqa: E402
 
+RESULTS = ROOT / "benchmarks" / "results"
+_NO_RESULT = "No result yet."
 _NOT_ON_HUB = {True: "shipped with lorahub", False: "a folder of yours"}
 _TYPES = {int: "whole number", float: "number", bool: "true or false", str: "text"}
 
@@ -128,18 +130,45 @@ def results() -> str:
     """The results table, from the cells of benchmarks/results/ alone."""
     benchmark = runpy.run_path(str(ROOT / "benchmarks" / "defaults.py"))
     if not benchmark["load_cells"]():
-        return "No result yet: benchmarks/results/ is empty."
+        return _NO_RESULT
     return benchmark["table_text"]()
 
 
 def ranks() -> str:
     """The reports of benchmarks/ranks.py: the first in full, of the others what they are of and what they say."""
     parts = []
-    for path in sorted((ROOT / "benchmarks" / "results").glob("ranks-*/ranks.md")):
-        text = path.read_text(encoding="utf-8").strip().replace("](", f"](../{path.parent.relative_to(ROOT)}/")
+    for text in map(_report, sorted(RESULTS.glob("ranks-*/ranks.md"))):
         title, _, _, verdicts, _ = text.split("\n\n")
         parts.append(f"{title}\n\n{verdicts}" if parts else text)
-    return "\n\n".join(parts) or "No result yet: benchmarks/results/ is empty."
+    return "\n\n".join(parts) or _NO_RESULT
+
+
+def method_reports() -> str:
+    """What `lorahub methods` wrote for each data set."""
+    return "\n\n".join(_method_reports()) or _NO_RESULT
+
+
+def method_tables() -> str:
+    """Of each of these reports the table, LoRA against full fine-tuning, and who beats what costs nothing."""
+    parts = []
+    for text in _method_reports():
+        title, table, _, verdicts, _ = text.split("\n\n")
+        lines = [
+            line
+            for line in verdicts.splitlines()
+            if re.search(r"\blora\b.* than full|between lora and full|^- B", line)
+        ]
+        parts += [title, table, "\n".join(lines)]
+    return "\n\n".join(parts) or _NO_RESULT
+
+
+def _method_reports() -> list[str]:
+    return [_report(path) for path in sorted(RESULTS.glob("methods-*/methods.md"))]
+
+
+def _report(path: Path) -> str:
+    """A Markdown report, with its pictures found from docs/."""
+    return path.read_text(encoding="utf-8").strip().replace("](", f"](../{path.parent.relative_to(ROOT)}/")
 
 
 def benchmark(name: str) -> Callable[[], str]:
@@ -188,11 +217,12 @@ def space() -> dict[str, bytes]:
 
 
 BLOCKS: Blocks = {
-    "README.md": {"data sets": named_sets, "results": results},
+    "README.md": {"data sets": named_sets, "results": results, "methods": method_tables},
     "docs/configuration.md": {"fields": config_fields},
     "docs/commands.md": {"commands": command_help},
     "docs/engine.md": {name: benchmark(name) for name in ("side-by-side", "classify-speed")},
     "docs/estimate.md": {"gpus": gpus},
+    "docs/methods.md": {"reports": method_reports},
     "docs/ranks.md": {"check": ranks},
 }
 

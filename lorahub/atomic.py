@@ -1,15 +1,17 @@
 """Files and folders that appear whole or not at all.
 
-Both functions hand out a temporary name beside the wanted one and rename it when the block ends well; when it ends in
-an exception (Ctrl-C included) the temporary is removed and whatever stood there before is untouched.
+The two context managers hand out a temporary name beside the wanted one and rename it when the block ends well; when
+it ends in an exception (Ctrl-C included) the temporary is removed and whatever stood there before is untouched.
 """
 
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -51,6 +53,11 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as JSON with a last newline, atomically. Raises ValueError where a number is none."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _umask() -> int:

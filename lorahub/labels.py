@@ -61,7 +61,7 @@ class LabelSet:
 
     def save(self, folder: Path) -> None:
         """Write `labels.json` into `folder`."""
-        atomic.write_text(folder / FILE_NAME, json.dumps(list(self.names), ensure_ascii=False, indent=1) + "\n")
+        atomic.write_json(folder / FILE_NAME, self.names)
 
     @classmethod
     def load(cls, folder: Path) -> "LabelSet":

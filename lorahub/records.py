@@ -52,8 +52,7 @@ class RunRecord:
 
     def save(self, folder: Path) -> None:
         """Write `record.json` into `folder`, atomically."""
-        text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
-        atomic.write_text(folder / FILE_NAME, text + "\n")
+        atomic.write_json(folder / FILE_NAME, self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
         """The plain form, schema first."""

@@ -105,8 +105,9 @@ def _state(held: Any) -> str:
 def inspected(found: Inspection) -> str:
     """One adapter: whether it may be loaded, with every finding, and what it is."""
     verdict = "Refused: it is not loaded." if found.report.refused else "Nothing speaks against loading it."
-    findings = [f"{'Refused' if finding.refused else 'Note'}: {finding.text}." for finding in found.report.findings]
-    return present.title(found.id, verdict) + present.message(*findings) + present.facts(dict(found.lines()))
+    refused = "".join(present.problem(f"{finding.text}.") for finding in found.report.findings if finding.refused)
+    notes = [f"Note: {finding.text}." for finding in found.report.findings if not finding.refused]
+    return present.title(found.id, verdict) + refused + present.message(*notes) + present.facts(dict(found.lines()))
 
 
 def _search(catalogue: Catalogue, words: str, base: str, where: list[str]) -> tuple[str, list[str]]:

@@ -11,8 +11,9 @@ from lorahub.errors import EngineBusyError
 from lorahub.serving.engine import Engine, Verdict
 from lorahub.serving.files import ROWS_AT_ONCE
 
-# A borrowed GPU is given back after each call, and the next one has to start a worker.
-_ROWS_A_LOAN = 4096
+# A borrowed GPU is given back after each call, and the next one has to start a worker; what takes longer than a loan
+# may last is cut off. Texts times adapters.
+_ANSWERS_A_LOAN = 4096
 # Seconds before the engine is asked again where it takes no more requests.
 _WAITS = (0.5, 1, 2, 4, 8, 15)
 
@@ -24,12 +25,15 @@ class Borrowing:
         self._engine = engine
         # The engine is not among the arguments: it stays in the process that was forked with it.
         self._ask = gpu.borrowed(self._answer, lambda texts, names, *_: len(texts) * len(names))
-        self.rows_at_once = _ROWS_A_LOAN if gpu.lends() else ROWS_AT_ONCE
 
     @property
     def names(self) -> list[str]:
         """As the engine's."""
         return self._engine.names
+
+    def rows_at_once(self, adapters: int) -> int:
+        """How many rows of a file to ask that many adapters about in one call."""
+        return max(1, _ANSWERS_A_LOAN // max(1, adapters)) if gpu.lends() else ROWS_AT_ONCE
 
     def classify(
         self,

@@ -76,7 +76,8 @@ def agreement(found: Mapping[str, Any]) -> list[str]:
     if apart:
         sentences.append(f"The base alone answers differently from {_listed(apart)}.")
     elif pairs:
-        sentences.append("The base alone gives the same answers." if len(pairs) > 1 else "The base alone agrees.")
+        all_of_them = len(pairs) == len(found["adapters"])
+        sentences.append(f"The base alone agrees{'' if all_of_them else f' with {_listed(list(pairs))}'}.")
     return sentences
 
 

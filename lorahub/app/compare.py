@@ -21,6 +21,9 @@ from lorahub.serving.file_comparison import FileComparison, Step
 
 NONE = ("none", "")
 _PROGRESS = gr.Progress()
+_HINT = present.message(
+    "A row holds one claim. With a label column there are figures and a comparison, without one answers."
+)
 
 
 def build(engine: Engine, tab: gr.Tab) -> gr.CheckboxGroup:
@@ -35,7 +38,7 @@ def build(engine: Engine, tab: gr.Tab) -> gr.CheckboxGroup:
         claim = gr.Dropdown([], label="Claim column", interactive=True)
         label = gr.Dropdown([NONE], value="", label="Label column", interactive=True)
         evidence = gr.Dropdown([NONE], value="", label="Evidence column", interactive=True)
-    told = gr.HTML("", label="File", html_template=present.region("File"))
+    told = gr.HTML(_HINT, label="File", html_template=present.region("File"))
     chosen = gr.CheckboxGroup(names, value=names, label="Adapters")
     with gr.Accordion("Label names (optional)", open=False):
         renamed = gr.Textbox(
@@ -47,13 +50,13 @@ def build(engine: Engine, tab: gr.Tab) -> gr.CheckboxGroup:
         )
     with gr.Row():
         start = gr.Button("Compare", variant="primary", elem_classes="lh-check")
-        cancel = gr.Button("Cancel", elem_classes="lh-check")
+        cancel = gr.Button("Cancel", elem_classes="lh-check", interactive=False)
     download = gr.DownloadButton("Download the judged file", visible=False, elem_classes="lh-check")
     result = gr.HTML("", label="Comparison", html_template=present.region("Comparison"), min_height=24)
 
     def open_file(path: str | None) -> tuple[Any, Any, Any, str]:
         if path is None:
-            return gr.Dropdown([], value=None), gr.Dropdown([NONE], value=""), gr.Dropdown([NONE], value=""), ""
+            return gr.Dropdown([], value=None), gr.Dropdown([NONE], value=""), gr.Dropdown([NONE], value=""), _HINT
         with errors.shown():
             try:
                 present_columns, guesses = guess(Path(path))
@@ -69,7 +72,7 @@ def build(engine: Engine, tab: gr.Tab) -> gr.CheckboxGroup:
     def tell(path: str | None, claim: str | None, label: str, evidence: str, renamed: str) -> str:
         with errors.shown():
             try:
-                return file_report.told(_read(path, claim, label, evidence, mapping(renamed))) if path else ""
+                return file_report.told(_read(path, claim, label, evidence, mapping(renamed))) if path else _HINT
             except LorahubError as error:
                 return present.problem(_without_folder(error, path))
 
@@ -89,7 +92,8 @@ def build(engine: Engine, tab: gr.Tab) -> gr.CheckboxGroup:
             try:
                 table = _read(path, claim, label, evidence, mapping(renamed))
                 output = _output(table, download)
-                for found in file_comparison.compare(asked, table, output, adapters, rows_at_once=asked.rows_at_once):
+                rows = asked.rows_at_once(len(adapters))
+                for found in file_comparison.compare(asked, table, output, adapters, rows_at_once=rows):
                     if isinstance(found, Step):
                         progress(found.share, desc=found.text)
                         yield gr.skip(), gr.skip()
@@ -107,7 +111,17 @@ def build(engine: Engine, tab: gr.Tab) -> gr.CheckboxGroup:
     # Typing a mapping ends with leaving its field; with each key the file would be read again.
     told_again = [*(box.input for box in columns_of), renamed.blur]
     upload.change(open_file, upload, [*columns_of, told], api_visibility="private")
-    gr.on(told_again, tell, [upload, *columns_of, renamed], told, api_visibility="private")
+    # Whoever is quick changes a second field while the first is looked at; what stands at the end counts.
+    gr.on(
+        told_again,
+        tell,
+        [upload, *columns_of, renamed],
+        told,
+        trigger_mode="always_last",
+        api_visibility="private",
+    )
+    # Before its turn comes: who waits can give it up.
+    start.click(lambda: gr.Button(interactive=True), None, cancel, queue=False, api_visibility="private")
     running = start.click(
         show,
         [upload, chosen, *columns_of, renamed],
@@ -118,8 +132,13 @@ def build(engine: Engine, tab: gr.Tab) -> gr.CheckboxGroup:
         show_progress_on=result,
         api_visibility="private",
     )
+    running.then(lambda: gr.Button(interactive=False), None, cancel, queue=False, api_visibility="private")
     cancel.click(
-        lambda: present.message("Cancelled: nothing was kept."), None, result, cancels=running, api_visibility="private"
+        lambda: (present.message("Cancelled: nothing was kept."), gr.Button(interactive=False)),
+        None,
+        [result, cancel],
+        cancels=running,
+        api_visibility="private",
     )
     # In two steps, so that who ticks meanwhile is not overruled: a state that stays as it is sets off nothing.
     tab.select(lambda: engine.names, None, offered, show_progress="hidden", api_visibility="private")
@@ -157,9 +176,9 @@ def _endpoint(asked: Borrowing) -> None:
             try:
                 table = _read(file, claim or (guess(Path(file))[1][0] if file else None), label, evidence, label_map)
                 output = _output(table, judged)
-                *_, found = file_comparison.compare(
-                    asked, table, output, adapters or asked.names, rows_at_once=asked.rows_at_once
-                )
+                chosen = adapters or asked.names
+                rows = asked.rows_at_once(len(chosen))
+                *_, found = file_comparison.compare(asked, table, output, chosen, rows_at_once=rows)
             except LorahubError as error:
                 raise ConfigError(_without_folder(error, file)) from error
             assert isinstance(found, FileComparison)

@@ -81,7 +81,14 @@ def _comparison(one: Comparison) -> str:
 
 
 def _confusions(found: FileComparison) -> str:
-    matrices = {name: (list(block["per_label"]), block["confusion"]) for name, block in found.results.items()}
+    matrices = {}
+    orders: dict[frozenset[str], list[str]] = {}
+    for name, block in found.results.items():
+        # Matrices of the same labels are read side by side: in the first one's order.
+        labels = list(block["per_label"])
+        order = orders.setdefault(frozenset(labels), labels)
+        places = [labels.index(label) for label in order]
+        matrices[name] = (order, [[block["confusion"][row][column] for column in places] for row in places])
     return present.title("Confusion matrices") + present.confusions(matrices)
 
 

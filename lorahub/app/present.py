@@ -19,6 +19,8 @@ CSS = """
 .lh + .lh { margin-top: 1rem; }
 .gradio-container footer button { color: var(--lh-soft); }
 .gradio-container footer .divider { display: none; }
+.gradio-container input[role=combobox] { padding-right: 2.2rem; text-overflow: ellipsis; }
+.gradio-container .wrap:not(:focus-within) > .options { display: none; }
 .lh-check { max-width: 22rem; }
 .lh-problem { border-left: 4px solid #dc2626; padding-left: 0.8rem; }
 .lh h1 { font-size: 1.5rem; font-weight: 700; margin: 0; }

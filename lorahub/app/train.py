@@ -45,7 +45,8 @@ def build(engine: Engine, trainer: Trainer, tab: gr.Tab, tabs: gr.Tabs, opens: M
     said = gr.HTML("", label="Training", html_template='<div role="region" aria-label="Training">${value}</div>')
     with gr.Row(visible=False) as curves:
         loss = gr.LinePlot(x="step", y="loss", title="Training loss (nats a claim)", height=260)
-        quality = gr.LinePlot(x="step", y="macro F1", title="Macro F1 on validation", height=260)
+        # Dots: the first one is there to be seen before a second makes a line.
+        quality = gr.ScatterPlot(x="step", y="macro F1", title="Macro F1 on validation", height=260, y_lim=[0, 1.05])
     result = gr.HTML("", label="Result", html_template=present.region("Result"))
     with gr.Row():
         buttons = {title: gr.Button(f"Open in {title}", visible=False, elem_classes="lh-check") for title in opens}
@@ -58,11 +59,12 @@ def build(engine: Engine, trainer: Trainer, tab: gr.Tab, tabs: gr.Tabs, opens: M
             state = trainer.state
             running = state is not None and state.running
             made = state is not None and state.answers_as is not None
+            steps: list[float | None] = [0, state.total if state else 1]
             return [
                 _progress(state),
                 gr.Row(visible=state is not None and state.step > 0),
-                _frame(state.losses if state else (), "loss"),
-                _frame(state.validations if state else (), "macro F1"),
+                gr.LinePlot(_frame(state.losses if state else (), "loss"), x_lim=steps),
+                gr.ScatterPlot(_frame(state.validations if state else (), "macro F1"), x_lim=steps),
                 _result(trainer, state) if state and not running else "",
                 gr.Button(interactive=not running),
                 gr.Button(interactive=state is not None and state.stoppable),
@@ -135,7 +137,8 @@ def _endpoints(trainer: Trainer) -> None:
 
 
 def _frame(points: tuple[tuple[int, float], ...], title: str) -> pd.DataFrame:
-    return pd.DataFrame(points, columns=["step", title])
+    # Of numbers also while it is empty: a plot keeps the kind of axis that it began with.
+    return pd.DataFrame(points, columns=["step", title], dtype=float)
 
 
 def _progress(state: State | None) -> str:

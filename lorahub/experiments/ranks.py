@@ -9,7 +9,6 @@ authors "do not tune" alpha, because that division spares tuning the learning ra
 It is also what a user gets who changes adapter.rank and nothing else. A truncation keeps the scale itself.
 """
 
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -208,7 +207,7 @@ def _cell(folder: Path, rank: int) -> Path:
 def _train(run: _Run, wanted: Wanted, path: Path, *, keep_run: bool) -> Cell:
     """Train the run's own recipe, which stands beside the cells, at another rank."""
     recipe = path.with_name("recipe.yaml")
-    atomic.write_text(recipe, json.dumps(configs.to_dict(run.asked), indent=1) + "\n")  # JSON is YAML too
+    atomic.write_json(recipe, configs.to_dict(run.asked))  # JSON is YAML too
     rank = wanted.config.adapter.rank
     return trainings.train(
         path, [str(recipe), "--set", f"adapter.rank={rank}"], wanted, name=f"rank {rank}", keep_run=keep_run

@@ -58,7 +58,7 @@ class Inspection:
                 if key in found.metrics:
                     yield f"{name} on test", f"{found.metrics[key]:.3f}"
             yield "licence", found.licence or "not named"
-            yield "date", found.date
+            yield "date", found.date[:10]
         yield "size", f"{self.report.files.get(rules.WEIGHTS_FILE, 0):,} bytes, {self.parameters:,} values"
 
 

@@ -38,7 +38,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.formulas = {**flop_registry, **(formulas or {})}
         self.events: list[Event] = []
-        self.marks: dict[str, int] = {}
+        self.marks: dict[int, str] = {}
         self.names: dict[int, str] = {}
         self.operations = 0
         self._known: dict[int, tuple[int, weakref.ref[Any]]] = {}
@@ -50,8 +50,8 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.names[self._follow(tensor)] = name
 
     def mark(self, name: str) -> None:
-        """Remember this moment: `marks[name]` is the number of events before it."""
-        self.marks[name] = len(self.events)
+        """Remember this moment: `marks` has its name by the number of events before it."""
+        self.marks[len(self.events)] = name
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation, count it and follow what it returns."""

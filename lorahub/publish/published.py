@@ -42,4 +42,4 @@ class Published:
 
     def save(self, folder: Path) -> None:
         """Write the file, atomically."""
-        atomic.write_text(folder / FILE_NAME, json.dumps(asdict(self), indent=1) + "\n")
+        atomic.write_json(folder / FILE_NAME, asdict(self))

@@ -4,7 +4,6 @@ In: a `Comparison`. Out: rows and text. What is not detectable is called that, w
 a difference as large as the observed one.
 """
 
-import json
 from pathlib import Path
 
 from lorahub import atomic
@@ -168,8 +167,7 @@ def save(comparison: Comparison, folder: Path) -> list[Path]:
     with atomic.replacing(folder / PICTURE) as part:
         draw(comparison, part)
     atomic.write_text(folder / MARKDOWN, markdown(comparison, picture=PICTURE))
-    text = json.dumps(comparison.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
-    atomic.write_text(folder / JSON, text + "\n")
+    atomic.write_json(folder / JSON, comparison.to_dict())
     save_disagreements(comparison, folder / DISAGREEMENTS)
     return [folder / name for name in (MARKDOWN, PICTURE, JSON, DISAGREEMENTS)]
 

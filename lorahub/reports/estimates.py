@@ -14,7 +14,8 @@ _GB = 1e9
 _TALLEST = 2.5  # a line this many times above the highest bar is still drawn
 _COLOURS = {
     "weights": "#334155", "quantisation": "#94a3b8", "adapters": "#0f766e", "gradients": "#d97706",
-    "optimizer": "#b91c1c", "activations": "#60a5fa", "best": "#a78bfa", "process": "#d1d5db",
+    "optimizer": "#b91c1c", "activations": "#60a5fa", "best": "#a78bfa", "heap": "#d1d5db",
+    "process": "#6b7280",
 }  # fmt: skip
 
 

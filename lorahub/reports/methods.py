@@ -4,7 +4,6 @@ In: a `MethodTable`. Out: rows and text. A difference whose interval holds 0, or
 is called undetectable.
 """
 
-import json
 from pathlib import Path
 
 from lorahub import atomic
@@ -123,8 +122,7 @@ def save(table: MethodTable, folder: Path) -> list[Path]:
     with atomic.replacing(folder / PICTURE) as part:
         draw(table, part)
     atomic.write_text(folder / MARKDOWN, markdown(table, picture=PICTURE))
-    text = json.dumps(table.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
-    atomic.write_text(folder / JSON, text + "\n")
+    atomic.write_json(folder / JSON, table.to_dict())
     return [folder / name for name in (MARKDOWN, PICTURE, JSON)]
 
 

@@ -3,7 +3,6 @@
 In: `RankCurves`. Out: rows and text. What is inside the noise is called so, never equal.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -129,8 +128,7 @@ def save(found: RankCurves, folder: Path) -> list[Path]:
     with atomic.replacing(folder / PICTURE) as part:
         draw(found, part)
     atomic.write_text(folder / MARKDOWN, markdown(found, picture=PICTURE))
-    text = json.dumps(found.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
-    atomic.write_text(folder / JSON, text + "\n")
+    atomic.write_json(folder / JSON, found.to_dict())
     return [folder / name for name in (MARKDOWN, PICTURE, JSON)]
 
 

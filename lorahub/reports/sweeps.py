@@ -3,7 +3,6 @@
 In: a `SearchReport`. Out: rows and text. A gain whose interval holds 0 is said to lie inside the noise.
 """
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -153,8 +152,7 @@ def save(report: SearchReport, folder: Path) -> list[Path]:
         with atomic.replacing(folder / name) as part:
             draw(report, part)
     atomic.write_text(folder / MARKDOWN, markdown(report))
-    text = json.dumps(report.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
-    atomic.write_text(folder / JSON, text + "\n")
+    atomic.write_json(folder / JSON, report.to_dict())
     return [folder / name for name in (MARKDOWN, JSON, *drawn)]
 
 

@@ -73,7 +73,7 @@ class Cell:
 
     def save(self, path: Path) -> None:
         """Write the cell, atomically."""
-        atomic.write_text(path, json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        atomic.write_json(path, asdict(self))
 
     @classmethod
     def load(cls, path: Path) -> "Cell":

@@ -18,7 +18,8 @@ COMPONENTS = {
     "optimizer": "optimiser states",
     "activations": "activations",
     "best": "best weights so far",
-    "process": "process",
+    "heap": "freed, and kept by the heap",
+    "process": "the process itself",
 }
 # What a process takes of a GPU before its first tensor: context, kernels, workspaces of cuBLAS. transformers'
 # documentation measures 1.3 GB (huggingface.co/docs/transformers/model_memory_anatomy).

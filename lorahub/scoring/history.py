@@ -52,7 +52,7 @@ class Row:
         """Write the row into the history of the run in `folder`, atomically, and return its path."""
         stem = re.sub(r"[^\w.-]+", "-", f"{self.created}-{self.data['id']}")
         path = folder / FOLDER / f"{stem}.json"
-        atomic.write_text(path, json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        atomic.write_json(path, asdict(self))
         return path
 
 

@@ -37,7 +37,7 @@ class Calibration:
 
     def save(self, folder: Path) -> None:
         """Write `calibration.json` into `folder`."""
-        atomic.write_text(folder / FILE_NAME, json.dumps(asdict(self), indent=1) + "\n")
+        atomic.write_json(folder / FILE_NAME, asdict(self))
 
     @classmethod
     def load(cls, folder: Path, labels: int) -> "Calibration":

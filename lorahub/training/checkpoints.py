@@ -91,7 +91,7 @@ class Checkpoints:
         if main and not self.resume:
             shutil.rmtree(self.folder, ignore_errors=True)
         if main and self.every is not None:
-            atomic.write_text(path, json.dumps(identity, indent=1) + "\n")
+            atomic.write_json(path, identity)
 
     def begin(self, accelerator: Accelerator, state: State) -> None:
         """Watch over a training that accelerate has prepared, and take over the newest checkpoint into `state`."""

@@ -3,7 +3,6 @@
 In: the trained model and the record. Out: a folder that is a plain PEFT adapter with its evidence beside it.
 """
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -111,7 +110,7 @@ def _write_probe(folder: Path, model: Any, data: ClaimData, base: Base, config: 
     if some.evidence is not None:
         for row, second in zip(rows, some.evidence, strict=True):
             row["evidence"] = second
-    atomic.write_text(folder / PROBE_FILE, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+    atomic.write_json(folder / PROBE_FILE, rows)
 
 
 def probe_logits(model: Any, base: Base, some: ClaimSet) -> Floats:

@@ -6,6 +6,7 @@ and an optimiser that have been through one: forward, backward, clipping, AdamW,
 evaluation. What torch asks for follows from shapes alone, so that nothing is guessed but what kernels take inside.
 """
 
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -22,20 +23,29 @@ from lorahub.hub import safety
 from lorahub.models import methods, quantisation, skeleton
 from lorahub.models.base import Base
 from lorahub.models.trace import Trace
-from lorahub.training import optimizers, setup
+from lorahub.training import heap, optimizers, setup
 
 WEIGHTS, CONSTANTS, ADAPTERS = "weights", "quantisation", "adapters"
 GRADIENTS, OPTIMIZER, BEST = "gradients", "optimizer", "best"
+HEAP, PROCESS = "heap", "process"
+# What a training adds to a process besides tensors: code and libraries that are used for the first time, without and
+# with bitsandbytes. Measured on a base of a million parameters: docs/estimate.md.
+_PROCESS_BYTES = {False: 60_000_000, True: 120_000_000}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Footprint:
-    """A step's blocks and floating-point operations, and the parameters: trained ones and all."""
+    """A step's blocks and floating-point operations, and the parameters: trained ones and all.
+
+    `quantised` is whether the base is in 4 bits, `recomputed` whether layers are computed again in the backward pass.
+    """
 
     trace: Trace
     operations: int
     trainable: int
     total: int
+    quantised: bool
+    recomputed: bool
 
     def on_gpu(self) -> dict[str, int]:
         """Bytes by component at the peak, as torch.cuda.max_memory_allocated counts them, in blocks of 512.
@@ -45,8 +55,29 @@ class Footprint:
         return self.trace.peak(round_to=512)
 
     def on_cpu(self) -> dict[str, int]:
-        """Bytes by component at the peak, as the process's resident size shows them."""
-        return self.trace.peak()
+        """Bytes by component at the peak, as the process's resident size shows them.
+
+        Beside the blocks, glibc's heap holds what it cannot hand out again, and the process takes what is always there.
+        """
+        found = self.trace.peak()
+        if platform.libc_ver()[0] == "glibc":
+            found[HEAP] = max(0, self._held() - sum(found.values()))
+        found[PROCESS] = _PROCESS_BYTES[self.quantised]
+        return found
+
+    def _held(self) -> int:
+        held = heap.Heap(blocks_an_object=2 if self.recomputed else 1)
+        for number, event in enumerate(self.trace.events):
+            match self.trace.marks.get(number):
+                case "forward":
+                    held.grow()
+                case "backward":
+                    held.collect()
+            if event.size > 0:
+                held.come(event.block, event.size)
+            elif event.size < 0:
+                held.go(event.block)
+        return held.peak
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +97,7 @@ def of(base: Base, config: Config, shape: Shape, *, device: str, bf16: bool) -> 
     with skeleton.META:
         model = methods.attach(base, config.adapter)
     kernels: Any = _GpuKernels if device == "cuda" else nullcontext
-    setup.recompute(model, config, frugal=method.frugal, contexts=lambda: (nullcontext(), kernels()))
+    recomputed = setup.recompute(model, config, frugal=method.frugal, contexts=lambda: (nullcontext(), kernels()))
     trainable, total = methods.count_parameters(model)
     form, _ = optimizers.choose(config.train.optimizer, torch.device(device), frugal=method.frugal)
     autocast = torch.autocast("cpu", dtype=torch.bfloat16) if bf16 else nullcontext()
@@ -84,10 +115,12 @@ def of(base: Base, config: Config, shape: Shape, *, device: str, bf16: bool) -> 
         with trace, _named_gradients(trace, trained):
             # Of several forward passes a step, all but the first find gradients there.
             for _ in range(passes := min(2, config.train.gradient_accumulation)):
+                trace.mark("forward")
                 with autocast:
                     logits = model(**_batch(config.train.batch_size, shape.tokens)).logits
                 loss = F.cross_entropy(logits.float(), gold)
                 del logits
+                trace.mark("backward")
                 loss.backward()  # type: ignore[no-untyped-call]
                 del loss
             operations = trace.operations // passes * config.train.gradient_accumulation
@@ -97,7 +130,15 @@ def of(base: Base, config: Config, shape: Shape, *, device: str, bf16: bool) -> 
         model.eval()
         with trace, torch.no_grad(), autocast:
             model(**_batch(config.eval.batch_size, shape.scoring_tokens))
-    return Footprint(trace=trace, operations=operations, trainable=trainable, total=total)
+    quantised = config.base.quantize != quantisation.NONE
+    return Footprint(
+        trace=trace,
+        operations=operations,
+        trainable=trainable,
+        total=total,
+        quantised=quantised,
+        recomputed=recomputed,
+    )
 
 
 def _name_parameters(trace: Trace, model: nn.Module, *, whole: bool) -> None:

@@ -25,7 +25,7 @@ from lorahub.errors import TrainingError
 from lorahub.labels import LabelSet
 from lorahub.scoring.metrics import quick
 from lorahub.scoring.verdicts import Ids
-from lorahub.training import alarms, evaluation, optimizers
+from lorahub.training import alarms, evaluation, memory, optimizers
 from lorahub.training.checkpoints import Checkpoints, rest
 from lorahub.training.state import Fit, State
 
@@ -124,6 +124,7 @@ def fit(  # noqa: C901 - one story, read from top to bottom
                     metrics, warning = _evaluate(
                         wrapped, tokenizer, validation, labels, accelerator, batch_size=scoring_batch_size
                     )
+                    memory.give_back()
                     if warning and 2 * happened.steps >= total:  # early on it is the rule
                         log.warning("step %d: %s", happened.steps, warning)
                     loss_shown = float(np.mean(happened.recent))

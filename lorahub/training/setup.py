@@ -189,17 +189,19 @@ def settle(prepared: Prepared, model: Any) -> Plateau | None:
 
 def recompute(
     model: Any, config: Config, *, frugal: bool, contexts: Callable[[], tuple[Any, Any]] = noop_context_fn
-) -> None:
-    """Forget activations and compute them again in the backward pass, where that is asked for.
+) -> bool:
+    """Forget activations and compute them again in the backward pass, where that is asked for; return whether it is.
 
     `contexts` gives a context for the first computation and one for the second.
     """
     wanted = config.train.checkpointing
     if wanted == "always" and methods.TABLE[config.adapter.method].soft_prompt:
         raise ConfigError("train.checkpointing=always does not work behind virtual tokens. Use never, or auto.")
-    if wanted == "always" or (wanted == "auto" and frugal):
+    asked = wanted == "always" or (wanted == "auto" and frugal)
+    if asked:
         how = {"use_reentrant": False, "context_fn": contexts}
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=how)
+    return asked
 
 
 def _accelerator(config: Config, tracker: Tracker | None) -> Accelerator:

@@ -12,6 +12,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browser import SIZES, ask, free_port, open_tab, visits
 
+from lorahub.app.check import EXAMPLES
+
 pytestmark = pytest.mark.browser
 KNOWN = Path(__file__).parent / "gradio_findings.json"
 
@@ -20,10 +22,19 @@ KNOWN = Path(__file__).parent / "gradio_findings.json"
 def address(tiny_base, tiny_run, tmp_path_factory):
     from lorahub.app import build
     from lorahub.app.feedback import Feedback
+    from lorahub.app.training import TRAINING, State, Trainer
     from lorahub.serving.engine import Engine
 
     engine = Engine(str(tiny_base("bert")), [tiny_run.folder])
-    page = build.build(engine, root=tiny_run.folder.parent, corrections=Feedback(tmp_path_factory.mktemp("feedback")))
+    state = State(
+        name="watched", stage=TRAINING, step=3, total=9, loss=0.5, losses=((1, 0.7), (3, 0.5)), validations=((3, 0.8),)
+    )
+    page = build.build(
+        engine,
+        root=tiny_run.folder.parent,
+        corrections=Feedback(tmp_path_factory.mktemp("feedback")),
+        trainer=Trainer(root=tmp_path_factory.mktemp("trained"), base="minilm", load=str, _state=state),
+    )
     yield build.serve(page, "127.0.0.1", free_port())
     page.close(verbose=False)
 
@@ -64,7 +75,13 @@ def runs(page):
     page.get_by_role("heading", name="Finished runs").wait_for()
 
 
-STATES = (check, compare, adapters, runs)
+def train(page):
+    open_tab(page, "Train")
+    page.get_by_text("watched: step 3 of 9").wait_for()
+    page.get_by_text("Macro F1 on validation", exact=True).wait_for()
+
+
+STATES = (check, compare, adapters, runs, train)
 
 
 # What Gradio makes up anew for every build.
@@ -91,6 +108,7 @@ def found(chromium, address):
         for size in SIZES:
             for theme in ("light", "dark"):
                 page = visit(size, theme)
+                page.get_by_text(EXAMPLES[-1]).wait_for()
                 results["opened", size, theme] = findings(page)
                 for state in STATES:
                     state(page)

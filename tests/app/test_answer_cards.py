@@ -39,7 +39,9 @@ def test_it_is_said_where_the_base_alone_answers_differently():
     differing, _ = found(two, {"a": verdict("false"), "c": verdict("x", ("x", "y"))})
     assert cards.agreement(differing) == ["The base alone answers differently from a."]
     same, _ = found(two, two)
-    assert cards.agreement(same) == ["The base alone gives the same answers."]
+    assert cards.agreement(same) == ["The base alone agrees."]
+    partly, _ = found(two, {"a": verdict("true")})  # nothing is known of the other's base
+    assert cards.agreement(partly) == ["The base alone agrees with a."]
 
 
 def test_an_answer_below_the_threshold_is_marked_in_words():

@@ -5,10 +5,12 @@ import json
 import time
 
 import pytest
-from browser import SIZES, fits, free_port, open_tab, shoot, visits
-from conftest import learnable, sentences
+from browser import SIZES, fits, free_port, open_tab, shoot, tab_to, visits
+from conftest import LONG, learnable, sentences
+from playwright.sync_api import expect
 from sklearn.metrics import accuracy_score
 
+from lorahub.data import tables
 from lorahub.labels import LabelSet
 
 browser = pytest.mark.browser
@@ -95,8 +97,12 @@ def test_a_labelled_file_is_compared_and_downloaded(visit, labelled, size, theme
     assert f"disagree on {differ:,} of 300 rows" in result.inner_text()
     first = result.get_by_role("region", name="Rows").locator("tbody tr").first
     assert {"hedged", "plain"} <= {cell.split()[-2] for cell in first.locator("td").all_inner_texts()[2:4]}
-    matrix = result.get_by_role("region", name="Confusion matrix of tiny").locator("td").all_inner_texts()
-    assert sum(int(cell) for cell in matrix) == 300
+    matrices = [result.get_by_role("region", name=f"Confusion matrix of {name}") for name in ("tiny", "rival")]
+    for matrix, name in zip(matrices, ("tiny", "rival"), strict=True):
+        gold, answer = (matrix.get_by_role(role).all_inner_texts() for role in ("rowheader", "columnheader"))
+        assert (gold, answer[1:]) == (["hedged", "plain"], ["hedged", "plain"])  # rival has them the other way round
+        counts = [[sum((r["label"], r[f"{name}.label"]) == (g, a) for r in rows) for a in gold] for g in gold]
+        assert [int(cell) for cell in matrix.locator("td").all_inner_texts()] == [*counts[0], *counts[1]]
 
 
 @browser
@@ -172,12 +178,14 @@ def test_cancel_ends_the_work_and_the_next_file_is_taken(visit, engine, monkeypa
         return answer(texts, adapters, **options)
 
     page = visit()
+    cancel = page.get_by_role("button", name="Cancel")
+    assert cancel.is_disabled()  # there is nothing to end, and a finished comparison to lose
     choose(page, claims_file([{"claim": text} for text in sentences(20_000, seed=1)], "long.csv"))
     monkeypatch.setattr(engine, "classify", classify)
     page.get_by_role("button", name="Compare", exact=True).click()
     page.get_by_text("rows judged").first.wait_for()
     shoot(page, "compare-progress")
-    page.get_by_role("button", name="Cancel").click()
+    cancel.click()
     page.get_by_role("status", name="Comparison").get_by_text("Cancelled: nothing was kept.").wait_for()
     page.wait_for_timeout(2000)
     done = len(asked)
@@ -187,6 +195,68 @@ def test_cancel_ends_the_work_and_the_next_file_is_taken(visit, engine, monkeypa
     monkeypatch.undo()
     choose(page, labelled)
     compare(page)
+    expect(cancel).to_be_disabled()
+
+
+@browser
+def test_the_tab_works_with_the_keyboard_alone(visit, labelled):
+    page = visit()
+    tab_to(page, "button[aria-label='Click to upload or drop files']")
+    with page.expect_file_chooser() as choosing:
+        page.keyboard.press("Enter")
+    choosing.value.set_files(labelled)
+    page.get_by_role("status", name="File").get_by_text("300 rows").wait_for()
+    tab_to(page, "input[aria-label='Evidence column']")
+    page.get_by_role("listbox").wait_for()
+    for _ in range(3):  # tiny stays ticked, the others do not
+        tab_to(page, "input[type=checkbox]")
+        assert not page.get_by_role("listbox").count()  # it does not stay open over what comes next
+        if page.evaluate("document.activeElement.closest('label').innerText.trim() != 'tiny'"):
+            page.keyboard.press("Space")
+    tab_to(page, "button.primary")
+    page.keyboard.press("Enter")
+    result = page.get_by_role("status", name="Comparison")
+    result.get_by_role("heading", name="Rows", exact=True).wait_for()
+    assert result.get_by_role("region", name="Figures").get_by_role("rowheader").all_inner_texts() == ["tiny"]
+    tab_to(page, "[aria-label='Rows']")  # long tables scroll with the arrows
+    before = page.evaluate("document.activeElement.scrollTop")
+    page.keyboard.press("PageDown")
+    page.wait_for_function("before => document.activeElement.scrollTop > before", arg=before)
+    tab_to(page, "button:not(.primary).lh-check", key="Shift+Tab")
+    with page.expect_download() as downloading:
+        page.keyboard.press("Enter")
+    assert downloading.value.suggested_filename == "claims.judged.csv"
+
+
+@browser
+@pytest.mark.parametrize(
+    "count",
+    [
+        pytest.param(5_000, marks=pytest.mark.slow),
+        pytest.param(
+            100_000,
+            marks=[pytest.mark.long, pytest.mark.skipif(not LONG, reason="100,000 rows on the page: make test-long")],
+        ),
+    ],
+)
+def test_a_long_file_is_judged_whole_and_its_first_200_rows_are_shown(visit, claims_file, count):
+    rows = learnable(count, seed=9)
+    page = visit()
+    choose(page, claims_file(rows, "long.parquet"))
+    page.get_by_role("checkbox", name="topics").uncheck()
+    page.get_by_role("button", name="Compare", exact=True).click()
+    result = page.get_by_role("status", name="Comparison")
+    result.get_by_role("heading", name="Rows", exact=True).wait_for(timeout=900_000)
+    shown = result.get_by_role("region", name="Rows").locator("tbody tr")
+    assert shown.count() == 200
+    with page.expect_download() as downloading:
+        page.get_by_role("button", name="Download the judged file").click()
+    judged = list(tables.read(downloading.value.path().rename(downloading.value.path().with_suffix(".parquet"))))
+    assert [row["claim"] for row in judged] == [row["claim"] for row in rows]
+    differ = [row["tiny.label"] != row["rival.label"] for row in judged]
+    assert f"disagree on {sum(differ):,} of {count:,} rows. Shown are 200 of" in result.inner_text()
+    first = [int(text) for text in shown.get_by_role("rowheader").all_inner_texts()]
+    assert first == [place + 1 for place, one in enumerate(differ) if one][:200]
 
 
 @pytest.fixture(scope="module")

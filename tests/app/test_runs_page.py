@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from browser import SIZES, fits, free_port, open_tab, shoot, visits
+from browser import SIZES, fits, free_port, open_tab, shoot, tab_to, visits
 
 from lorahub import records
 from lorahub.app import experiments
@@ -94,6 +94,26 @@ def test_a_run_that_was_trained_meanwhile_is_there_when_the_tab_is_opened(visit,
         page.get_by_role("heading", name="later", exact=True).wait_for()
     finally:
         shutil.rmtree(root / "later")
+
+
+@browser
+def test_the_tab_works_with_the_keyboard_alone(visit, root):
+    shutil.copytree(root / "tiny", root / "second")
+    try:
+        page = visit()
+        tab_to(page, "[role=tab]", key="Shift+Tab")  # from the claim, which has the focus
+        page.keyboard.press("Enter")
+        tab_to(page, "[aria-label='Finished runs']")
+        tab_to(page, "input[aria-label='Run']")
+        page.keyboard.press("ControlOrMeta+a")
+        page.keyboard.type("second")
+        page.keyboard.press("Enter")
+        page.get_by_role("heading", name="second", exact=True).wait_for()
+        for name in ("Results on test", "Labels", "Quality against rank"):
+            tab_to(page, f"[aria-label='{name}']")
+        assert not page.get_by_role("listbox").count()
+    finally:
+        shutil.rmtree(root / "second")
 
 
 def test_an_experiment_is_a_folder_with_markdown_that_is_no_run(root, tmp_path):

@@ -8,9 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
-from browser import fits, free_port, open_tab, shoot, visits
+from browser import fits, free_port, open_tab, shoot, tab_to, visits
 from conftest import learnable
 from field_tables import documented
+from playwright.sync_api import expect
 
 from lorahub import records
 from lorahub.app.training import LONG, QUICK, Asked, State, Trainer, after, told
@@ -170,18 +171,29 @@ def visit(chromium, address):
 
 
 @browser
-def test_a_training_is_watched_stopped_and_opened(visit, trainer, tmp_path):
+def test_a_training_is_watched_stopped_and_opened_with_the_keyboard_alone(visit, trainer, tmp_path):
     data = tmp_path / "long.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in learnable(8000)))
+    # Long claims: so many steps that it is not done before three more visitors have come, on a busy machine too.
+    rows = [{**row, "claim": " ".join([row["claim"]] * 8)} for row in learnable(8000)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     page = visit()
-    open_tab(page, "Train")
+    tab_to(page, "[role=tab]", key="Shift+Tab")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Start").wait_for()
     shoot(page, "train-desktop-light-opened")
-    page.get_by_label("Data").fill(str(data))
-    page.get_by_label("Data").press("Enter")
-    page.get_by_label("Name of the run (optional)").fill("watched")
-    page.get_by_label("Preset").click()
-    page.get_by_role("option", name=LONG).click()
-    page.get_by_role("button", name="Start").click()
+    for selector, text in (
+        ("input[aria-label='Data']", str(data)),
+        ("input[aria-label='Preset']", LONG),
+        ("input.scroll-hide", "watched"),
+    ):
+        tab_to(page, selector)
+        page.keyboard.press("ControlOrMeta+a")
+        page.keyboard.type(text, delay=10)
+        if selector != "input.scroll-hide":
+            page.keyboard.press("Enter")
+            expect(page.locator(selector)).to_have_value(text)
+    tab_to(page, "button.primary")
+    page.keyboard.press("Enter")
     said = page.get_by_role("region", name="Training")
     said.get_by_text("Macro F1 on validation").wait_for(timeout=200_000)
     assert fits(page)
@@ -192,12 +204,16 @@ def test_a_training_is_watched_stopped_and_opened(visit, trainer, tmp_path):
         other.get_by_role("region", name="Training").get_by_text("watched: ").wait_for()
         assert fits(other)
         shoot(other, f"train-{size}-{theme}")
-    page.get_by_role("button", name="Stop, and keep the best so far").click()
+    tab_to(page, "button:not(.primary).lh-check")
+    assert page.evaluate("document.activeElement.innerText") == "Stop, and keep the best so far"
+    page.keyboard.press("Enter")
     page.get_by_role("status", name="Result").get_by_role("heading", name="watched").wait_for(timeout=200_000)
     shoot(page, "train-desktop-light-result")
     name = trainer.state.answers_as
     assert records.load(trainer.root / name).happened["interrupted"]
-    page.get_by_role("button", name="Open in Check a claim").click()
+    tab_to(page, "button:not(.primary).lh-check")
+    assert page.evaluate("document.activeElement.innerText") == "Open in Check a claim"
+    page.keyboard.press("Enter")
     page.get_by_role("tab", name="Check a claim", selected=True).wait_for()
     page.get_by_role("checkbox", name=name, checked=True).first.wait_for()
 

@@ -41,6 +41,7 @@ def test_a_stale_block_is_named(tmp_path):
         "docs/commands.md",
         "docs/engine.md",
         "docs/estimate.md",
+        "docs/methods.md",
         "docs/ranks.md",
     ):
         (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
