@@ -241,7 +241,7 @@ def main():
     parser.add_argument("--shape", choices=("7b",), help="Random weights of this shape in place of a base.")
     parser.add_argument("--dtype", default="float32", help="float32 or bfloat16.")
     parser.add_argument("--quantize", default="none", help="none or nf4.")
-    parser.add_argument("--out", default="side_by_side", help="Name of the file under benchmarks/results.")
+    parser.add_argument("--out", default="side-by-side", help="Name of the files under benchmarks/results.")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     ks, ns = ([int(part) for part in text.split(",")] for text in (asked.adapters, asked.claims))
@@ -268,10 +268,23 @@ def main():
                     engine, peers, names, texts, rounds=asked.rounds, seconds=asked.seconds, peer_tokens=peer_tokens
                 )
                 cells.append(cell(k, n, times))
+                keep(asked.out, {"asked": vars(asked), "environment": environment(), "differ": apart, "cells": cells})
                 print(tables.markdown(HEADER, list(rows(cells[-1:]))), flush=True)
-    found = {"asked": vars(asked), "environment": environment(), "logits_differ_by": apart, "cells": cells}
-    atomic.write_text(RESULTS / f"{asked.out}.json", json.dumps(found, indent=1) + "\n")
     print(tables.markdown(HEADER, list(rows(cells))))
+
+
+def keep(name, found):
+    """Write the figures as JSON, and for people as Markdown (docs/engine.md)."""
+    asked, where = found["asked"], found["environment"]
+    model = f"a base of the shape {asked['shape']}" if asked["shape"] else asked["base"]
+    packages = ", ".join(f"{package} {number}" for package, number in where["packages"].items())
+    about = (
+        f"{model}, {asked['dtype']}, quantize {asked['quantize']}, {asked['threads']} thread(s) on {where['device']}; "
+        f"{packages}. Greatest difference between the logits of lorahub and of peft: {found['differ']:.1e}."
+    )
+    table = tables.markdown(HEADER, list(rows(found["cells"])))
+    atomic.write_text(RESULTS / f"{name}.json", json.dumps(found, indent=1) + "\n")
+    atomic.write_text(RESULTS / f"{name}.md", f"{about}\n\n{table}\n")
 
 
 def environment():

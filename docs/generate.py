@@ -171,6 +171,11 @@ def _report(path: Path) -> str:
     return path.read_text(encoding="utf-8").strip().replace("](", f"](../{path.parent.relative_to(ROOT)}/")
 
 
+def benchmark(name: str) -> Callable[[], str]:
+    """What a benchmark wrote for people."""
+    return lambda: (ROOT / "benchmarks" / "results" / f"{name}.md").read_text(encoding="utf-8").strip()
+
+
 def example(folder: Path) -> str:
     """A run's record, with one element of every long list and one system of every comparison."""
     text = json.dumps(_shortened(records.load(folder).to_dict()), indent=1, ensure_ascii=False)
@@ -215,6 +220,7 @@ BLOCKS: Blocks = {
     "README.md": {"data sets": named_sets, "results": results, "methods": method_tables},
     "docs/configuration.md": {"fields": config_fields},
     "docs/commands.md": {"commands": command_help},
+    "docs/engine.md": {name: benchmark(name) for name in ("side-by-side", "classify-speed")},
     "docs/estimate.md": {"gpus": gpus},
     "docs/methods.md": {"reports": method_reports},
     "docs/ranks.md": {"check": ranks},

@@ -55,6 +55,8 @@ def launch(
     _check_free(host, port)
     kept = feedback.opened(corrections, host=host, default=RUNS / "feedback")
     engine, named, left_out = _choose(adapters, base)
+    if engine.device != "cpu":
+        engine.warm_up()
     what = f"{', '.join(engine.adapters)} on {engine.base_id}"
     trainer = _trainer(engine, base) if _may_train(training, host) else None
     page = build(engine, named=named, left_out=left_out, corrections=kept, trainer=trainer)

@@ -10,7 +10,7 @@ from lorahub.cli.publish import Token
 from lorahub.errors import ConfigError, need
 
 if TYPE_CHECKING:
-    from lorahub.serving.engine import Engine
+    from lorahub.serving.together import Together
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +34,7 @@ def classify(
     token: Token = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdicts as JSON.")] = False,
 ) -> None:
-    """Judge claims with one or more adapters on one base."""
+    """Judge claims with one or more adapters: in one pass over one base, those that cannot share it apart."""
     if not adapter:
         raise ConfigError("no adapter is given. Add --adapter FOLDER; `lorahub runs` lists the runs that exist.")
     if bool(texts) == (file is not None):
@@ -48,19 +48,19 @@ def classify(
         raise ConfigError(f"TEXT number {blank[0]} is empty. Leave it out.")
     need("torch", extra="train")
     from lorahub.serving import files
-    from lorahub.serving.engine import Engine
+    from lorahub.serving.together import Together
 
     if file is not None and output is not None:
-        # Before the engine, which takes longer.
+        # Before the bases, which take longer.
         files.check(file, output, claim=claim, evidence=evidence)
-        engine = Engine(base, adapter, token=token)
-        _file(engine, file, output, claim=claim, evidence=evidence, adjust=adjust, as_json=as_json)
+        opened = Together(adapter, base, token=token)
+        _file(opened, file, output, claim=claim, evidence=evidence, adjust=adjust, as_json=as_json)
     elif texts:
-        _texts(Engine(base, adapter, token=token), texts, evidence=evidence, adjust=adjust, as_json=as_json)
+        _texts(Together(adapter, base, token=token), texts, evidence=evidence, adjust=adjust, as_json=as_json)
 
 
 def _file(
-    engine: "Engine",
+    opened: "Together",
     file: Path,
     output: Path,
     *,
@@ -75,7 +75,7 @@ def _file(
     with show.counting("classifying", quiet=as_json) as bar:
         task = bar.add_task("rows", total=None)
         rows = files.classify_file(
-            engine,
+            opened,
             file,
             output,
             claim=claim,
@@ -84,15 +84,15 @@ def _file(
             on_rows=lambda count: bar.advance(task, count),
         )
     if as_json:
-        show.as_json({"rows": rows, "output": str(output), "adapters": list(engine.adapters)})
+        show.as_json({"rows": rows, "output": str(output), "adapters": opened.names})
     else:
         typer.echo(f"{rows:,} rows written to {output}")
 
 
-def _texts(engine: "Engine", texts: list[str], *, evidence: str | None, adjust: bool, as_json: bool) -> None:
+def _texts(opened: "Together", texts: list[str], *, evidence: str | None, adjust: bool, as_json: bool) -> None:
     from lorahub.cli import show
 
-    answers = engine.classify(texts, evidence=[evidence] * len(texts) if evidence else None, adjust=adjust)
+    answers = opened.classify(texts, evidence=[evidence] * len(texts) if evidence else None, adjust=adjust)
     found = [(text, name, answers[name][place]) for place, text in enumerate(texts) for name in answers]
     if as_json:
         show.as_json([{"text": text, "adapter": name, **asdict(verdict)} for text, name, verdict in found])

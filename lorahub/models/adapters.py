@@ -125,7 +125,7 @@ def load(folder: Path, *, name: str | None = None) -> Adapter:
     if alone is not None:
         raise AdapterError(
             f"{folder} holds {alone}, which cannot share a base with other adapters: the engine serves lora, qlora, "
-            "dora, rslora and linear-probe. `lorahub evaluate` judges it."
+            "dora, rslora and linear-probe. `lorahub classify` and `lorahub evaluate` run it apart."
         )
     labels, notes = LabelSet.load(folder), trained_on(folder)
     stored = read_tensors(folder / report.layout.weights)

@@ -22,6 +22,7 @@ from lorahub.labels import LabelSet
 from lorahub.models import adapters as adapter_files
 from lorahub.models import base as bases
 from lorahub.scoring.verdicts import Calibration, Floats
+from lorahub.serving.cache import free_name
 from lorahub.serving.engine import Engine, base_for
 
 log = logging.getLogger(__name__)
@@ -75,10 +76,13 @@ class Trained:
 class Alone:
     """A run's model, loaded as peft and transformers load it.
 
-    `base` is as the engine's; a whole model needs none. Raises BaseModelError and AdapterError.
+    `base` is as the engine's; a whole model needs none. It answers under `name`. Raises BaseModelError and
+    AdapterError.
     """
 
-    def __init__(self, found: Located, base: str | None, settings: BaseConfig, *, token: str | None = None) -> None:
+    def __init__(
+        self, found: Located, base: str | None, settings: BaseConfig, *, name: str, token: str | None = None
+    ) -> None:
         folder, report = found.folder, safety.local(found.folder)
         safety.refuse(report, folder)
         labels, notes = LabelSet.load(folder), adapter_files.trained_on(folder)
@@ -92,7 +96,7 @@ class Alone:
         self._base = bases.load(chosen, labels, token=token)
         whole = report.layout is safety.WHOLE
         self._model = self._base.model if whole else adapter_files.load_with_peft(folder, self._base)
-        self._name = found.name
+        self._name = name
         self._trained = Trained(
             labels=labels,
             calibration=Calibration.load(folder, len(labels)),
@@ -140,13 +144,19 @@ def answering(
     settings: BaseConfig | None = None,
     token: str | None = None,
 ) -> list[Answers]:
-    """Open adapters: together in one engine, and each that cannot share a base alone.
+    """Open adapters: together in one engine, and each that cannot share a base alone, which is said.
 
-    Raises BaseModelError and AdapterError.
+    A name that is taken is numbered. Raises BaseModelError and AdapterError.
     """
     settings = settings or BaseConfig()
     found = [item if isinstance(item, Located) else fetch.adapter(item, token=token) for item in adapters]
-    alone = [item for item in found if adapter_files.needs_own_base(safety.local(item.folder)) is not None]
-    shared = [item for item in found if item not in alone]
+    kinds = [adapter_files.needs_own_base(safety.local(item.folder)) for item in found]
+    shared = [item for item, kind in zip(found, kinds, strict=True) if kind is None]
     opened: list[Answers] = [Engine(base, shared, config=settings, token=token)] if shared else []
-    return [*opened, *(Alone(item, base, settings, token=token) for item in alone)]
+    for item, kind in zip(found, kinds, strict=True):
+        if kind is not None:
+            name = free_name(item.name, [name for answers in opened for name in answers.adapters])
+            if len(found) > 1:
+                log.warning("%s holds %s and shares no base: it runs apart, on one of its own", name, kind)
+            opened.append(Alone(item, base, settings, name=name, token=token))
+    return opened

@@ -84,11 +84,11 @@ class Cache(Generic[Item]):
         room for a while.
         """
         with self._changed:
-            name = _free(source.name, self._entries)
+            name = free_name(source.name, self._entries)
             entry = _Entry(name=name, source=source, bytes=item.bytes, pinned=pinned, item=item)
             self._make_room([entry])
             # Another thread may have taken the name while this one waited for room.
-            entry.name = name = _free(source.name, self._entries)
+            entry.name = name = free_name(source.name, self._entries)
             entry.used = next(self._clock)
             self._entries[name] = entry
             self._changed.notify_all()
@@ -235,7 +235,8 @@ def _listed(entries: Sequence[_Entry[Item]]) -> str:
     return ", ".join(entry.name for entry in entries)
 
 
-def _free(name: str, taken: Iterable[str]) -> str:
+def free_name(name: str, taken: Iterable[str]) -> str:
+    """A name, numbered where it is taken."""
     free, number = name, 2
     while free in taken:
         free, number = f"{name}-{number}", number + 1

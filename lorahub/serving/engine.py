@@ -32,7 +32,7 @@ from lorahub.serving.passes import Passes
 log = logging.getLogger(__name__)
 
 # Rows times tokens of one forward pass. A CPU core is busy from some 400 on, and with more than a thousand a layer's
-# numbers do not fit into its cache, and claims are padded more (docs/engine.md has the measurement).
+# numbers do not fit into its cache, and claims are padded more (docs/log.md has the measurement).
 _TOKENS_PER_THREAD = 512
 _TOKENS_ON_GPU = 16384
 # Kinds of jobs.
@@ -190,6 +190,12 @@ class Engine:
         ]
         loaded = [self._load(item, item.name) for item in found]
         return [self._cache.add(source, item, pinned=pin) for source, item in zip(found, loaded, strict=True)]
+
+    def warm_up(self) -> None:
+        """Run a short and a longest text, so that no request waits for what a device does once: kernels, memory."""
+        for text in ("a", "a " * self._base.max_length):
+            self._line.answer([Job(items=self._encode([text], None, self._base.max_length, False), kind=_FEATURES)])
+            self.logits([text])
 
     def drop(self, name: str) -> None:
         """Forget an adapter; requests under way finish with it."""

@@ -48,10 +48,7 @@ def judge(
     results: dict[str, dict[str, Any]] = {}
     for answers in answering(located, base, settings=config.base, token=token):
         for name in answers.adapters:
-            shown, number = name, 2
-            while shown in results:
-                shown, number = f"{name}-{number}", number + 1
-            results[shown] = score(answers, name, found, split, config.eval)
+            results[name] = score(answers, name, found, split, config.eval)
     return Judged(results=results, split=split, notes=found.warnings)
 
 

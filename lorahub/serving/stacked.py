@@ -129,15 +129,23 @@ class StackedLinear(nn.Module):
             # The same rows for every adapter: the base's product is worked out once.
             copies = len(route.counts)
             x = x[: len(x) // copies]
-        y: torch.Tensor = self.linear(x)
         pair = None if route is None else route.stack.lora.get(self.layer)
+        y: torch.Tensor
         if route is None or pair is None:
+            y = self.linear(x)
             return y if copies == 1 else y.repeat(copies, *[1] * (y.dim() - 1))
         down, up = route.of_rows(pair)
         groups = len(down) // copies
         flat = x.reshape(groups, -1, x.shape[-1]).to(down.dtype)  # (K, rows of one adapter x T, in)
-        wide = y.reshape(groups, -1, y.shape[-1]).to(up.dtype)
         gain = route.stack.gains.get(self.layer)
+        if copies == 1 and gain is None and type(self.linear) is nn.Linear and self.linear.bias is not None:
+            weight = self.linear.weight
+            if weight.dtype == up.dtype:
+                # The update first and the base's product on top of it: `linear` would begin by copying the bias.
+                y = torch.baddbmm(self.linear.bias, torch.matmul(flat, down), up, alpha=route.strength)
+                return y.view(-1, len(weight)).addmm_(flat.view(-1, x.shape[-1]), weight.T).view(*shape, len(weight))
+        y = self.linear(x)
+        wide = y.reshape(groups, -1, y.shape[-1]).to(up.dtype)
         if gain is not None:
             factor, summand = route.of_rows(gain)
             if route.strength != 1:

@@ -39,6 +39,7 @@ def test_a_stale_block_is_named(tmp_path):
         "docs/generate.py",
         "docs/configuration.md",
         "docs/commands.md",
+        "docs/engine.md",
         "docs/estimate.md",
         "docs/methods.md",
         "docs/ranks.md",

@@ -48,6 +48,16 @@ def test_names_and_lengths_that_do_not_fit_are_said(tiny_run, tiny_base):
         engine.classify(["a", "b"], evidence=["c"])
 
 
+def test_warming_up_runs_the_base_and_the_adapters_up_to_the_longest_input(tiny_run, tiny_base):
+    engine = Engine(str(tiny_base("bert")), [tiny_run.folder])
+    seen, run = [], engine._passes.run
+    engine._line._run = lambda shares: (seen.append((shares[0].job.kind, shares[0].job.longest)), run(shares))[1]
+    engine.warm_up()
+    assert {kind for kind, _ in seen} == {"features", "logits"}
+    assert max(tokens for _, tokens in seen) == engine._base.max_length
+    assert engine.status().requests == 0
+
+
 def test_no_texts_give_no_verdicts(tiny_run, tiny_base):
     engine = Engine(str(tiny_base("bert")), [tiny_run.folder])
     assert engine.classify([]) == {"tiny": []}

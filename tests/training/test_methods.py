@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -18,9 +19,11 @@ from lorahub.hub import safety
 from lorahub.labels import LabelSet
 from lorahub.models import adapters, initialisation, methods, quantisation
 from lorahub.models import base as bases
+from lorahub.scoring.verdicts import softmax
 from lorahub.serving.alone import answering
 from lorahub.serving.engine import Engine
 from lorahub.serving.judge import judge
+from lorahub.serving.together import Together
 from lorahub.training import optimizers
 from lorahub.training.run import train
 
@@ -122,6 +125,30 @@ def test_a_method_is_judged_and_stacked_or_refused_in_one_line(model_type, metho
     with pytest.raises(AdapterError, match="cannot share a base") as caught:
         Engine(base, [run.folder])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_classify_takes_every_kind_of_run_and_says_which_run_apart(trained, tiny_base, cli, caplog):
+    made = [trained("bert", method) for method in ("full", "lora", "ia3")]
+    texts, _ = probe(made[0])
+    chosen = [word for run in made for word in ("--adapter", run.folder)]
+    code, out, err = cli("classify", *texts, *chosen, "--base", tiny_base("bert"), "--json")
+    assert code == 0, err
+    found = {(row["text"], row["adapter"]): row["probabilities"] for row in json.loads(out)}
+    for run in made:
+        claims, claimed = probe(run)
+        shares = [list(found[text, run.folder.name].values()) for text in claims]
+        np.testing.assert_allclose(shares, softmax(claimed), atol=1e-4)
+    whole, shared, scaled = (run.folder.name for run in made)
+    assert f"{whole} holds a whole model and shares no base: it runs apart" in caplog.text
+    assert f"{scaled} holds IA3 weights and shares no base" in caplog.text
+    assert f"{shared} holds" not in caplog.text
+
+
+def test_runs_of_one_name_that_run_apart_are_numbered(trained, tmp_path):
+    run = trained("bert", "full")
+    copy = shutil.copytree(run.folder, tmp_path / run.folder.name)
+    assert Together([run.folder, copy]).names == [run.folder.name, f"{run.folder.name}-2"]
 
 
 @pytest.mark.slow
@@ -277,6 +304,17 @@ def test_an_initialisation_that_moves_the_base_is_served_beside_another_adapter(
     np.testing.assert_allclose(engine.logits(texts)["other"], alone, atol=1e-5)
     claims, claimed = probe(run)
     np.testing.assert_allclose(engine.logits(claims)[run.folder.name], claimed, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_loftq_run_is_served_beside_another_adapter(trained, tiny_base, make_adapter):
+    run, four_bits = trained("llama", "qlora", "adapter.init=loftq"), BaseConfig(quantize="nf4")
+    other, texts = make_adapter("llama", labels=3, name="other"), sentences(5, seed=3)
+    alone = Engine(str(tiny_base("llama")), [other], config=four_bits).logits(texts)["other"]
+    engine = Engine(str(tiny_base("llama")), [other, run.folder], config=four_bits)
+    np.testing.assert_allclose(engine.logits(texts)["other"], alone, atol=1e-5)
+    claims, claimed = probe(run)
+    np.testing.assert_allclose(engine.logits(claims)[run.folder.name], claimed, atol=1e-3)
 
 
 def test_loftq_starts_nearer_to_the_whole_weights_and_leaves_the_base_alone(tiny_base):
