@@ -30,7 +30,7 @@ GRADIENTS, OPTIMIZER, BEST = "gradients", "optimizer", "best"
 HEAP, PROCESS = "heap", "process"
 # What a training adds to a process besides tensors: code and libraries that are used for the first time, without and
 # with bitsandbytes. Measured on a base of a million parameters: docs/estimate.md.
-_PROCESS_BYTES = {False: 60_000_000, True: 120_000_000}
+_PROCESS_BYTES = {False: 45_000_000, True: 60_000_000}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ class Footprint:
         return found
 
     def _held(self) -> int:
-        held = heap.Heap(blocks_an_object=2 if self.recomputed else 1)
+        held = heap.Heap(blocks_a_wall=2 if self.recomputed else 1)
         for number, event in enumerate(self.trace.events):
             match self.trace.marks.get(number):
                 case "forward":

@@ -5,11 +5,9 @@ and is handed out again only where a request fits, and torch's requests often do
 
 - torch asks for addresses that 64 divides. glibc then looks for 112 bytes more than the block takes, so that a block is
   not put where one of the same size was freed (malloc.c, _int_memalign: size + alignment + the smallest chunk).
-- While the graph of the backward pass grows, its own small objects lie between the blocks and stay, so that two freed
-  blocks beside each other do not become one. Where layers are recomputed, an object lies between every second pair:
-  a tensor that is not kept takes its objects along, and its node in the graph stays.
-
-That an object follows every block, or every second one, was chosen by what two small models take (docs/estimate.md).
+- While the graph of the backward pass grows, two freed blocks beside each other often do not become one. Here something
+  stays behind every block then, and behind every second one where layers are computed again. This rule is fitted to
+  measurements, not derived: docs/estimate.md says on what, and how well it holds elsewhere.
 
 Of the free chunks the smallest that is large enough is taken, then the end of the heap. A block from 32 MiB on that
 fits nowhere is mapped by itself and given back at once (DEFAULT_MMAP_THRESHOLD_MAX, which the threshold soon reaches).
@@ -25,11 +23,11 @@ _KEPT_AT_THE_END = 2 * _MAPPED_FROM  # M_TRIM_THRESHOLD, twice the above
 class Heap:
     """Chunks of memory by address. `peak` is the most that was held, in bytes.
 
-    While the graph grows, one of its objects follows the last of every `blocks_an_object` blocks.
+    While the graph grows, a wall stands behind the last of every `blocks_a_wall` blocks.
     """
 
-    def __init__(self, blocks_an_object: int = 1) -> None:
-        self.blocks_an_object, self._growing = blocks_an_object, False
+    def __init__(self, blocks_a_wall: int = 1) -> None:
+        self.blocks_a_wall, self._growing = blocks_a_wall, False
         self.peak = 0
         self._grown = 0
         self._top = self._touched = self._mapped = 0
@@ -59,7 +57,7 @@ class Heap:
         self._places[block] = start, chunk
         if start is not None and self._growing:
             self._grown += 1
-            if self._grown % self.blocks_an_object == 0:
+            if self._grown % self.blocks_a_wall == 0:
                 self._walls.add(start + chunk)
         self.peak = max(self.peak, self._touched + self._mapped)
 
@@ -76,7 +74,7 @@ class Heap:
         self._growing = True
 
     def collect(self) -> None:
-        """The graph's objects go, and what lies beside each other is merged."""
+        """The backward pass begins: walls go, and what lies beside each other is merged."""
         self._growing = False
         self._walls.clear()
         chunks, self._free, self._ends, self._sizes = self._free, {}, {}, []
