@@ -1,14 +1,15 @@
 """Requests of many threads become forward passes: what waits at the same time is answered together.
 
-In: jobs, the tokenized texts of a request with the adapters that read them. Out: each job's results. There is no thread
-of our own: of the threads that wait, one at a time runs a pass for all of them, so a request waits for no timer and at
-most for the pass that is under way, and nothing is left behind where a process is forked or ends. The requests take
-turns: a long one does not keep the others waiting until it is done. Knows nothing of models.
+In: jobs, the tokenized texts of a request with the adapters that read them. Out: each job's results. Of the threads
+that wait, one at a time has a pass run for all of them, so a request waits for no timer and at most for the pass that
+is under way. The requests take turns: a long one does not keep the others waiting until it is done. Knows nothing of
+models.
 """
 
+import os
 import threading
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,6 +77,27 @@ class Share:
     places: list[int]
 
 
+class _OneThread:
+    """Runs every pass in the same thread.
+
+    Each thread that multiplies matrices keeps buffers of its own, and helpers on the other cores: with 50 visitors'
+    threads the process grows by hundreds of megabytes.
+    """
+
+    def __init__(self) -> None:
+        self._process, self._executor = os.getpid(), ThreadPoolExecutor(1)
+
+    def run(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Return what `function` returns, or raise what it raises."""
+        if self._process != os.getpid():  # a forked process has none of its parent's threads
+            self._process, self._executor = os.getpid(), ThreadPoolExecutor(1)
+        try:
+            future = self._executor.submit(function, *args)
+        except RuntimeError:  # the main thread has ended, and with it all executors; others may still ask
+            return function(*args)
+        return future.result()
+
+
 class Line:
     """The jobs that wait, and whose turn it is.
 
@@ -85,7 +107,7 @@ class Line:
 
     def __init__(self, run: Callable[[Sequence[Share]], Sequence[Floats]], *, tokens: int, most: int) -> None:
         self._run, self._tokens, self._most = run, tokens, most
-        self._changed = threading.Condition()
+        self._thread, self._changed = _OneThread(), threading.Condition()
         self._jobs: list[Job] = []
         self._requests, self._running = 0, False
 
@@ -136,7 +158,7 @@ class Line:
             with self._changed:
                 shares = self._take()
             try:
-                found = self._run(shares)
+                found = self._thread.run(self._run, shares)
             except Exception as error:
                 for share in shares:
                     share.job.error = error

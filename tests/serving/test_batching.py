@@ -1,5 +1,8 @@
 """Requests that share passes: right answers, turns, cancelling, a full line, errors."""
 
+import multiprocessing
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor
@@ -64,6 +67,55 @@ def test_a_text_longer_than_a_pass_still_gets_one():
     run, asked = Recorder(), job(500, 3)
     Line(run, tokens=100, most=1).answer([asked])
     assert in_order(asked) == [500, 3]
+
+
+def test_whoever_asks_all_passes_run_in_one_thread():
+    threads = set()
+
+    def run(shares):
+        threads.add(threading.get_ident())
+        return [lengths(share) for share in shares]
+
+    line = Line(run, tokens=50, most=9)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: line.answer([job(9, 20, 50)]), range(16)))
+    assert len(threads) == 1
+
+
+def test_a_process_that_is_forked_later_answers_too():
+    line, fork = Line(Recorder(), tokens=100, most=9), multiprocessing.get_context("fork")
+    line.answer([job(3)])
+    answers = fork.Queue()
+
+    def ask():
+        asked = job(5, 7)
+        line.answer([asked])
+        answers.put(in_order(asked))
+
+    child = fork.Process(target=ask, daemon=True)
+    child.start()
+    assert answers.get(timeout=20) == [5, 7]
+    child.join(20)
+    assert child.exitcode == 0
+
+
+def test_threads_that_outlive_the_main_one_are_answered():
+    code = """
+import threading, time
+from lorahub.serving.batching import Job, Line
+
+def ask():
+    line.answer([Job(items=[{"input_ids": [0]}])])
+    threading.main_thread().join()
+    time.sleep(0.2)
+    line.answer([Job(items=[{"input_ids": [0]}])])
+    print("answered")
+
+line = Line(lambda shares: [[0] for _ in shares], tokens=9, most=9)
+threading.Thread(target=ask).start()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("answered\n", "")
 
 
 def test_what_waits_at_the_same_time_is_answered_together():
