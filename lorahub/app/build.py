@@ -1,6 +1,7 @@
 """The app: one engine, one page with tabs, served here or on a Space."""
 
 import contextlib
+import ctypes
 import io
 import logging
 import os
@@ -30,6 +31,8 @@ _CHECK, _COMPARE = "Check a claim", "Compare on a file"
 _MOST_ADAPTERS = 12
 # Adapters that visitors load push the least recently used out of memory; it comes back when it is asked.
 _IN_MEMORY = 32
+# malloc.h
+_M_ARENA_MAX = -8
 # Seconds between looks at visitors' files, and how old one gets: long enough to compare it again and to download.
 _FILES_STAY = (300, 3600)
 
@@ -198,6 +201,7 @@ def serve(page: gr.Blocks, host: str | None, port: int | None) -> str:
 
     Nothing of a visitor is kept: no analytics, no history of claims in the browser.
     """
+    _share_the_heap()
     # Told to be quiet, gradio still prints where the MCP server is; standard output is the caller's.
     with contextlib.redirect_stdout(io.StringIO()):
         _, address, _ = page.queue(default_concurrency_limit=4).launch(
@@ -215,6 +219,16 @@ def serve(page: gr.Blocks, host: str | None, port: int | None) -> str:
             prevent_thread_lock=True,
         )
     return str(address)
+
+
+def _share_the_heap() -> None:
+    """Let all threads take memory from the same heap, where the C library is glibc.
+
+    Else each of gradio's forty keeps what it once needed, and the process grows for minutes (benchmarks/app_users.py).
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # a C library without it has one heap anyway
+            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def _theme() -> gr.themes.Base:
