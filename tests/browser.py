@@ -42,7 +42,7 @@ def visits(chromium, address):
         context = chromium.new_context(viewport=SIZES[size], has_touch=size == "phone")
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(120_000)  # a busy machine is no fault of the page
         page.on(
             "request",
             lambda request: request.url.startswith((address, "data:", "blob:")) or problems.append(request.url),
