@@ -32,7 +32,7 @@ from peft import PeftModel
 from lorahub import atomic
 from lorahub.config import AdapterConfig, BaseConfig, DataConfig
 from lorahub.data import claims
-from lorahub.data.batches import encode, pad
+from lorahub.data.batches import encode
 from lorahub.labels import LabelSet
 from lorahub.models import adapters, methods
 from lorahub.models import base as bases
@@ -108,7 +108,7 @@ class Peers:
         def keep(shares):
             (share,) = shares
             items = [share.job.items[place] for place in share.places]
-            found.append({key: value.to(self.device) for key, value in pad(self.tokenizer, items).items()})
+            found.append(self.tokenizer.pad(items, return_tensors="pt").to(self.device))
             return [torch.zeros(len(items), 1).numpy()]
 
         items = encode(self.tokenizer, texts, None, max_length=MAX_LENGTH)
@@ -146,7 +146,7 @@ def _repeated(batch, copies):
 def difference(engine, peers, names, texts):
     """The greatest difference between lorahub's logits and peft's, of both ways."""
     items = encode(peers.tokenizer, texts, None, max_length=MAX_LENGTH)
-    batches = [{key: value.to(peers.device) for key, value in pad(peers.tokenizer, items).items()}]
+    batches = [peers.tokenizer.pad(items, return_tensors="pt").to(peers.device)]
     found = engine.logits(texts, names)
     ours = torch.cat([torch.from_numpy(found[name]) for name in names])
     theirs = (peers.mixed(batches, names), peers.one_by_one(batches, names))

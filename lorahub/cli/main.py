@@ -18,6 +18,8 @@ from lorahub.errors import LorahubError
 
 
 class _Commands(typer.core.TyperGroup):
+    """The commands, where Ctrl-C is answered by one line."""
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)

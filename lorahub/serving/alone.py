@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from lorahub.config import BaseConfig
-from lorahub.data.batches import encode, pad
+from lorahub.data.batches import encode
 from lorahub.errors import ConfigError
 from lorahub.hub import fetch, safety
 from lorahub.hub.fetch import Located
@@ -129,9 +129,7 @@ class Alone:
         found = np.zeros((len(items), len(trained.labels)), np.float32)
         for start in range(0, len(order), _ROWS_PER_PASS):
             rows = order[start : start + _ROWS_PER_PASS]
-            batch = {
-                key: value.to(base.device) for key, value in pad(base.tokenizer, [items[row] for row in rows]).items()
-            }
+            batch = base.tokenizer.pad([items[row] for row in rows], return_tensors="pt").to(base.device)
             with torch.inference_mode():
                 found[rows] = self._model(**batch).logits.float().cpu().numpy()
         return {self._name: found}

@@ -85,7 +85,7 @@ class _OneThread:
     """
 
     def __init__(self) -> None:
-        self._process, self._executor = os.getpid(), ThreadPoolExecutor(1)
+        self._process: int | None = None
 
     def run(self, function: Callable[..., Any], *args: Any) -> Any:
         """Return what `function` returns, or raise what it raises."""

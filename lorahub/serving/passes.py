@@ -5,11 +5,11 @@ without adapters. The rows of one adapter stand together (`stacked`).
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
-from lorahub.data.batches import pad
 from lorahub.models.base import Base
 from lorahub.models.features import features
 from lorahub.scoring.verdicts import Floats
@@ -38,7 +38,8 @@ class Passes:
         return np.split(found, np.cumsum([len(share.places) for share in shares])[:-1])
 
     def _padded(self, items: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
-        return {key: value.to(self._base.device) for key, value in pad(self._base.tokenizer, items).items()}
+        padded: Any = self._base.tokenizer.pad(items, return_tensors="pt")
+        return {key: value.to(self._base.device) for key, value in padded.items()}
 
     def _logits(self, shares: Sequence[Share], batch: dict[str, torch.Tensor]) -> list[Floats]:
         wanted = [set(share.job.adapters) for share in shares]
