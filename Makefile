@@ -18,7 +18,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 
-.PHONY: demo app test test-long check docs clean
+.PHONY: demo app test test-long test-gpu check docs clean
 
 demo: $(RUNS)
 	$(BIN)/lorahub runs $(TASKS:%=runs/starter-%)
@@ -37,6 +37,10 @@ test: $(VENV)/dev.stamp
 
 test-long: $(VENV)/dev.stamp
 	LORAHUB_LONG=1 $(PYTEST) --durations 10 -m "not gpu"
+
+# On a machine with a CUDA device: the engine against peft there, and the memory of a model of 7 billion parameters.
+test-gpu: $(VENV)/dev.stamp
+	LORAHUB_GPU=1 $(BIN)/python -m pytest -m "not long" tests/serving/test_exactness.py tests/experiments/test_estimated_memory.py
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -13,6 +13,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if not os.environ.get("LORAHUB_GPU"):
+    # What is written down here was computed on a CPU, whatever the machine has; `make test-gpu` is for the rest.
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 # A shell lets what it starts in the background ignore Ctrl-C, and children inherit that; the tests send it to theirs.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -6,6 +6,7 @@ length. Weights come from safetensors only, and code in a repository is never ru
 
 import logging
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -87,7 +88,7 @@ def load(config: BaseConfig, labels: LabelSet | None = None, *, token: str | Non
     names = labels or _ANY_LABELS
     settings: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     try:
-        model_config = AutoConfig.from_pretrained(resolved.folder, **settings)
+        model_config = read_config(resolved.folder)
         tokenizer = AutoTokenizer.from_pretrained(resolved.folder, **settings)
     except Exception as error:  # transformers raises OSError, ValueError, KeyError and more for what it cannot read
         raise BaseModelError(
@@ -205,6 +206,13 @@ def pad_token(tokenizer: PreTrainedTokenizerBase, name: str, reasons: dict[str, 
         reasons["pad_token"] = f"{tokenizer.pad_token!r}: the tokenizer's own"
     tokenizer.padding_side = "right"
     reasons["padding_side"] = "right: heads read the first or the last real token, and positions count from 0"
+
+
+def read_config(folder: Path) -> Any:
+    """A folder's config for a model that reads every text once, so that a decoder keeps no keys and values."""
+    found = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    found.use_cache = found.get_text_config().use_cache = False
+    return found
 
 
 def set_pad_token_id(model_config: Any, pad: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoTokenizer
 
 from lorahub.config import BaseConfig
 from lorahub.errors import BaseModelError, one_line
@@ -29,7 +29,7 @@ def load(config: BaseConfig, resolved: Resolved, labels: int, *, bf16_gpu: bool,
     """
     settings: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     try:
-        model_config = AutoConfig.from_pretrained(resolved.folder, **settings)
+        model_config = bases.read_config(resolved.folder)
         model_config.num_labels = labels
         if model_config.get_text_config().pad_token_id is None:
             bases.set_pad_token_id(model_config, 0)  # any token will do where none has a meaning
