@@ -258,7 +258,7 @@ def main():
         peer_tokens = asked.peer_tokens or 2 * engine.tokens_per_pass
         print(f"{engine.base_id}, {asked.dtype}, quantize {asked.quantize}, {engine.device}, {asked.threads} threads")
         apart, own = differences(engine, peers, [folder.name for folder in folders], next(texts_of(16)))
-        print(f"greatest difference between the logits of lorahub and of peft: {apart:.1e}; of peft's two ways: {own:.1e}")
+        print(f"greatest difference between logits: lorahub's and peft's {apart:.1e}, peft's two ways {own:.1e}")
         # In fewer bits than 32 peft's ways differ too, by what the order of sums makes of the rounding.
         if apart > (1e-4 if (asked.dtype, asked.quantize) == ("float32", "none") else max(0.1, 2 * own)):
             raise SystemExit("they do not answer alike; times would mean nothing")
