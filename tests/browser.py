@@ -48,6 +48,8 @@ def visits(chromium, address):
             lambda request: request.url.startswith((address, "data:", "blob:")) or problems.append(request.url),
         )
         page.on("pageerror", lambda error: problems.append(str(error)))
+        # File dialogs are intercepted from now on: asked for with the key press, that may come too late for it.
+        page.on("filechooser", lambda dialog: None)
         page.goto(f"{address}?__theme={theme}{query}")
         page.get_by_role("tab").first.wait_for()
         return page
