@@ -60,7 +60,7 @@ def make_adapters(root, config, count):
     """Folders of random LoRA adapters on all linear layers, rank 8, whose updates are of the size of the weights."""
     base = bases.load(config, LABELS)
     model = methods.attach(base, AdapterConfig(rank=8, alpha=16.0, targets=("all-linear",)))
-    std = base.model.config.hidden_size ** -0.5
+    std = base.model.config.hidden_size**-0.5
     folders = []
     for seed in range(count):
         torch.manual_seed(seed)
@@ -73,7 +73,7 @@ def make_adapters(root, config, count):
     return folders
 
 
-def seven_billion(root):
+def seven_billion(root, layers=None):
     """A base of Mistral-7B's shape with random weights, and MiniLM's tokenizer: its words are what they are."""
     from transformers import AutoModel, AutoTokenizer, MistralConfig
 
@@ -82,7 +82,9 @@ def seven_billion(root):
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        model = AutoModel.from_config(MistralConfig(**SEVEN, pad_token_id=0))
+        model = AutoModel.from_config(
+            MistralConfig(**{**SEVEN, "num_hidden_layers": layers or SEVEN["num_hidden_layers"]}, pad_token_id=0)
+        )
     torch.set_default_dtype(torch.float32)
     folder = root / "mistral-7b-shape"
     model.save_pretrained(folder)
@@ -240,6 +242,7 @@ def main():
     parser.add_argument("--whole-last-layer", action="store_true", help="The engine's last layer for every token too.")
     parser.add_argument("--base", default="minilm", help="Hub id or folder of the base.")
     parser.add_argument("--shape", choices=("7b",), help="Random weights of this shape in place of a base.")
+    parser.add_argument("--layers", type=int, help="Of that shape only so many layers, for a smaller GPU or less time.")
     parser.add_argument("--dtype", default="float32", help="float32 or bfloat16.")
     parser.add_argument("--quantize", default="none", help="none or nf4.")
     parser.add_argument("--out", default="side-by-side", help="Name of the files under benchmarks/results.")
@@ -249,7 +252,7 @@ def main():
     cells = []
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
-        base = str(seven_billion(root)) if asked.shape else asked.base
+        base = str(seven_billion(root, asked.layers)) if asked.shape else asked.base
         config = BaseConfig(id=base, dtype=asked.dtype, quantize=asked.quantize, max_length=MAX_LENGTH)
         folders = make_adapters(root, config, max(ks))
         if asked.whole_last_layer:

@@ -220,7 +220,7 @@ BLOCKS: Blocks = {
     "README.md": {"data sets": named_sets, "results": results, "methods": method_tables},
     "docs/configuration.md": {"fields": config_fields},
     "docs/commands.md": {"commands": command_help},
-    "docs/engine.md": {name: benchmark(name) for name in ("side-by-side", "classify-speed")},
+    "docs/engine.md": {name: benchmark(name) for name in ("side-by-side", "side-by-side-7b", "classify-speed")},
     "docs/estimate.md": {"gpus": gpus},
     "docs/methods.md": {"reports": method_reports},
     "docs/ranks.md": {"check": ranks},

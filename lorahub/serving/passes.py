@@ -13,7 +13,7 @@ import torch
 from lorahub.models.base import Base
 from lorahub.models.features import features
 from lorahub.scoring.verdicts import Floats
-from lorahub.serving import stacked
+from lorahub.serving import graphs, stacked
 from lorahub.serving.batching import Share
 
 
@@ -23,6 +23,7 @@ class Passes:
     def __init__(self, base: Base) -> None:
         self._base = base
         self._stacks = stacked.Stacks()
+        self._graphs = graphs.Graphs(base.model)
 
     def forget(self, adapter: stacked.Placed) -> None:
         """Free what is kept of an adapter."""
@@ -38,7 +39,10 @@ class Passes:
         return np.split(found, np.cumsum([len(share.places) for share in shares])[:-1])
 
     def _padded(self, items: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
-        padded: Any = self._base.tokenizer.pad(items, return_tensors="pt")
+        longest = max(len(item["input_ids"]) for item in items)
+        rounded = graphs.LENGTHS if self._base.device.type == "cuda" else 1
+        fits = -(-longest // rounded) * rounded <= self._base.limit
+        padded: Any = self._base.tokenizer.pad(items, return_tensors="pt", pad_to_multiple_of=rounded if fits else None)
         return {key: value.to(self._base.device) for key, value in padded.items()}
 
     def _logits(self, shares: Sequence[Share], batch: dict[str, torch.Tensor]) -> list[Floats]:
@@ -64,7 +68,8 @@ class Passes:
             batch = {key: value[index] for key, value in batch.items()}
         strength = shares[0].job.strength
         with stacked.routed(stack, counts, self._base.device, shared=shared, strength=strength):
-            logits = self._base.model(**batch).logits.float().cpu().numpy()  # (rows, widest)
+            answers = self._graphs.logits(batch, stack, counts, shared=shared, strength=strength)
+        logits = answers.float().cpu().numpy()  # (rows, widest)
         found = []
         for number, share in enumerate(shares):
             width = max(adapter.labels for adapter in share.job.adapters)

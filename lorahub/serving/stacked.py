@@ -147,17 +147,22 @@ class StackedLinear(nn.Module):
                 y = torch.baddbmm(self.linear.bias, _down(flat, down), up, alpha=route.strength)
                 return y.view(-1, len(weight)).addmm_(flat.view(-1, x.shape[-1]), weight.T).view(*shape, len(weight))
         y = self.linear(x)
-        wide = y.reshape(groups, -1, y.shape[-1]).to(up.dtype)
+        wide = y.reshape(groups, -1, y.shape[-1])
         if gain is not None:
             factor, summand = route.of_rows(gain)
             if route.strength != 1:
                 # DoRA changes W to gain · (W + B·A): of this change too there is `strength` times as much.
                 factor, summand = 1 + route.strength * (factor - 1), route.strength * summand
-            wide = torch.addcmul(summand, wide, factor)
+            wide = torch.addcmul(summand, wide.to(up.dtype), factor)
         update = _down(flat, down)
         # In place where that can be: on a CPU, fresh memory for every layer costs more than the sums.
-        add = wide.baddbmm_ if len(wide) == len(up) else wide.baddbmm
-        return add(update, up, alpha=route.strength).view(*shape, y.shape[-1]).to(y.dtype)
+        in_place = len(wide) == len(up)
+        if wide.dtype == up.dtype:
+            wide = (wide.baddbmm_ if in_place else wide.baddbmm)(update, up, alpha=route.strength)
+        else:
+            # The base is in fewer bits: the sum is worked out in those of the adapters and rounded once.
+            wide = (wide.add_ if in_place else wide.add)(torch.matmul(update, up), alpha=route.strength)
+        return wide.view(*shape, y.shape[-1]).to(y.dtype)
 
 
 def _down(x: torch.Tensor, down: torch.Tensor) -> torch.Tensor:

@@ -31,6 +31,7 @@ TEXTS = sentences(7, seed=4, low=1, high=29)
 # Logits, max |difference|. float32 is the promise; a GPU adds up in another order for every shape of a batch, and the
 # rank-32 adapter makes much of it. In bfloat16 a number has 8 bits, and a logit of 4 is known to 1/64.
 TOLERANCE = 1e-3 if torch.cuda.is_available() else 1e-4
+SPREAD = 5e-3
 BF16_TOLERANCE = 0.1
 NF4_TOLERANCE = 0.1
 
@@ -81,7 +82,7 @@ def test_methods_ranks_labels_and_lengths_mixed_answer_as_plain_peft_does(model_
             np.testing.assert_allclose(found[folder.name], expected, atol=TOLERANCE, rtol=0, err_msg=folder.name)
             assert (found[folder.name].argmax(1) == expected.argmax(1)).all()
             print(model_type, folder.name, np.abs(found[folder.name] - expected).max(), np.abs(expected).max())
-        assert np.ptp(expected, axis=0).max() > 50 * TOLERANCE, "the claims differ by more than what is tolerated"
+        assert np.ptp(expected, axis=0).max() > SPREAD, "the claims differ by more than what is tolerated"
 
 
 @pytest.mark.parametrize(("adapters", "rows"), [(2, 1), (3, 5), (8, 20)])
@@ -114,3 +115,18 @@ def test_a_base_in_fewer_bits_answers_as_peft_does_on_it(settings, tolerance, mo
         sure += clear.sum()
         print(model_type, settings, folder.name, np.abs(found[folder.name] - expected).max(), np.abs(expected).max())
     assert sure > len(TEXTS), "there are answers that the tolerance cannot turn"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("model_type", ["bert", "modernbert", "llama", "qwen3"])
+def test_a_pass_that_comes_again_is_replayed_and_answers_as_plain_peft_does(model_type, mixed, tiny_base):
+    folders, base = mixed(model_type), tiny_base(model_type)
+    engine = Engine(str(base), folders)
+    for _ in range(6):
+        engine.logits(TEXTS[:1])
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as seen:
+        found = engine.logits([TEXTS[1]])
+    assert any("cudaGraphLaunch" in event.key for event in seen.key_averages())
+    for folder in folders:
+        expected = vanilla(base, folder, engine.device)[1]
+        np.testing.assert_allclose(found[folder.name][0], expected, atol=TOLERANCE, rtol=0, err_msg=folder.name)
