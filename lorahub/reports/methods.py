@@ -4,7 +4,9 @@ In: a `MethodTable`. Out: rows and text. A difference whose interval holds 0, or
 is called undetectable.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from lorahub import atomic
 from lorahub.reports import plots, tables
@@ -136,7 +138,6 @@ def draw(table: MethodTable, path: Path) -> None:
             colour = plots.ACCENT if row.pareto else plots.INK
             axes.plot([place, place], found.interval, color=colour, linewidth=1.4)
             axes.plot(place, found.mean, "o", color=colour, markerfacecolor=colour if row.pareto else "white")
-            axes.annotate(row.method, (place, found.mean), xytext=(5, 4), textcoords="offset points", fontsize=8)
         best = table.baselines[table.best_baseline]["f1_macro"]
         axes.axhline(best, color=plots.MUTED, linestyle="--", linewidth=1)
         axes.annotate(
@@ -149,4 +150,19 @@ def draw(table: MethodTable, path: Path) -> None:
     panels[0].set_xlim(left=0)
     panels[1].set_xscale("log")
     figure.suptitle(title(table), fontsize=10)
+    for axes, (cost, _, unit) in zip(panels, costs, strict=True):
+        _name_points(axes, {row.method: (row.cost[cost] / unit, row.metrics["f1_macro"].mean) for row in table.methods})
     plots.save(figure, path)
+
+
+def _name_points(axes: Any, points: Mapping[str, tuple[float, float]]) -> None:
+    """Write each name to the right of its point, lower where another name stands there already."""
+    axes.figure.draw_without_rendering()  # where a point comes to lie is known only then
+    scale, taken = axes.figure.dpi / 72, list[tuple[float, float]]()
+    for name, point in sorted(points.items(), key=lambda item: -item[1][1]):
+        across, up = axes.transData.transform(point) / scale
+        height = up + 4
+        while any(abs(across - other) < 40 and abs(height - level) < 9 for other, level in taken):
+            height -= 1
+        taken.append((across, height))
+        axes.annotate(name, point, xytext=(6, height - up), textcoords="offset points", fontsize=8)
