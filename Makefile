@@ -40,7 +40,8 @@ test-long: $(VENV)/dev.stamp
 
 # On a machine with a CUDA device: the engine against peft there, and the memory of a model of 7 billion parameters.
 test-gpu: $(VENV)/dev.stamp
-	LORAHUB_GPU=1 $(BIN)/python -m pytest -m "not long" tests/serving/test_exactness.py tests/experiments/test_estimated_memory.py
+	LORAHUB_GPU=1 $(BIN)/python -m pytest tests/serving/test_exactness.py
+	LORAHUB_GPU=1 $(BIN)/python -m pytest -m gpu tests/experiments/test_estimated_memory.py
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

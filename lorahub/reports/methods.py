@@ -16,6 +16,8 @@ from lorahub.scoring.seeds import Difference, Mean
 
 MARKDOWN, PICTURE, JSON = "methods.md", "methods.png", "methods.json"
 _MB = 1e6
+# Room of a method's name in the picture, in points.
+_NAME_WIDTH, _NAME_HEIGHT = 55, 9
 
 
 def header(table: MethodTable) -> tuple[str, ...]:
@@ -158,11 +160,12 @@ def draw(table: MethodTable, path: Path) -> None:
 def _name_points(axes: Any, points: Mapping[str, tuple[float, float]]) -> None:
     """Write each name to the right of its point, lower where another name stands there already."""
     axes.figure.draw_without_rendering()  # where a point comes to lie is known only then
-    scale, taken = axes.figure.dpi / 72, list[tuple[float, float]]()
+    scale = axes.figure.dpi / 72  # pixels a point
+    taken: list[tuple[float, float]] = []
     for name, point in sorted(points.items(), key=lambda item: -item[1][1]):
         across, up = axes.transData.transform(point) / scale
         height = up + 4
-        while any(abs(across - other) < 40 and abs(height - level) < 9 for other, level in taken):
+        while any(abs(across - other) < _NAME_WIDTH and abs(height - level) < _NAME_HEIGHT for other, level in taken):
             height -= 1
         taken.append((across, height))
         axes.annotate(name, point, xytext=(6, height - up), textcoords="offset points", fontsize=8)

@@ -8,8 +8,7 @@ gains a tenth (docs/engine.md): so only small passes are recorded, once they hav
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 import torch
@@ -21,16 +20,18 @@ from lorahub.serving.stacked import Stack
 log = logging.getLogger(__name__)
 
 Batch = Mapping[str, torch.Tensor]
-# Rows times tokens of the largest pass that is recorded, and how often it has come before.
-_MOST_TOKENS, _SEEN_BEFORE = 1024, 4
-# Recorded passes of one stack of adapters: other numbers of texts, other lengths.
-_MOST_A_STACK = 8
-# Lengths are padded to a multiple of so many tokens, so that they come again.
+# Rows times tokens of the largest pass that is recorded.
+MOST_TOKENS = 1024
+# Lengths of such passes are padded to a multiple of so many tokens, so that they come again.
 LENGTHS = 16
+# How often a pass has come before it is recorded, and the recordings of one stack of adapters.
+_SEEN_BEFORE, _MOST_RECORDED = 4, 8
+# Shapes and strengths of which is known how often they came; then counting begins anew.
+_MOST_COUNTED = 64
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Recorded:
+class _Recording:
     """A graph, the tensors that it reads its batch from, and the one that it leaves the logits in."""
 
     graph: torch.cuda.CUDAGraph
@@ -44,15 +45,38 @@ class _Recorded:
         return self.logits
 
 
+@dataclass(kw_only=True, eq=False)
+class _Known:
+    """Of the passes with one stack, by what else they depend on: how often they came, and the recordings."""
+
+    counted: dict[object, int] = field(default_factory=dict)
+    recorded: dict[object, _Recording] = field(default_factory=dict)
+
+    def came_often(self, key: object) -> bool:
+        """Count a pass; True when it has come often enough before, and then counting begins anew."""
+        before = self.counted.pop(key, 0)
+        if before == _SEEN_BEFORE:
+            return True
+        if len(self.counted) == _MOST_COUNTED:
+            self.counted.clear()
+        self.counted[key] = before + 1
+        return False
+
+    def keep(self, key: object, recording: _Recording) -> None:
+        """Keep a recording; the oldest one goes where there are too many."""
+        if len(self.recorded) == _MOST_RECORDED:
+            del self.recorded[next(iter(self.recorded))]
+        self.recorded[key] = recording
+
+
 class Graphs:
     """The recorded passes of one wrapped base; they go with their stacks. All calls come from one thread."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
         self._works = True
-        self._pool: Any = None
-        # By stack, and by what else a pass depends on: how often it has come, or the recording.
-        self._kept: WeakKeyDictionary[Stack, dict[object, int | _Recorded]] = WeakKeyDictionary()
+        self._stream: torch.cuda.Stream | None = None
+        self._known: WeakKeyDictionary[Stack, _Known] = WeakKeyDictionary()
 
     def logits(
         self, batch: Batch, stack: Stack, counts: Sequence[int], *, shared: bool, strength: float
@@ -60,39 +84,46 @@ class Graphs:
         """The logits of a routed pass; a replayed one overwrites those before."""
         rows = batch["input_ids"]
         # With unequal counts the route has a tensor of its own for every pass.
-        if not (self._works and rows.is_cuda and rows.numel() <= _MOST_TOKENS and len(set(counts)) == 1):
+        if not (self._works and rows.is_cuda and rows.numel() <= MOST_TOKENS and len(set(counts)) == 1):
             return self._run(batch)
-        kept = self._kept.setdefault(stack, {})
+        known = self._known.setdefault(stack, _Known())
         key = (len(counts), shared, strength, rows.shape, *batch)
-        # The one that is asked for moves to the end.
-        found = kept.pop(key, 0)
-        if found == _SEEN_BEFORE:
-            found = self._record(batch) or 0
-        kept[key] = found if isinstance(found, _Recorded) else found + 1
-        if len(kept) > _MOST_A_STACK:
-            del kept[next(iter(kept))]
-        return found.replay(batch) if isinstance(found, _Recorded) else self._run(batch)
+        recording = known.recorded.get(key)
+        if recording is None and known.came_often(key):
+            recording = self._record(batch)
+            if recording is not None:
+                known.keep(key, recording)
+        return self._run(batch) if recording is None else recording.replay(batch)
 
     def _run(self, batch: Batch) -> torch.Tensor:
         logits: torch.Tensor = self._model(**batch).logits
         return logits
 
-    def _record(self, batch: Batch) -> _Recorded | None:
-        """Record a pass; None where the base does what cannot be recorded, which is then not tried again."""
-        inputs = {name: tensor.clone() for name, tensor in batch.items()}
-        graph, aside = torch.cuda.CUDAGraph(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        self._pool = self._pool or torch.cuda.graph_pool_handle()
+    def _record(self, batch: Batch) -> _Recording | None:
+        """Record a pass; None where memory is short, or where the base does what cannot be recorded, now or ever."""
+        if self._stream is None:
+            self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        inputs, graph = {name: tensor.clone() for name, tensor in batch.items()}, torch.cuda.CUDAGraph()
+        # Recordings are replayed one after the other, so that they may share what they compute in.
+        others = [recording.graph for known in self._known.values() for recording in known.recorded.values()]
+        self._stream.wait_stream(torch.cuda.current_stream())
         try:
-            # Libraries set up for a new stream what they cannot while recording.
-            aside.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(aside):
+            with torch.cuda.stream(self._stream):
+                # Libraries set up for a new stream what they cannot while recording.
                 self._run(inputs)
-            torch.cuda.current_stream().wait_stream(aside)
-            # Other threads may load adapters meanwhile.
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-                logits = self._run(inputs)
+                # Other threads may load adapters meanwhile.
+                with torch.cuda.graph(
+                    graph,
+                    pool=others[0].pool() if others else None,
+                    stream=self._stream,
+                    capture_error_mode="thread_local",
+                ):
+                    logits = self._run(inputs)
+        except torch.cuda.OutOfMemoryError:
+            return None
         except RuntimeError as error:
             log.info("passes of this base are not recorded: %s", one_line(error))
             self._works = False
             return None
-        return _Recorded(graph=graph, inputs=inputs, logits=logits)
+        torch.cuda.current_stream().wait_stream(self._stream)
+        return _Recording(graph=graph, inputs=inputs, logits=logits)

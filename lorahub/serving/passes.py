@@ -32,17 +32,21 @@ class Passes:
     def run(self, shares: Sequence[Share]) -> list[Floats]:
         """Answer shares that go together: all with adapters, or all without."""
         with torch.inference_mode():
-            batch = self._padded([share.job.items[place] for share in shares for place in share.places])
-            if shares[0].job.adapters:
+            items = [share.job.items[place] for share in shares for place in share.places]
+            adapters = set().union(*(share.job.adapters for share in shares))
+            batch = self._padded(items, most_rows=len(items) * len(adapters))
+            if adapters:
                 return self._logits(shares, batch)
             found: Floats = features(self._base.model, batch).float().cpu().numpy()
         return np.split(found, np.cumsum([len(share.places) for share in shares])[:-1])
 
-    def _padded(self, items: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+    def _padded(self, items: list[dict[str, list[int]]], *, most_rows: int) -> dict[str, torch.Tensor]:
+        """Pad to the longest text; on a GPU a little further where the pass is short enough to be recorded."""
         longest = max(len(item["input_ids"]) for item in items)
-        rounded = graphs.LENGTHS if self._base.device.type == "cuda" else 1
-        fits = -(-longest // rounded) * rounded <= self._base.limit
-        padded: Any = self._base.tokenizer.pad(items, return_tensors="pt", pad_to_multiple_of=rounded if fits else None)
+        length = -(-longest // graphs.LENGTHS) * graphs.LENGTHS
+        short = 0 < most_rows * length <= graphs.MOST_TOKENS and length <= self._base.limit
+        multiple = graphs.LENGTHS if short and self._base.device.type == "cuda" else None
+        padded: Any = self._base.tokenizer.pad(items, return_tensors="pt", pad_to_multiple_of=multiple)
         return {key: value.to(self._base.device) for key, value in padded.items()}
 
     def _logits(self, shares: Sequence[Share], batch: dict[str, torch.Tensor]) -> list[Floats]:

@@ -85,6 +85,15 @@ class _Route:
         """A pair of the stack's tensors (K, ...), or one entry a row (B, ...)."""
         return pair if self.places is None else (pair[0][self.places], pair[1][self.places])
 
+    def down(self, x: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
+        """Each group's rows (K, n, in) times its own A (K, in, r): (K, n, r)."""
+        groups, rows, _ = x.shape
+        few = groups * rows * groups * down.shape[2] <= _FEW
+        # With an A for every row there is a copy of each already.
+        if x.is_cuda and groups > 1 and few and self.places is None:
+            return every_down(x, down)
+        return torch.matmul(x, down)
+
 
 _route: ContextVar[_Route | None] = ContextVar("lorahub_route", default=None)
 
@@ -144,7 +153,7 @@ class StackedLinear(nn.Module):
             weight = self.linear.weight
             if weight.dtype == up.dtype:
                 # The update first and the base's product on top of it: `linear` would begin by copying the bias.
-                y = torch.baddbmm(self.linear.bias, _down(flat, down), up, alpha=route.strength)
+                y = torch.baddbmm(self.linear.bias, route.down(flat, down), up, alpha=route.strength)
                 return y.view(-1, len(weight)).addmm_(flat.view(-1, x.shape[-1]), weight.T).view(*shape, len(weight))
         y = self.linear(x)
         wide = y.reshape(groups, -1, y.shape[-1])
@@ -154,7 +163,7 @@ class StackedLinear(nn.Module):
                 # DoRA changes W to gain · (W + B·A): of this change too there is `strength` times as much.
                 factor, summand = 1 + route.strength * (factor - 1), route.strength * summand
             wide = torch.addcmul(summand, wide.to(up.dtype), factor)
-        update = _down(flat, down)
+        update = route.down(flat, down)
         # In place where that can be: on a CPU, fresh memory for every layer costs more than the sums.
         in_place = len(wide) == len(up)
         if wide.dtype == up.dtype:
@@ -165,16 +174,8 @@ class StackedLinear(nn.Module):
         return wide.view(*shape, y.shape[-1]).to(y.dtype)
 
 
-def _down(x: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
-    """Each group's rows (K, n, in) times its own A (K, in, r): (K, n, r)."""
-    groups, rows, _ = x.shape
-    if x.is_cuda and groups > 1 and groups * rows * groups * down.shape[2] <= _FEW:
-        return every_down(x, down)
-    return torch.matmul(x, down)
-
-
 def every_down(x: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
-    """The same from one product of all rows with all A, of which each row keeps its own adapter's part.
+    """Rows (K, n, in) times A (K, in, r), from one product of all rows with all A: each row keeps its adapter's part.
 
     A few rows times a narrow matrix occupy as many of a GPU's processors as there are adapters. This is K times the
     arithmetic on all of them: on an H200 with 8 adapters 10 microseconds in place of 75 for 160 rows of 4,096, and 46

@@ -119,14 +119,39 @@ def test_a_base_in_fewer_bits_answers_as_peft_does_on_it(settings, tolerance, mo
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("model_type", ["bert", "modernbert", "llama", "qwen3"])
-def test_a_pass_that_comes_again_is_replayed_and_answers_as_plain_peft_does(model_type, mixed, tiny_base):
-    folders, base = mixed(model_type), tiny_base(model_type)
-    engine = Engine(str(base), folders)
-    for _ in range(6):
-        engine.logits(TEXTS[:1])
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as seen:
-        found = engine.logits([TEXTS[1]])
-    assert any("cudaGraphLaunch" in event.key for event in seen.key_averages())
-    for folder in folders:
-        expected = vanilla(base, folder, engine.device)[1]
-        np.testing.assert_allclose(found[folder.name][0], expected, atol=TOLERANCE, rtol=0, err_msg=folder.name)
+@pytest.mark.parametrize(
+    ("settings", "tolerance"),
+    [({}, TOLERANCE), ({"dtype": "bfloat16"}, BF16_TOLERANCE), ({"quantize": "nf4"}, NF4_TOLERANCE)],
+    ids=["float32", "bf16", "nf4"],
+)
+def test_a_pass_that_comes_again_is_replayed_and_answers_as_peft_does(
+    settings, tolerance, model_type, mixed, tiny_base
+):
+    config = BaseConfig(id=str(tiny_base(model_type)), max_length=32, **settings)
+    folders = mixed(model_type)
+    engine = Engine(config.id, folders, config=config)
+    for round in range(2):  # the second after an adapter has gone, and with it every recording
+        for _ in range(6):
+            engine.logits(TEXTS[:1])
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as seen:
+            found = engine.logits([TEXTS[1]])
+        assert any("cudaGraphLaunch" in event.key for event in seen.key_averages())
+        for folder in folders[round:]:
+            base = bases.load(config, LabelSet.load(folder))
+            expected = one_by_one(adapters.load_with_peft(folder, base), base.tokenizer)[1]
+            np.testing.assert_allclose(found[folder.name][0], expected, atol=tolerance, rtol=0, err_msg=folder.name)
+        engine.drop(folders[round].name)
+
+
+@pytest.mark.gpu
+def test_a_base_that_cannot_be_recorded_goes_on_without(mixed, tiny_base):
+    engine = Engine(str(tiny_base("bert")), mixed("bert")[:2])
+
+    def looks(module, args, kwargs):
+        kwargs["input_ids"].max().item()  # waits for the GPU, which a recording cannot
+
+    engine._base.model.register_forward_pre_hook(looks, with_kwargs=True)
+    answers = [engine.logits(TEXTS[:1]) for _ in range(8)]
+    for name in engine.names:
+        for answer in answers:
+            np.testing.assert_allclose(answer[name], answers[0][name], atol=TOLERANCE, rtol=0)
