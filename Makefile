@@ -14,8 +14,9 @@ RUNS := $(TASKS:%=runs/starter-%/record.json)
 # The installers and tests of a machine differ; a fresh environment follows from these three files.
 # pip compiles on one core; compileall on all of them. A few files of packages are templates and no Python.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
-# A process a core, each with one thread; what a file's tests share is made once.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+# A process a core, each with one thread; what a file's tests share is made once. In the order of the files: sorted by
+# their number of tests, as pytest-xdist has them, those with few and long ones come last, and one core waits.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 
 .PHONY: demo app test test-long test-gpu check docs clean
