@@ -71,7 +71,7 @@ class LabelSet:
             names = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise AdapterError(f"{folder} has no {FILE_NAME}, the label names. Restore it or train again.") from None
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number too long, lists too deep
             raise AdapterError(f"{path} is not valid JSON ({error}). Restore it or train again.") from None
         if not isinstance(names, list) or len(names) < 2 or not all(isinstance(name, str) for name in names):
             raise AdapterError(f'{path} must be a JSON list of at least two label names, as in ["false", "true"].')

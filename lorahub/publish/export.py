@@ -155,7 +155,7 @@ def _base(record: RunRecord, base_id: str | None, token: str | None) -> BaseOnHu
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number too long, lists too deep
         raise AdapterError(f"{path} is not valid JSON ({error}). Restore it or train again.") from None
     if not isinstance(values, dict):
         raise AdapterError(f"{path} must hold a JSON object. Restore it or train again.")

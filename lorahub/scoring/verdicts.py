@@ -54,7 +54,7 @@ class Calibration:
                 threshold=None if threshold is None else float(threshold),
                 split=values.get("split"),
             )
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise AdapterError(f"{path} is damaged ({error}). Restore it or train again.") from None
         if len(found.bias) not in (0, labels) or not np.isfinite([found.temperature, *found.bias]).all():
             raise AdapterError(

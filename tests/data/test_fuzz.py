@@ -1,6 +1,7 @@
 """Fuzzing: whatever a data file, a recipe or an adapter folder holds, it loads or one error says why it does not."""
 
 import json
+import re
 import shutil
 
 import pyarrow as pa
@@ -115,6 +116,20 @@ def test_a_damaged_adapter_folder_loads_or_says_why_not(name, tiny_run, tmp_path
         loads_or_says_why(lambda: records.load(folder))
 
     check()
+
+
+FILES = ("adapter_config.json", "labels.json", "calibration.json", "tokenizer_config.json", "record.json")
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("content", ['"text"', "[]", "1", "null", "9" * 5000, "[" * 100_000], ids=lambda text: text[:6])
+def test_json_of_another_kind_is_refused_in_a_line(name, content, tiny_run, tmp_path):
+    from lorahub.models import adapters
+
+    folder = shutil.copytree(tiny_run.folder, tmp_path / "mine")
+    (folder / name).write_text(content)
+    with pytest.raises(LorahubError, match=re.escape(name)):
+        (records if name == records.FILE_NAME else adapters).load(folder)
 
 
 @pytest.mark.parametrize("name", ["adapter_config.json", "calibration.json", "tokenizer_config.json", "record.json"])
