@@ -119,11 +119,10 @@ class Graphs:
                     capture_error_mode="thread_local",
                 ):
                     logits = self._run(inputs)
-        except torch.cuda.OutOfMemoryError:
-            return None
         except RuntimeError as error:
-            log.info("passes of this base are not recorded: %s", one_line(error))
-            self._works = False
+            log.info("a pass is not recorded: %s", one_line(error))
+            # Memory may be there another time; what else a base does it does every time.
+            self._works = isinstance(error, torch.cuda.OutOfMemoryError)
             return None
         torch.cuda.current_stream().wait_stream(self._stream)
         return _Recording(graph=graph, inputs=inputs, logits=logits)
