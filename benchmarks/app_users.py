@@ -29,7 +29,7 @@ from lorahub.data import claims
 from lorahub.labels import LabelSet
 from lorahub.models import adapters, methods
 from lorahub.models import base as bases
-from lorahub.scoring.verdicts import softmax
+from lorahub.stats.verdicts import softmax
 
 STAYING, CHANGING = 6, 4  # adapters that visitors ask, and adapters that come and go
 IN_MEMORY = 7
@@ -74,7 +74,7 @@ def reference(folders, base, texts):
 def serve(base, root, port, ready):
     """The page, in a process of its own."""
     from lorahub.app import build
-    from lorahub.serving.engine import Engine
+    from lorahub.serving.engine.engine import Engine
 
     engine = Engine(base, [root / f"staying-{number}" for number in range(STAYING)], most_adapters=IN_MEMORY)
     ready.put(build.serve(build.build(engine, root=root), "127.0.0.1", port))

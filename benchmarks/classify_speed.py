@@ -32,7 +32,7 @@ from lorahub.hub import fetch
 from lorahub.models import adapters
 from lorahub.models import base as bases
 from lorahub.reports.tables import markdown
-from lorahub.serving.engine import Engine
+from lorahub.serving.engine.engine import Engine
 from lorahub.serving.files import classify_file
 
 # What a user who does nothing gets: base.max_length's default.

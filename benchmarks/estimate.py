@@ -150,7 +150,7 @@ def train(model, method, scratch):
 
 def estimated(model, method, scratch, device="cpu"):
     """The bytes of a cell as `lorahub estimate` has them."""
-    from lorahub.experiments.estimate import estimate
+    from lorahub.experiments.estimate.run import estimate
 
     return (
         estimate(names=[method], devices=[device], settings=settings(model, method, scratch)[:-1]).costs[0].peak_bytes

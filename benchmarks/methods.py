@@ -20,8 +20,8 @@ SETTINGS = ("data.train_rows=800", "base.max_length=40", "train.min_steps=0", "t
 
 
 def run(data):
-    from lorahub.experiments.methods import methods
-    from lorahub.reports import methods as reports
+    from lorahub.experiments.methods import report as reports
+    from lorahub.experiments.methods.run import methods
 
     def told(text, done, total):
         print(f"{data}, run {done + 1} of {total}: {text}", file=sys.stderr)

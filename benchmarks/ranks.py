@@ -14,10 +14,10 @@ from functools import partial
 from pathlib import Path
 
 from lorahub import records
-from lorahub.experiments import ranks as experiment
+from lorahub.experiments.ranks import report as reports
+from lorahub.experiments.ranks import run as experiment
+from lorahub.experiments.run_summary import Cell
 from lorahub.hub.rules import WEIGHTS_FILE
-from lorahub.reports import ranks as reports
-from lorahub.scoring.cells import Cell
 
 RESULTS = Path(__file__).parent / "results"
 RANK, CHECKED = 32, (1, 4, 16)

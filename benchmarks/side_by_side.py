@@ -38,9 +38,9 @@ from lorahub.labels import LabelSet
 from lorahub.models import adapters, methods
 from lorahub.models import base as bases
 from lorahub.reports import tables
-from lorahub.serving import first_token
-from lorahub.serving.batching import Job, Line
-from lorahub.serving.engine import Engine
+from lorahub.serving.engine import first_token
+from lorahub.serving.engine.engine import Engine
+from lorahub.serving.engine.scheduler import Job, Line
 
 RESULTS = Path(__file__).parent / "results"
 LABELS = LabelSet(("false", "mixture", "true", "unproven"))

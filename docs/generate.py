@@ -32,12 +32,12 @@ from typer.main import get_command  # noqa: E402
 from lorahub import __version__, config, fields, records  # noqa: E402
 from lorahub.cli import main as cli  # noqa: E402
 from lorahub.data import named  # noqa: E402
+from lorahub.experiments.estimate import costs  # noqa: E402
 from lorahub.hub import fetch  # noqa: E402
 from lorahub.publish import hardware, space_files  # noqa: E402
 from lorahub.publish.package import Package  # noqa: E402
 from lorahub.publish.pins import Pinned  # noqa: E402
 from lorahub.reports import tables  # noqa: E402
-from lorahub.scoring import costs  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 _NO_RESULT = "No result yet."

@@ -11,9 +11,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "train": ("lorahub.training.run", "train"),
     "Run": ("lorahub.training.run", "Run"),
-    "Engine": ("lorahub.serving.engine", "Engine"),
+    "Engine": ("lorahub.serving.engine.engine", "Engine"),
     "ClaimClassifier": ("lorahub.classifier", "ClaimClassifier"),
-    "compare": ("lorahub.experiments.compare", "compare"),
+    "compare": ("lorahub.experiments.compare.run", "compare"),
     "LorahubError": ("lorahub.errors", "LorahubError"),
 }
 _HEAVY_ROOMS = ("lorahub.training", "lorahub.serving", "lorahub.classifier")
@@ -23,8 +23,8 @@ __all__ = ["ClaimClassifier", "Engine", "LorahubError", "Run", "__version__", "c
 if TYPE_CHECKING:
     from lorahub.classifier import ClaimClassifier
     from lorahub.errors import LorahubError
-    from lorahub.experiments.compare import compare
-    from lorahub.serving.engine import Engine
+    from lorahub.experiments.compare.run import compare
+    from lorahub.serving.engine.engine import Engine
     from lorahub.training.run import Run, train
 
 

@@ -30,11 +30,11 @@ from lorahub.errors import ConfigError, DataError, LorahubError, one_line
 from lorahub.hub import fetch
 from lorahub.labels import LabelSet
 from lorahub.publish import push
-from lorahub.scoring.verdicts import Floats, calibrated, decide
-from lorahub.serving.alone import Answers, answering
+from lorahub.serving.single import Answers, answering
+from lorahub.stats.verdicts import Floats, calibrated, decide
 from lorahub.training import run
 from lorahub.training.folder import check_free
-from lorahub.training.setup import Watcher
+from lorahub.training.session import Watcher
 
 log = logging.getLogger(__name__)
 

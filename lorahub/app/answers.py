@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lorahub.app import gpu
+from lorahub.app import zerogpu
 from lorahub.errors import ConfigError
 from lorahub.serving import attribution
 from lorahub.serving.attribution import Attribution
-from lorahub.serving.engine import Engine, Verdict
+from lorahub.serving.engine.engine import Engine, Verdict
 
 STRONGEST = 2
 # No base reads as many; its tokenizer would have to all the same.
@@ -86,7 +86,7 @@ def judge(engine: Engine) -> Judge:
         return Judged(verdicts=verdicts, base=base, unscaled=unscaled, seconds=seconds, device=engine.device)
 
     # The engine is not among the arguments: it stays in the process that was forked with it.
-    return gpu.borrowed(ask, lambda asked: len(asked.adapters))
+    return zerogpu.borrowed(ask, lambda asked: len(asked.adapters))
 
 
 def attribute(engine: Engine) -> Attribute:
@@ -101,7 +101,7 @@ def attribute(engine: Engine) -> Attribute:
             engine, asked.claim, asked.adapters, evidence=evidence, strength=asked.strength
         )
 
-    return gpu.borrowed(ask, lambda asked: attribution.MOST_WORDS * len(asked.adapters))
+    return zerogpu.borrowed(ask, lambda asked: attribution.MOST_WORDS * len(asked.adapters))
 
 
 def classified(ask: Judge, asked: Question) -> dict[str, Any]:

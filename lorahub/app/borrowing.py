@@ -6,9 +6,9 @@ In: an engine. Out: what `serving.files` asks for verdicts.
 import time
 from collections.abc import Sequence
 
-from lorahub.app import gpu
+from lorahub.app import zerogpu
 from lorahub.errors import EngineBusyError
-from lorahub.serving.engine import Engine, Verdict
+from lorahub.serving.engine.engine import Engine, Verdict
 from lorahub.serving.files import ROWS_AT_ONCE
 
 # A borrowed GPU is given back after each call, and the next one has to start a worker; what takes longer than a loan
@@ -24,7 +24,7 @@ class Borrowing:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         # The engine is not among the arguments: it stays in the process that was forked with it.
-        self._ask = gpu.borrowed(self._answer, lambda texts, names, *_: len(texts) * len(names))
+        self._ask = zerogpu.borrowed(self._answer, lambda texts, names, *_: len(texts) * len(names))
 
     @property
     def names(self) -> list[str]:
@@ -33,7 +33,7 @@ class Borrowing:
 
     def rows_at_once(self, adapters: int) -> int:
         """How many rows of a file to ask that many adapters about in one call."""
-        return max(1, _ANSWERS_A_LOAN // max(1, adapters)) if gpu.lends() else ROWS_AT_ONCE
+        return max(1, _ANSWERS_A_LOAN // max(1, adapters)) if zerogpu.lends() else ROWS_AT_ONCE
 
     def classify(
         self,

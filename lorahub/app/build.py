@@ -15,14 +15,16 @@ from pathlib import Path
 import gradio as gr
 
 from lorahub import records
-from lorahub.app import adapters, check, compare, experiments, feedback, present, runs, train
+from lorahub.app import feedback, present
 from lorahub.app.catalogue import Catalogue
 from lorahub.app.feedback import Feedback
-from lorahub.app.training import Trainer
+from lorahub.app.tabs import adapters, check, compare, experiments, runs
+from lorahub.app.tabs import train as tabs_train
+from lorahub.app.training_process import Trainer
 from lorahub.errors import AdapterError, BaseModelError, ConfigError
 from lorahub.hub import fetch
 from lorahub.hub.fetch import Located
-from lorahub.serving.engine import Engine
+from lorahub.serving.engine.engine import Engine
 
 log = logging.getLogger(__name__)
 RUNS = Path("runs")
@@ -192,7 +194,7 @@ def build(
                 experiments.build(root, tab)
             if trainer is not None:
                 with gr.Tab("Train") as tab:
-                    train.build(engine, trainer, tab, tabs, {_CHECK: checked, _COMPARE: compared})
+                    tabs_train.build(engine, trainer, tab, tabs, {_CHECK: checked, _COMPARE: compared})
     return page
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from lorahub import records
 from lorahub.errors import AdapterError, ConfigError, HubError
-from lorahub.hub import fetch, inspection, search
+from lorahub.hub import fetch, search
+from lorahub.hub import inspect as hub_inspect
 from lorahub.hub.fetch import Located
-from lorahub.hub.inspection import Inspection
+from lorahub.hub.inspect import Inspection
 from lorahub.hub.search import Found
-from lorahub.serving.engine import Engine
+from lorahub.serving.engine.engine import Engine
 
 # Where to look, in the visitor's words.
 HERE, HUB = "this machine", "the Hub"
@@ -58,7 +59,7 @@ class Catalogue:
         pulled = {f"{repo}@{row.commit_hash}": row.snapshot_path for repo, row in fetch.snapshots()}
         here = self._here(identifier)
         folder = here.folder if here else pulled.get(identifier)
-        return replace(inspection.adapter(str(folder) if folder else _on_the_hub(identifier)), id=identifier)
+        return replace(hub_inspect.adapter(str(folder) if folder else _on_the_hub(identifier)), id=identifier)
 
     def load(self, identifier: str) -> str:
         """Load an adapter into the running engine and return the name under which it answers.

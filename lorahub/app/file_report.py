@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from lorahub.app import present
-from lorahub.data.checked import CheckedTable
-from lorahub.reports import comparisons, tables
-from lorahub.scoring.comparison import Comparison
-from lorahub.serving.file_comparison import FileComparison, Shown
+from lorahub.data.table_check import CheckedTable
+from lorahub.experiments.compare import report as compare_report
+from lorahub.experiments.compare.file import FileComparison, Shown
+from lorahub.reports import tables
+from lorahub.stats.paired import Comparison
 
 _FIGURES = ("adapter", *tables.HEADER[1:], "rows")
 _RIGHT, _WRONG = "✓", "✗"
@@ -68,14 +69,14 @@ def _comparison(one: Comparison) -> str:
     return "".join(
         (
             present.title("Which adapter is better?"),
-            present.sentences(*comparisons.verdicts(one)),
+            present.sentences(*compare_report.verdicts(one)),
             present.subtitle("Differences"),
-            present.table("Differences", comparisons.DIFFERENCES_HEADER, comparisons.differences(one)),
+            present.table("Differences", compare_report.DIFFERENCES_HEADER, compare_report.differences(one)),
             present.subtitle("McNemar's test"),
-            present.table("McNemar's test", comparisons.MCNEMAR_HEADER, comparisons.mcnemar(one)),
+            present.table("McNemar's test", compare_report.MCNEMAR_HEADER, compare_report.mcnemar(one)),
             present.subtitle("Differences by label"),
-            present.table("Differences by label", comparisons.LABELS_HEADER, comparisons.per_label(one)),
-            present.message(comparisons.explanation(one)),
+            present.table("Differences by label", compare_report.LABELS_HEADER, compare_report.per_label(one)),
+            present.message(compare_report.explanation(one)),
         )
     )
 

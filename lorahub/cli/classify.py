@@ -10,7 +10,7 @@ from lorahub.cli.publish import Token
 from lorahub.errors import ConfigError, need
 
 if TYPE_CHECKING:
-    from lorahub.serving.together import Together
+    from lorahub.serving.mixed import Together
 
 
 def register(app: typer.Typer) -> None:
@@ -48,7 +48,7 @@ def classify(
         raise ConfigError(f"TEXT number {blank[0]} is empty. Leave it out.")
     need("torch", extra="train")
     from lorahub.serving import files
-    from lorahub.serving.together import Together
+    from lorahub.serving.mixed import Together
 
     if file is not None and output is not None:
         # Before the bases, which take longer.
@@ -84,7 +84,7 @@ def _file(
             on_rows=lambda count: bar.advance(task, count),
         )
     if as_json:
-        show.as_json({"rows": rows, "output": str(output), "adapters": opened.names})
+        show.print_json({"rows": rows, "output": str(output), "adapters": opened.names})
     else:
         typer.echo(f"{rows:,} rows written to {output}")
 
@@ -95,7 +95,7 @@ def _texts(opened: "Together", texts: list[str], *, evidence: str | None, adjust
     answers = opened.classify(texts, evidence=[evidence] * len(texts) if evidence else None, adjust=adjust)
     found = [(text, name, answers[name][place]) for place, text in enumerate(texts) for name in answers]
     if as_json:
-        show.as_json([{"text": text, "adapter": name, **asdict(verdict)} for text, name, verdict in found])
+        show.print_json([{"text": text, "adapter": name, **asdict(verdict)} for text, name, verdict in found])
         return
     rows = []
     for text, name, verdict in found:

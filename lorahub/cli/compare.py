@@ -9,7 +9,7 @@ from lorahub.cli.publish import Token
 from lorahub.errors import ConfigError
 
 if TYPE_CHECKING:
-    from lorahub.scoring.comparison import Comparison
+    from lorahub.stats.paired import Comparison
 
 
 def register(app: typer.Typer) -> None:
@@ -66,8 +66,8 @@ def compare(
     One run alone is compared with its own baselines.
     """
     from lorahub.cli import show
-    from lorahub.experiments import compare as comparing
-    from lorahub.reports import comparisons
+    from lorahub.experiments.compare import report as compare_report
+    from lorahub.experiments.compare import run as comparing
 
     if as_json and markdown:
         raise ConfigError("--json and --markdown both fill stdout: give one of them, and --output for the other.")
@@ -87,9 +87,9 @@ def compare(
     )
     written = _write(found, output) if output is not None else []
     if as_json:
-        show.as_json(found.to_dict())
+        show.print_json(found.to_dict())
     elif markdown:
-        typer.echo(comparisons.markdown(found, limit=show_claims), nl=False)
+        typer.echo(compare_report.markdown(found, limit=show_claims), nl=False)
     else:
         _tell(found, show_claims)
     for path in written:
@@ -118,34 +118,34 @@ def _check_output(output: Path) -> None:
 
 def _write(found: "Comparison", output: Path) -> list[Path]:
     from lorahub.data import tables
-    from lorahub.reports import comparisons
+    from lorahub.experiments.compare import report as compare_report
 
     if output.suffix.lower() not in tables.SUFFIXES:
-        return comparisons.save(found, output)
-    comparisons.save_disagreements(found, output)
+        return compare_report.save(found, output)
+    compare_report.save_disagreements(found, output)
     return [output]
 
 
 def _tell(found: "Comparison", claims: int) -> None:
     """The tables, then what they mean."""
     from lorahub.cli import show
-    from lorahub.reports import comparisons
+    from lorahub.experiments.compare import report as compare_report
 
     where = f"{found.data}, {found.n:,} {found.split} claims"
-    show.table(comparisons.SYSTEMS_HEADER, comparisons.systems(found), title=where)
-    show.table(comparisons.DIFFERENCES_HEADER, comparisons.differences(found), title="differences")
-    show.table(comparisons.MCNEMAR_HEADER, comparisons.mcnemar(found), title="McNemar's test")
-    show.table(comparisons.LABELS_HEADER, comparisons.per_label(found), title="by label")
+    show.table(compare_report.SYSTEMS_HEADER, compare_report.systems(found), title=where)
+    show.table(compare_report.DIFFERENCES_HEADER, compare_report.differences(found), title="differences")
+    show.table(compare_report.MCNEMAR_HEADER, compare_report.mcnemar(found), title="McNemar's test")
+    show.table(compare_report.LABELS_HEADER, compare_report.per_label(found), title="by label")
     if claims:
-        rows = comparisons.disagreements(found, claims)
-        typer.echo(comparisons.told(found, claims))
+        rows = compare_report.disagreements(found, claims)
+        typer.echo(compare_report.told(found, claims))
         if rows:
-            show.table(comparisons.disagreements_header(found), rows)
-    for line in comparisons.verdicts(found):
+            show.table(compare_report.disagreements_header(found), rows)
+    for line in compare_report.verdicts(found):
         typer.echo(f"  {line}")
-    required = comparisons.requirement(found)
+    required = compare_report.requirement(found)
     if required:
         typer.echo(f"  {required}")
-    typer.echo(f"  {comparisons.explanation(found)}")
+    typer.echo(f"  {compare_report.explanation(found)}")
     for line in found.notes:
         typer.echo(f"  note: {line}.")

@@ -39,7 +39,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print the findi
 
     found = _findings()
     if as_json:
-        show.as_json(found)
+        show.print_json(found)
         return
     versions = [(name, version or "not installed", extra) for name, (version, extra) in found["packages"].items()]
     show.table(("package", "version", "extra"), versions)

@@ -9,7 +9,7 @@ from lorahub.cli.publish import Token
 from lorahub.cli.train import Set
 from lorahub.config import METHODS
 from lorahub.errors import ConfigError, need
-from lorahub.scoring.costs import CPU, GPUS
+from lorahub.experiments.estimate.costs import CPU, GPUS
 
 
 def register(app: typer.Typer) -> None:
@@ -45,8 +45,8 @@ def estimate(
     """
     need("torch", extra="train")
     from lorahub.cli import show
-    from lorahub.experiments import estimate as experiment
-    from lorahub.reports import estimates as reports
+    from lorahub.experiments.estimate import report as reports
+    from lorahub.experiments.estimate import run as experiment
 
     if plot is not None:
         _check_picture(plot)
@@ -62,7 +62,7 @@ def estimate(
     if plot is not None:
         reports.save(found, plot)
     if as_json:
-        show.as_json(found.to_dict())
+        show.print_json(found.to_dict())
         return
     show.table(reports.fits_header(found), reports.fits(found), title=reports.title(found))
     for device in reports.examples(found):

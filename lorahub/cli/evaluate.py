@@ -40,13 +40,13 @@ def evaluate(
         return
     from lorahub.cli import show
     from lorahub.reports import tables
-    from lorahub.serving import judge
+    from lorahub.serving import evaluate
 
-    judged = judge.judge(adapters or (), data=data, split=split, base=base, settings=settings or ())
+    judged = evaluate.judge(adapters or (), data=data, split=split, base=base, settings=settings or ())
     for note in judged.notes:
         typer.echo(f"note: {note}", err=True)
     if as_json:
-        show.as_json(judged.results)
+        show.print_json(judged.results)
         return
     rows = [
         (
@@ -65,18 +65,18 @@ def evaluate(
 
 def _again(run: str, *, data: str, split: str, base: str | None, settings: list[str], as_json: bool) -> None:
     from lorahub.cli import show
-    from lorahub.experiments import monitor
-    from lorahub.reports import history as reports
+    from lorahub.experiments.monitor import history
+    from lorahub.experiments.monitor import report as reports
+    from lorahub.experiments.monitor import run as monitor_run
     from lorahub.reports import tables
-    from lorahub.scoring import history
 
-    folder, found = monitor.since(run, data=data, split=split, base=base, settings=settings)
+    folder, found = monitor_run.since(run, data=data, split=split, base=base, settings=settings)
     picture = folder / reports.PICTURE
     reports.draw(found, picture)
     for note in found.notes:
         typer.echo(f"note: {note}", err=True)
     if as_json:
-        show.as_json(found.to_dict())
+        show.print_json(found.to_dict())
     else:
         show.table(reports.header(found), reports.rows(found), title=f"{found.run}: evaluated again")
         for line in reports.verdicts(found):

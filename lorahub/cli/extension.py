@@ -45,13 +45,13 @@ def hf_register(
         if removed:
             shutil.rmtree(folder)
         text = f"{folder} is removed: hf lorahub is gone." if removed else "hf lorahub was not registered."
-        show.as_json({"removed": removed, "folder": str(folder)}) if as_json else typer.echo(text)
+        show.print_json({"removed": removed, "folder": str(folder)}) if as_json else typer.echo(text)
         return
     manifest = _manifest()
     with atomic.replacing_folder(folder) as part:
         manifest.save(part)
     if as_json:
-        show.as_json({"folder": str(folder), "runs": manifest.executable_path})
+        show.print_json({"folder": str(folder), "runs": manifest.executable_path})
     else:
         typer.echo(f"wrote {folder / 'manifest.json'}: hf lorahub runs {manifest.executable_path}")
         typer.echo("  try it:  hf lorahub --help")

@@ -40,7 +40,7 @@ def pull(
             fetch.copy(found, part)
     pinned, folder = f"{found.repo}@{found.revision}", out or found.folder
     if as_json:
-        show.as_json({"repo": found.repo, "revision": found.revision, "folder": str(folder)})
+        show.print_json({"repo": found.repo, "revision": found.revision, "folder": str(folder)})
     else:
         typer.echo(f'{pinned}\n  in {folder}\n  try it:  lorahub classify "your claim" --adapter {out or pinned}')
 
@@ -71,7 +71,7 @@ def list_adapters(
             typer.echo(f"note: only the runs here: {error}", err=True)
     found = search.sort(found, sort)
     if as_json:
-        show.as_json({"adapters": [asdict(item) for item in found]})
+        show.print_json({"adapters": [asdict(item) for item in found]})
         return
     if not found:
         typer.echo("no adapter found. Train one with: lorahub train")
@@ -86,11 +86,11 @@ def info(
 ) -> None:
     """Show one adapter and what speaks against loading it; exit code 1 where something does."""
     from lorahub.cli import show
-    from lorahub.hub import inspection
+    from lorahub.hub import inspect as hub_inspect
 
-    found = inspection.adapter(adapter, token=token)
+    found = hub_inspect.adapter(adapter, token=token)
     if as_json:
-        show.as_json(found.to_dict())
+        show.print_json(found.to_dict())
     else:
         for name, value in found.lines():
             typer.echo(f"  {name}: {value}")

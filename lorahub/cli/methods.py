@@ -39,8 +39,8 @@ def methods(
     """
     need("torch", extra="train")
     from lorahub.cli import show
-    from lorahub.experiments import methods as experiment
-    from lorahub.reports import methods as reports
+    from lorahub.experiments.methods import report as reports
+    from lorahub.experiments.methods import run as experiment
 
     def on_run(text: str, done: int, total: int) -> None:
         typer.echo(f"run {done + 1} of {total}: {text}", err=True)
@@ -59,7 +59,7 @@ def methods(
     )
     written = reports.save(table, folder)
     if as_json:
-        show.as_json(table.to_dict())
+        show.print_json(table.to_dict())
         return
     show.table(reports.header(table), reports.rows(table), title=reports.title(table))
     for line in reports.verdicts(table):

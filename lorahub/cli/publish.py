@@ -71,7 +71,7 @@ def push(
     )
     plan = publishing.plan(records.locate(run), options)
     if dry_run:
-        show.as_json(_as_dict(plan)) if as_json else _show_plan(plan)
+        show.print_json(_as_dict(plan)) if as_json else _show_plan(plan)
         return
     for line in (*plan.worse, *plan.notes):
         typer.echo(f"note: {line}.", err=True)
@@ -83,7 +83,7 @@ def push(
         )
     done = publishing.send(plan)
     if as_json:
-        show.as_json({**vars(done), "worse": plan.worse, "notes": plan.notes})
+        show.print_json({**vars(done), "worse": plan.worse, "notes": plan.notes})
     elif not plan.changed and not plan.deleted:
         typer.echo(f"{done.url} has all of this already: no new commit.")
     else:
@@ -114,7 +114,7 @@ def card(
     if write:
         atomic.write_text(path, text)
     if as_json:
-        show.as_json({"card": text, "metadata": sections.front_matter(text)})
+        show.print_json({"card": text, "metadata": sections.front_matter(text)})
     else:
         typer.echo(f"{path} is rewritten." if write else text)
 

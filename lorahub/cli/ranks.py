@@ -33,12 +33,12 @@ def ranks(
     """
     if discard and not retrain:
         raise ConfigError("--discard is about retrained runs: add --retrain, or leave it out.")
-    from lorahub.experiments import ranks as experiment
+    from lorahub.experiments.ranks import run as experiment
 
     asked = _numbers(only)
     need("torch", extra="train")
     from lorahub.cli import show
-    from lorahub.reports import ranks as reports
+    from lorahub.experiments.ranks import report as reports
 
     folder, curves = experiment.ranks(
         run,
@@ -52,7 +52,7 @@ def ranks(
     )
     written = reports.save(curves, folder)
     if as_json:
-        show.as_json(curves.to_dict())
+        show.print_json(curves.to_dict())
         return
     show.table(reports.header(curves), reports.rows(curves), title=reports.title(curves))
     for line in reports.verdicts(curves):

@@ -38,7 +38,7 @@ def runs(
     """List finished runs: before, the best of what costs nothing, and after, on test."""
     from lorahub import records
     from lorahub.cli import show
-    from lorahub.reports import runs as listing
+    from lorahub.reports import run_table as listing
     from lorahub.reports import tables
 
     every = [records.load(records.locate(name)) for name in names] if names else [run for _, run in records.find(root)]
@@ -47,7 +47,7 @@ def runs(
     listing.check(every, fields)
     if as_json:
         whole = not fields
-        show.as_json(
+        show.print_json(
             [
                 run.to_dict() if whole else {name: listing.value(run, name) for name in ("name", *fields)}
                 for run in found

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -15,13 +16,14 @@ from rich.table import Table
 
 from lorahub.records import RunRecord
 from lorahub.reports import tables
+from lorahub.reports.report import Report
 
 if TYPE_CHECKING:
     from lorahub.training.loop import Step
-    from lorahub.training.setup import Watcher
+    from lorahub.training.session import Watcher
 
 
-def as_json(value: Any) -> None:
+def print_json(value: Any) -> None:
     """Print one JSON document and nothing else."""
     print(json.dumps(value, indent=1, ensure_ascii=False))
 
@@ -40,6 +42,23 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | 
 def _console() -> Console:
     console = Console(highlight=False, markup=False, emoji=False)
     return console if console.is_terminal else Console(highlight=False, markup=False, emoji=False, width=160)
+
+
+def report(shown: Report, *, as_json: bool, written: Sequence[Path] = ()) -> None:
+    """Print a report as tables and sentences, or as JSON; `written` are the files that hold it."""
+    if as_json:
+        print_json(shown.to_dict())
+        return
+    print(shown.title)
+    for item in shown.tables:
+        if item.note:
+            print(item.note)
+        if item.rows:
+            table(item.header, item.rows, title=item.heading or None)
+    for line in (*shown.sentences, shown.explanation, *(f"note: {note}" for note in shown.notes)):
+        print(f"  {line}")
+    for path in written:
+        print(f"  written to {path}")
 
 
 def before_and_after(record: RunRecord) -> None:
@@ -61,7 +80,7 @@ def _is_95(record: RunRecord) -> bool:
 @contextmanager
 def training_events() -> Iterator["Watcher"]:
     """Each stage and each optimiser step as a JSON object on a line of stderr: docs/training.md."""
-    from lorahub.training.setup import Watcher
+    from lorahub.training.session import Watcher
 
     def write(event: str, values: dict[str, Any]) -> None:
         sys.stderr.write(json.dumps({"event": event, **values}, ensure_ascii=False) + "\n")
@@ -77,7 +96,7 @@ def training_events() -> Iterator["Watcher"]:
 @contextmanager
 def training_progress(*, quiet: bool) -> Iterator["Watcher"]:
     """A live line per stage, and for training a bar with loss, learning rate, samples a second and time left."""
-    from lorahub.training.setup import Watcher
+    from lorahub.training.session import Watcher
 
     console = Console(stderr=True)
     if quiet or not console.is_terminal:

@@ -49,13 +49,13 @@ def space(
         )
     )
     if dry_run:
-        show.as_json(_as_dict(plan)) if as_json else _show(plan)
+        show.print_json(_as_dict(plan)) if as_json else _show(plan)
         return
     for line in plan.notes:
         typer.echo(f"note: {line}.", err=True)
     done = publishing.send(plan)
     if as_json:
-        show.as_json({**vars(done), "notes": plan.notes})
+        show.print_json({**vars(done), "notes": plan.notes})
     elif not plan.changed and not plan.deleted:
         typer.echo(f"{done.url} has all of this already: no new commit.")
     else:

@@ -12,7 +12,7 @@ from lorahub.config import METHODS
 from lorahub.errors import ConfigError, need
 
 if TYPE_CHECKING:
-    from lorahub.scoring.search import Tried
+    from lorahub.experiments.sweep.result import Tried
 
 
 def register(app: typer.Typer) -> None:
@@ -66,8 +66,8 @@ def sweep(
     need("torch", extra="train")
     need("optuna", extra="sweep")
     from lorahub.cli import show
-    from lorahub.experiments import sweep as experiment
-    from lorahub.reports import sweeps as reports
+    from lorahub.experiments.sweep import report as reports
+    from lorahub.experiments.sweep import run as experiment
 
     best: list[float] = []
 
@@ -99,7 +99,7 @@ def sweep(
     report = found.report
     written = reports.save(report, found.folder)
     if as_json:
-        show.as_json(report.to_dict())
+        show.print_json(report.to_dict())
         return
     show.table(reports.header(report), reports.rows(report), title=reports.title(report))
     show.table(reports.CURVE_HEADER, reports.curve_rows(report), title="quality against each field, finished trials")
@@ -122,7 +122,7 @@ def _seconds(text: str) -> float:
 
 def _line(tried: "Tried", ended: int, wanted: int, best: list[float]) -> str:
     """One ended trial, for a person who waits."""
-    from lorahub.reports import sweeps as reports
+    from lorahub.experiments.sweep import report as reports
 
     how = tried.error or (f"{tried.quality:.3f}" if tried.value is not None else "no evaluation")
     values = ", ".join(f"{name.partition('.')[2]} {reports.value(item)}" for name, item in tried.values.items())
@@ -136,6 +136,6 @@ def worker() -> None:
     """Run trials of a search as its standard input says; what `lorahub sweep --workers` starts."""
     need("torch", extra="train")
     need("optuna", extra="sweep")
-    from lorahub.experiments import workers
+    from lorahub.experiments.sweep import workers
 
     workers.serve(sys.stdin)

@@ -98,7 +98,7 @@ def train(
                 "or say where that folder is on the Hub: --base-id USER/NAME."
             )
     if remote is not None and push is not None:
-        from lorahub.cli import remote as remotely
+        from lorahub.cli import job as remotely
         from lorahub.publish.jobs import LONGEST, Options
 
         options = Options(
@@ -131,7 +131,7 @@ def train(
             watcher=watcher,
         )
     if as_json:
-        show.as_json(done.record.to_dict())
+        show.print_json(done.record.to_dict())
     else:
         _tell(done)
     if push is not None:

@@ -29,7 +29,7 @@ def verify(
     checks = list(verifying.verify(adapter, options))
     same = all(check.ok is not False for check in checks)
     if as_json:
-        show.as_json({"adapter": adapter, "ok": same, "checks": [asdict(check) for check in checks]})
+        show.print_json({"adapter": adapter, "ok": same, "checks": [asdict(check) for check in checks]})
     else:
         words = {True: "yes", False: "NO", None: "not measured"}
         rows = [(check.name, check.claimed, check.found, words[check.ok]) for check in checks]

@@ -25,10 +25,10 @@ from lorahub.hub import rules, safety
 from lorahub.hub.rules import CONFIG_FILE, WEIGHTS_FILE
 from lorahub.hub.safety import Layout
 from lorahub.labels import LabelSet
-from lorahub.models import architectures, initialisation
+from lorahub.models import architectures, initialization
 from lorahub.models.base import Base
-from lorahub.scoring.baselines import LinearProbe
-from lorahub.scoring.verdicts import Calibration
+from lorahub.stats.baselines import LinearProbe
+from lorahub.stats.verdicts import Calibration
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 _A, _B, _MAGNITUDE = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"
@@ -84,7 +84,7 @@ def _save_peft(model: Any, folder: Path, base: Base) -> None:
     # peft takes the `mlp_head` of its own prompt encoder for ModernBERT's head; what counts are the prompts it wrote.
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("prompt_encoder.")}
     if base.moved:
-        tensors, config = initialisation.as_plain_lora(tensors, config, base.moved)
+        tensors, config = initialization.as_plain_lora(tensors, config, base.moved)
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     for names in ("target_modules", "feedforward_modules"):
         if config.get(names):

@@ -24,7 +24,7 @@ from lorahub.config import BaseConfig
 from lorahub.errors import BaseModelError, one_line
 from lorahub.hub import fetch
 from lorahub.labels import LabelSet
-from lorahub.models import architectures, quantisation
+from lorahub.models import architectures, quantization
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Base:
     limit: int
     device: torch.device
     dtype: torch.dtype
-    quantize: str = quantisation.NONE
+    quantize: str = quantization.NONE
     reasons: dict[str, str] = field(default_factory=dict)
     moved: dict[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
 
@@ -109,13 +109,13 @@ def load(config: BaseConfig, labels: LabelSet | None = None, *, token: str | Non
     bf16_gpu = device.type == "cuda" and torch.cuda.is_bf16_supported()
     dtype, reasons["dtype"] = choose_dtype(config.dtype, size, bf16_gpu=bf16_gpu)
     whole: list[str] = []
-    if config.quantize != quantisation.NONE:
+    if config.quantize != quantization.NONE:
         whole = unquantised(skeleton)
         settings |= {"device_map": {"": str(device)}}
-        settings |= {"quantization_config": quantisation.settings(config.quantize, whole)}
-    reasons["quantize"] = quantisation.reason(config.quantize, whole)
+        settings |= {"quantization_config": quantization.settings(config.quantize, whole)}
+    reasons["quantize"] = quantization.reason(config.quantize, whole)
     model, missing = _load_model(resolved, model_config, dtype, settings)
-    quantisation.steady(model)
+    quantization.steady(model)
     heads = architectures.head_names(model, missing)
     keep_in_float32(model, heads)
     limit = longest_input(model_config, tokenizer.model_max_length)

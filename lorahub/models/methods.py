@@ -24,7 +24,7 @@ from lorahub.config import LARGEST_RANK, AdapterConfig
 from lorahub.errors import ConfigError
 from lorahub.hub import rules, safety
 from lorahub.hub.safety import Layout
-from lorahub.models import architectures, initialisation, quantisation
+from lorahub.models import architectures, initialization, quantization
 from lorahub.models.base import Base
 
 # Fewer tokens than these beside a prompt are no claim.
@@ -45,7 +45,7 @@ class Method:
     layout: Layout = safety.PEFT
     frugal: bool = False
     inits: tuple[str, ...] = ("default",)
-    bases: tuple[str, ...] = (quantisation.NONE, quantisation.NF4)
+    bases: tuple[str, ...] = (quantization.NONE, quantization.NF4)
     soft_prompt: bool = False
 
 
@@ -97,12 +97,12 @@ def check(base: Base, config: AdapterConfig) -> None:
             f"adapter.init: {config.method} starts from {' or '.join(method.inits)}; found {config.init!r}. "
             "Use another, or another adapter.method."
         )
-    if config.init in initialisation.MOVES_BASE and 2 * config.trained_rank > LARGEST_RANK:
+    if config.init in initialization.MOVES_BASE and 2 * config.trained_rank > LARGEST_RANK:
         raise ConfigError(
             f"adapter.init={config.init} is saved with twice the rank, of which {LARGEST_RANK} is the largest. "
             f"Use an adapter.rank up to {LARGEST_RANK // 2}."
         )
-    if config.init in initialisation.MOVES_BASE and base.quantize != quantisation.NONE:
+    if config.init in initialization.MOVES_BASE and base.quantize != quantization.NONE:
         raise ConfigError(f"adapter.init={config.init} needs whole weights. Use loftq, or --set base.quantize=none.")
     if _adapts_layers(config.method):
         _targets(base, config)
@@ -118,7 +118,7 @@ def check(base: Base, config: AdapterConfig) -> None:
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
     """Return (trainable, all) parameters."""
-    sizes = [(quantisation.count(parameter), parameter.requires_grad) for parameter in model.parameters()]
+    sizes = [(quantization.count(parameter), parameter.requires_grad) for parameter in model.parameters()]
     return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)
 
 
@@ -153,7 +153,7 @@ def _common(base: Base) -> dict[str, Any]:
 
 
 def _lora(base: Base, config: AdapterConfig) -> nn.Module:
-    start: Any = {"default": True, initialisation.LOFTQ: True}.get(config.init, config.init)
+    start: Any = {"default": True, initialization.LOFTQ: True}.get(config.init, config.init)
     model = _with_peft(
         base,
         LoraConfig(
@@ -167,10 +167,10 @@ def _lora(base: Base, config: AdapterConfig) -> nn.Module:
             **_common(base),
         ),
     )
-    if config.init in initialisation.MOVES_BASE:
-        base.moved = initialisation.moved(model)
-    if config.init == initialisation.LOFTQ:
-        initialisation.loftq(model, base.resolved.folder)
+    if config.init in initialization.MOVES_BASE:
+        base.moved = initialization.moved(model)
+    if config.init == initialization.LOFTQ:
+        initialization.loftq(model, base.resolved.folder)
     return model
 
 
@@ -239,22 +239,22 @@ def _takes_no_prefix(base: Base, config: AdapterConfig) -> str | None:
     return f"{base.model.config.model_type} is not known to take keys and values from outside"
 
 
-_LORA_INITS = ("default", "gaussian", *initialisation.MOVES_BASE)
+_LORA_INITS = ("default", "gaussian", *initialization.MOVES_BASE)
 TABLE = {
     row.name: row
     for row in (
         Method(name="lora", attach=_lora, inits=_LORA_INITS),
         Method(
-            name="qlora", attach=_lora, frugal=True, bases=(quantisation.NF4,),
-            inits=("default", "gaussian", initialisation.LOFTQ),
+            name="qlora", attach=_lora, frugal=True, bases=(quantization.NF4,),
+            inits=("default", "gaussian", initialization.LOFTQ),
         ),
-        Method(name="dora", attach=_lora, bases=(quantisation.NONE,)),
+        Method(name="dora", attach=_lora, bases=(quantization.NONE,)),
         Method(name="rslora", attach=_lora, inits=_LORA_INITS),
         Method(name="prompt", attach=_prompt, refusal=_hides_the_last_token, soft_prompt=True),
         Method(name="prefix", attach=_prefix, refusal=_takes_no_prefix, soft_prompt=True),
         Method(name="p-tuning", attach=_p_tuning, refusal=_hides_the_last_token, soft_prompt=True),
         Method(name="ia3", attach=_ia3),
-        Method(name="full", attach=_full, bases=(quantisation.NONE,), layout=safety.WHOLE),
+        Method(name="full", attach=_full, bases=(quantization.NONE,), layout=safety.WHOLE),
         Method(name="linear-probe", attach=_heads_only, layout=safety.HEAD),
     )
 }  # fmt: skip

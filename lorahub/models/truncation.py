@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lorahub.models import initialisation
+from lorahub.models import initialization
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +29,11 @@ class Update:
     values: torch.Tensor
     right: torch.Tensor
 
-    def pair(self, rank: int) -> initialisation.Pair:
+    def pair(self, rank: int) -> initialization.Pair:
         """A (rank, in) and B (out, rank) of the best copy of that rank; what is beyond m is zeros."""
         root = self.values[:rank].sqrt()
         down, up = root[:, None] * self.right[:rank], self.left[:, :rank] * root
-        return initialisation.padded(down, rank), initialisation.padded(up.T, rank).T.contiguous()
+        return initialization.padded(down, rank), initialization.padded(up.T, rank).T.contiguous()
 
 
 def decompose(down: torch.Tensor, up: torch.Tensor) -> Update:
@@ -47,7 +47,7 @@ def updates(model: nn.Module) -> dict[str, Update]:
     """The decomposed update of every layer that LoRA adapts, by its name in the base."""
     return {
         name: decompose(module.lora_A["default"].weight, module.lora_B["default"].weight)
-        for name, module in initialisation.pairs(model)
+        for name, module in initialization.pairs(model)
     }
 
 
@@ -69,7 +69,7 @@ def truncate(model: Any, found: Mapping[str, Update], rank: int) -> float:
     of_rank = math.sqrt if config.use_rslora else float
     config.lora_alpha *= of_rank(rank) / of_rank(config.r)
     config.r = rank
-    for name, module in initialisation.pairs(model):
+    for name, module in initialization.pairs(model):
         for half, weight in zip((module.lora_A, module.lora_B), found[name].pair(rank), strict=True):
             layer = half["default"]
             layer.weight = nn.Parameter(weight.to(layer.weight), requires_grad=layer.weight.requires_grad)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from lorahub.data.claims import ClaimData, ClaimSet
-    from lorahub.serving.alone import Answers
+    from lorahub.serving.single import Answers
 
 PROBE_FILE = "probe.json"
 # Other processors round differently: about 1e-5 on float32 logits, and now and then a claim on the border falls over.
@@ -57,7 +57,7 @@ class Options:
 def verify(identifier: str, options: Options) -> Iterator[Check]:
     """Yield one check after the other; raises AdapterError where there is no adapter or no record of one."""
     need("torch", extra="train")
-    from lorahub.serving.alone import answering
+    from lorahub.serving.single import answering
 
     safe = Check(name="file safety", claimed="loads without risk", found="no finding", ok=True)
     try:
@@ -167,7 +167,7 @@ def _generated(card: str) -> list[str]:
 
 
 def _figures(located: Located, record: RunRecord, engine: "Answers", options: Options) -> Iterator[Check]:
-    from lorahub.serving import judge
+    from lorahub.serving import evaluate
 
     config = configs.from_dict(record.asked)
     card, measured = _claimed(located.folder), record.results.get("test", {}).get("adapter", {})
@@ -182,7 +182,7 @@ def _figures(located: Located, record: RunRecord, engine: "Answers", options: Op
         yield Check(name="card's metrics", claimed=f"{len(shown)} figures", found=f"not measured: {error}", ok=None)
         return
     yield from _fingerprints(record, data)
-    found = judge.score(engine, next(iter(engine.adapters)), data, "test", config.eval)
+    found = evaluate.score(engine, next(iter(engine.adapters)), data, "test", config.eval)
     for where, key, value in shown:
         change = abs(found[key] - value)
         name = f"{metadata.METRICS[key][1]}{where}"

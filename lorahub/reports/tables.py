@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorahub.records import SYSTEMS, RunRecord
+from lorahub.stats.plateau import Plateau
 
 HEADER = ("system", "accuracy", "weighted F1", "macro F1", "ECE")
 RUNS_HEADER = ("run", "data", "labels", "before", "best baseline", "after", "after: weighted F1", "difference")
@@ -145,3 +146,25 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def size(count: int) -> str:
     """Bytes as people read them."""
     return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
+
+
+def selected_rank(plateau: Plateau, confidence: float) -> str:
+    """The rank with its uncertainty, as in `rank 4 (2 to 8 in 95 % of resamples)`."""
+    others = f"{plateau.low} to {plateau.high}" if plateau.low < plateau.high else "no other"
+    return f"rank {plateau.rank} ({others} in {percent(confidence)} of resamples)"
+
+
+def rank_reason(plateau: Plateau, metric: str) -> str:
+    """Why that rank, as the second half of a sentence."""
+    if plateau.rank == plateau.reference:
+        return "every lower rank that was tried is detectably worse on validation"
+    gap = signed(plateau.gap.difference, plateau.gap.interval)
+    return (
+        f"the smallest whose {METRIC_NAMES[metric]} on validation is inside the noise of rank "
+        f"{plateau.reference}: {gap}"
+    )
+
+
+def percent(confidence: float) -> str:
+    """A share as a percentage, as in `95 %`."""
+    return f"{100 * confidence:g} %"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lorahub.errors import ConfigError
-from lorahub.serving.engine import Engine
+from lorahub.serving.engine.engine import Engine
 
 # A version of the claim for each word: with more, one question would keep everybody waiting.
 MOST_WORDS = 100

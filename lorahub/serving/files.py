@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from lorahub import atomic
 from lorahub.data import columns, tables
 from lorahub.errors import ConfigError, DataError
-from lorahub.serving.engine import Verdict
+from lorahub.serving.engine.engine import Verdict
 
 ROWS_AT_ONCE = 512
 

@@ -7,7 +7,7 @@ import numpy as np
 from lorahub.config import EvalConfig
 from lorahub.errors import TrainingError
 from lorahub.labels import LabelSet
-from lorahub.scoring.verdicts import Calibration, Ids
+from lorahub.stats.verdicts import Calibration, Ids
 
 
 def check_loss(loss: float, step: int, learning_rate: float) -> None:

@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 
 from lorahub import atomic, records
 from lorahub.errors import AdapterError, ConfigError, one_line
-from lorahub.training.state import State
+from lorahub.training.progress import State
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lorahub.data.batches import EncodedClaims, scoring_batches
 from lorahub.models.features import features as base_features
-from lorahub.scoring.verdicts import Floats
+from lorahub.stats.verdicts import Floats
 
 Forward = Callable[[dict[str, torch.Tensor]], torch.Tensor]
 

@@ -24,9 +24,9 @@ from lorahub.models.base import Base
 from lorahub.records import FILE_NAME as RECORD_FILE
 from lorahub.records import SYSTEMS, RunRecord
 from lorahub.reports import cards, plots
-from lorahub.scoring.baselines import LinearProbe
-from lorahub.scoring.predictions import Predictions, fingerprints
-from lorahub.scoring.verdicts import Calibration, Floats
+from lorahub.stats.baselines import LinearProbe
+from lorahub.stats.predictions import Predictions, fingerprints
+from lorahub.stats.verdicts import Calibration, Floats
 from lorahub.training import checkpoints, trackers
 from lorahub.training.checkpoints import Checkpoints
 

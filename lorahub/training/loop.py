@@ -23,11 +23,11 @@ from lorahub.config import TrainConfig
 from lorahub.data.batches import EncodedClaims, training_batches
 from lorahub.errors import TrainingError
 from lorahub.labels import LabelSet
-from lorahub.scoring.metrics import quick
-from lorahub.scoring.verdicts import Ids
+from lorahub.stats.metrics import quick
+from lorahub.stats.verdicts import Ids
 from lorahub.training import alarms, evaluation, memory, optimizers
 from lorahub.training.checkpoints import Checkpoints, rest
-from lorahub.training.state import Fit, State
+from lorahub.training.progress import Fit, State
 
 log = logging.getLogger(__name__)
 

@@ -22,13 +22,13 @@ from lorahub.data.claims import ClaimData
 from lorahub.models import methods
 from lorahub.models.base import Base
 from lorahub.records import SYSTEMS, RunRecord
-from lorahub.scoring import baselines, calibration, coverage, intervals, metrics
-from lorahub.scoring.baselines import Baselines
-from lorahub.scoring.verdicts import Calibration, Floats, calibrated, decide
-from lorahub.training import alarms, environment, rank, setup, trackers
+from lorahub.stats import baselines, bootstrap, calibration, metrics, selective
+from lorahub.stats.baselines import Baselines
+from lorahub.stats.verdicts import Calibration, Floats, calibrated, decide
+from lorahub.training import alarms, auto_rank, environment, session, trackers
 from lorahub.training.checkpoints import Checkpoints, Every
 from lorahub.training.folder import JUDGED, check_free, write
-from lorahub.training.setup import Prepared, Watcher
+from lorahub.training.session import Prepared, Watcher
 from lorahub.training.trackers import Tracker
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ def run(
     for text in data.warnings:
         log.warning("%s", text)
     watcher.on_stage("loading the base")
-    prepared = setup.prepare(config, data, tracker=tracker)
+    prepared = session.prepare(config, data, tracker=tracker)
     base, accelerator = prepared.base, prepared.accelerator
     asked = configs.to_dict(_publishable(config, base, data))
     checkpoints = checkpoints or Checkpoints(folder)
@@ -98,14 +98,14 @@ def run(
     watcher.on_stage("scoring the baselines")
     free = _baselines(prepared, data, config, checkpoints)
     watcher.on_stage("training")
-    attached = setup.attach(prepared)
+    attached = session.attach(prepared)
     model = attached.model
     logits = {**free.logits, "untrained": {split: prepared.logits(model, split) for split in JUDGED}}
     with tracker.following(accelerator, asked) if tracker else nullcontext() as follow:
-        fit, memory = setup.fit(prepared, attached, watcher.and_also(follow), checkpoints)
+        fit, memory = session.fit(prepared, attached, watcher.and_also(follow), checkpoints)
     if config.adapter.rank == AUTO:
         watcher.on_stage("choosing the rank")
-    plateau = setup.settle(prepared, model)
+    plateau = session.settle(prepared, model)
 
     watcher.on_stage("evaluating on test")
     logits["adapter"] = {split: prepared.logits(model, split) for split in JUDGED}
@@ -132,7 +132,7 @@ def run(
             "memory": dataclasses.asdict(memory),
             "trainable_parameters": attached.trainable,
             "total_parameters": attached.total,
-            "rank": None if plateau is None else rank.told(plateau, config),
+            "rank": None if plateau is None else auto_rank.told(plateau, config),
             "best_step": fit.best_step,
             "interrupted": fit.interrupted,
             "resumed_at": fit.resumed_at,
@@ -193,11 +193,11 @@ def _results(
             shown = calibrated(logits[system][split], how)
             blocks[system] = metrics.score(gold, answers[system], shown, data.labels, **options)
         blocks["adapter"]["paired"] = {
-            system: intervals.paired_difference(gold, answers["adapter"], answer, len(data.labels), **options)
+            system: bootstrap.paired_difference(gold, answers["adapter"], answer, len(data.labels), **options)
             for system, answer in answers.items()
             if system != "adapter"
         }
-        blocks["adapter"]["selective"] = coverage.figures(
+        blocks["adapter"]["selective"] = selective.figures(
             logits["adapter"][split], gold, adjusted, confidence=config.eval.confidence
         )
         results[split] = blocks

@@ -12,7 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browser import SIZES, ask, free_port, open_tab, visits
 
-from lorahub.app.check import EXAMPLES
+from lorahub.app.tabs.check import EXAMPLES
 
 pytestmark = pytest.mark.browser
 KNOWN = Path(__file__).parent / "gradio_findings.json"
@@ -22,8 +22,8 @@ KNOWN = Path(__file__).parent / "gradio_findings.json"
 def address(tiny_base, tiny_run, tmp_path_factory):
     from lorahub.app import build
     from lorahub.app.feedback import Feedback
-    from lorahub.app.training import TRAINING, State, Trainer
-    from lorahub.serving.engine import Engine
+    from lorahub.app.training_process import TRAINING, State, Trainer
+    from lorahub.serving.engine.engine import Engine
 
     engine = Engine(str(tiny_base("bert")), [tiny_run.folder])
     state = State(

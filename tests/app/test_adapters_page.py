@@ -28,7 +28,7 @@ def root(tiny_run, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def engine(tiny_base, make_adapter):
-    from lorahub.serving.engine import Engine
+    from lorahub.serving.engine.engine import Engine
 
     return Engine(str(tiny_base("bert")), [make_adapter("bert", labels=3, seed=1, name="first")], most_adapters=8)
 
@@ -228,7 +228,7 @@ def test_on_a_space_nobody_loads_or_drops_what_others_ask(engine, root):
 def test_an_adapter_of_the_hub_is_found_looked_at_and_loaded(hub, hub_base, run_folder, tmp_path):
     from lorahub.app.catalogue import HERE, HUB, Catalogue
     from lorahub.publish import push
-    from lorahub.serving.engine import Engine
+    from lorahub.serving.engine.engine import Engine
 
     push.send(push.plan(run_folder, push.Options(base_id=hub_base, licence="mit")))
     hub.put("bob/other", {"README.md": b"---\nbase_model: org/other\ntags:\n- lorahub\n---\n"})

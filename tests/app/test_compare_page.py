@@ -20,7 +20,7 @@ HOSTILE = "<img src=x onerror=\"document.title='taken'\">"
 @pytest.fixture(scope="module")
 def engine(tiny_base, tiny_run, make_adapter):
     """A trained adapter, one of the same labels, and one of other and hostile ones."""
-    from lorahub.serving.engine import Engine
+    from lorahub.serving.engine.engine import Engine
 
     rival, topics = (
         make_adapter("bert", labels=count, seed=count, name=name) for count, name in ((2, "rival"), (3, "topics"))

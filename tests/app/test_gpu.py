@@ -14,11 +14,11 @@ import time
 import gradio as gr
 import pytest
 
-from lorahub.app import answers, borrowing, errors, gpu
-from lorahub.data import checked
+from lorahub.app import answers, borrowing, errors, zerogpu
+from lorahub.data import table_check
 from lorahub.errors import AdapterError, EngineBusyError
-from lorahub.serving import file_comparison
-from lorahub.serving.engine import Verdict
+from lorahub.experiments.compare import file as compare_file
+from lorahub.serving.engine.engine import Verdict
 
 
 def zero_gpu(declared):
@@ -56,7 +56,7 @@ def zero_gpu(declared):
 @pytest.fixture
 def declared(monkeypatch):
     seconds = []
-    monkeypatch.setattr(gpu, "GPU", zero_gpu(seconds))
+    monkeypatch.setattr(zerogpu, "GPU", zero_gpu(seconds))
     return seconds
 
 
@@ -93,14 +93,14 @@ def test_a_question_is_put_to_another_process_and_comes_back_as_values(declared)
     judged = answers.judge(Engine())(answers.question("one", ["a"]))
     assert judged.verdicts == {"a": ["one None"]}
     assert judged.device == "cuda:0"
-    assert declared == [gpu.Pace().seconds(1)]
+    assert declared == [zerogpu.Pace().seconds(1)]
 
 
 def test_an_error_that_a_person_can_mend_keeps_its_sentence(declared):
     with pytest.raises(AdapterError, match="no adapter 'missing' is loaded"):
         answers.judge(Engine())(answers.question("one", ["missing"]))
     with pytest.raises(gr.Error, match="ZeroDivisionError"):
-        gpu.borrowed(lambda: 1 // 0, lambda: 5)()
+        zerogpu.borrowed(lambda: 1 // 0, lambda: 5)()
 
 
 def test_what_the_lender_says_reaches_the_visitor_as_it_is():
@@ -110,16 +110,16 @@ def test_what_the_lender_says_reaches_the_visitor_as_it_is():
 
 
 def test_seconds_follow_the_work_and_are_few():
-    pace = gpu.Pace()
+    pace = zerogpu.Pace()
     assert pace.seconds(1) <= 10
     assert pace.seconds(1) <= pace.seconds(2000) < pace.seconds(4000)
     assert pace.seconds(10**7) == 60
 
 
 def test_seconds_follow_what_calls_took_with_room_to_spare():
-    pace = gpu.Pace()
+    pace = zerogpu.Pace()
     pace.saw(1, 30.0)  # a first call of one row is all warm-up
-    assert pace.seconds(1000) == gpu.Pace().seconds(1000)
+    assert pace.seconds(1000) == zerogpu.Pace().seconds(1000)
     pace.saw(1000, 1.0)
     assert pace.seconds(4000) == 5 + 8
     pace.saw(1000, 10.0)
@@ -129,7 +129,7 @@ def test_seconds_follow_what_calls_took_with_room_to_spare():
 
 
 def test_the_next_call_declares_what_the_last_one_took(declared):
-    slow = gpu.borrowed(lambda texts: time.sleep(0.5), len)
+    slow = zerogpu.borrowed(lambda texts: time.sleep(0.5), len)
     for _ in range(2):
         slow(["text"] * 100)
     assert declared == [6, 7]
@@ -139,14 +139,14 @@ def test_a_file_is_judged_in_few_loans(declared, monkeypatch, claims_file, tmp_p
     """Each loan starts a worker: many rows go into one, and their seconds are declared."""
     monkeypatch.setenv("SPACES_ZERO_GPU", "true")
     asked = borrowing.Borrowing(FileEngine())
-    table = checked.read(claims_file([{"claim": "water"}] * 5000), claim="claim")
+    table = table_check.read(claims_file([{"claim": "water"}] * 5000), claim="claim")
     rows = asked.rows_at_once(1)
-    *_, found = file_comparison.compare(asked, table, tmp_path / "out.csv", ["a"], rows_at_once=rows)
+    *_, found = compare_file.compare(asked, table, tmp_path / "out.csv", ["a"], rows_at_once=rows)
     assert found.answers == {"a": {"no": 5000, "yes": 0}}
     assert len(declared) == 2
     assert declared[0] == 5 + 41
     # More adapters are more work for the same rows: a loan stays below what is lent at most.
-    assert gpu.Pace().seconds(12 * asked.rows_at_once(12)) < 60
+    assert zerogpu.Pace().seconds(12 * asked.rows_at_once(12)) < 60
 
 
 def test_a_file_waits_where_the_engine_takes_no_more(monkeypatch):
@@ -170,18 +170,18 @@ def test_a_file_waits_where_the_engine_takes_no_more(monkeypatch):
 def test_the_package_itself_changes_nothing_where_no_gpu_is_lent(monkeypatch):
     """The real package, as on a laptop or a Space of another hardware."""
     monkeypatch.delenv("SPACES_ZERO_GPU", raising=False)
-    assert gpu.GPU is not None
-    assert gpu.GPU.__module__.startswith("spaces.")
-    assert not gpu.lends()
+    assert zerogpu.GPU is not None
+    assert zerogpu.GPU.__module__.startswith("spaces.")
+    assert not zerogpu.lends()
     lock = threading.Lock()  # nothing is pickled
-    assert gpu.borrowed(lambda text: (lock, text), len)("one") == (lock, "one")
+    assert zerogpu.borrowed(lambda text: (lock, text), len)("one") == (lock, "one")
     with pytest.raises(AdapterError, match="no adapter 'missing'"):
         answers.judge(Engine())(answers.question("one", ["missing"]))
 
 
 def test_without_a_lender_a_function_stays_itself(monkeypatch):
-    monkeypatch.setattr(gpu, "GPU", None)
-    assert gpu.borrowed(len, lambda text: 5) is len
+    monkeypatch.setattr(zerogpu, "GPU", None)
+    assert zerogpu.borrowed(len, lambda text: 5) is len
 
 
 def test_a_folder_named_spaces_is_not_taken_for_the_package(tmp_path):

@@ -14,7 +14,7 @@ CLAIM = "the vaccine may cause flu in the city"
 
 @pytest.fixture(scope="module")
 def engine(tiny_base, tiny_run):
-    from lorahub.serving.engine import Engine
+    from lorahub.serving.engine.engine import Engine
 
     return Engine(str(tiny_base("bert")), [tiny_run.folder])
 
@@ -23,7 +23,7 @@ def engine(tiny_base, tiny_run):
 def address(engine, tiny_run, tmp_path_factory):
     from lorahub.app import build
     from lorahub.app.feedback import Feedback
-    from lorahub.app.training import Trainer
+    from lorahub.app.training_process import Trainer
 
     trainer = Trainer(root=tmp_path_factory.mktemp("trained"), base="minilm", load=str)
     corrections = Feedback(tmp_path_factory.mktemp("feedback"))

@@ -25,7 +25,7 @@ browser = pytest.mark.browser
 @pytest.fixture(scope="module")
 def engine(tiny_base, tiny_run, make_adapter):
     """A run with its record and probe, and adapters without: of many labels, of long names, of hostile names."""
-    from lorahub.serving.engine import Engine
+    from lorahub.serving.engine.engine import Engine
 
     folders = [tiny_run.folder]
     for name, names in {

@@ -6,9 +6,10 @@ import pytest
 from browser import SIZES, fits, free_port, open_tab, shoot, tab_to, visits
 
 from lorahub import records
-from lorahub.app import experiments
+from lorahub.app.tabs import experiments
 from lorahub.errors import ConfigError
-from lorahub.reports import comparisons, tables
+from lorahub.experiments.compare import report as compare_report
+from lorahub.reports import tables
 
 browser = pytest.mark.browser
 REPORT = """# Quality against rank
@@ -40,7 +41,7 @@ def root(tiny_run, tmp_path_factory):
 @pytest.fixture(scope="module")
 def address(root, tiny_base):
     from lorahub.app import build
-    from lorahub.serving.engine import Engine
+    from lorahub.serving.engine.engine import Engine
 
     page = build.build(Engine(str(tiny_base("bert")), [root / "tiny"]), root=root)
     yield build.serve(page, "127.0.0.1", free_port())
@@ -129,15 +130,15 @@ def test_an_experiment_is_a_folder_with_markdown_that_is_no_run(root, tmp_path):
 
 
 def test_what_lorahub_compare_writes_is_read_as_it_is(root, tmp_path):
-    from lorahub.experiments.compare import compare
+    from lorahub.experiments.compare.run import compare
 
     found = compare([root / "tiny"], resamples=200)
-    comparisons.save(found, tmp_path / "tiny-baselines")
+    compare_report.save(found, tmp_path / "tiny-baselines")
     report = experiments.read(tmp_path, "tiny-baselines")
     made = experiments.render(report)
     assert made.count("<img ") == 1
     assert made.count("<table>") == 5
-    assert comparisons.verdicts(found)[0] in made
+    assert compare_report.verdicts(found)[0] in made
 
 
 def test_the_endpoints_give_records_and_reports(address, root):

@@ -14,7 +14,7 @@ from field_tables import documented
 from playwright.sync_api import expect
 
 from lorahub import records
-from lorahub.app.training import LONG, QUICK, Asked, State, Trainer, after, told
+from lorahub.app.training_process import LONG, QUICK, Asked, State, Trainer, after, told
 from lorahub.errors import ConfigError
 
 browser = pytest.mark.browser
@@ -31,7 +31,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def engine(tiny_base, tiny_run):
-    from lorahub.serving.engine import Engine
+    from lorahub.serving.engine.engine import Engine
 
     return Engine(str(tiny_base("bert")), [tiny_run.folder])
 

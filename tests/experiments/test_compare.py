@@ -10,12 +10,12 @@ from conftest import learnable
 import lorahub
 from lorahub import config, records
 from lorahub.errors import ConfigError, DataError
-from lorahub.experiments import compare as comparing
+from lorahub.experiments.compare import report as compare_report
+from lorahub.experiments.compare import run as comparing
 from lorahub.labels import LabelSet
 from lorahub.records import RunRecord
-from lorahub.reports import comparisons
-from lorahub.scoring.predictions import Predictions, fingerprints
-from lorahub.scoring.verdicts import Calibration
+from lorahub.stats.predictions import Predictions, fingerprints
+from lorahub.stats.verdicts import Calibration
 
 pytestmark = pytest.mark.slow
 
@@ -69,7 +69,7 @@ def test_two_seeds_of_one_recipe_are_not_told_apart(make_run):
     (pair,) = found.pairs
     assert pair.verdict("f1_macro") == "none"
     assert all(source == "stored" for source in (item.source for item in found.systems.values()))
-    (text,) = comparisons.verdicts(found)
+    (text,) = compare_report.verdicts(found)
     assert text.startswith("No detectable difference between one and two: macro F1")
     row = pair.metrics["f1_macro"]
     assert row.claims_needed > found.n
@@ -87,7 +87,7 @@ def test_a_run_is_better_than_its_majority_baseline_with_p_and_interval(make_run
     assert row.p < 0.01
     assert 0 < row.interval[0] < row.difference < row.interval[1]
     assert found.required.met
-    (text,) = comparisons.verdicts(found)
+    (text,) = compare_report.verdicts(found)
     assert text.startswith("one is better than majority label: macro F1 +0.")
     assert ", p " in text
 
@@ -248,10 +248,10 @@ def test_stored_predictions_are_compared_without_torch(make_run):
 
 def test_the_report_is_whole_and_its_picture_is_a_picture(make_run, tmp_path):
     found = lorahub.compare([make_run("one", seed=1), make_run("two", seed=2), make_run("three", skill=0.8, seed=3)])
-    paths = comparisons.save(found, tmp_path / "report")
+    paths = compare_report.save(found, tmp_path / "report")
     assert {path.name for path in paths} == {path.name for path in (tmp_path / "report").iterdir()}
     text = (tmp_path / "report" / "comparison.md").read_text()
-    for line in comparisons.verdicts(found):
+    for line in compare_report.verdicts(found):
         assert line in text
     for pair in found.pairs:
         for row in pair.metrics.values():
@@ -259,7 +259,7 @@ def test_the_report_is_whole_and_its_picture_is_a_picture(make_run, tmp_path):
     assert "](comparison.png)" in text
     picture = (tmp_path / "report" / "comparison.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
-    comparisons.draw(found, tmp_path / "again.png")
+    compare_report.draw(found, tmp_path / "again.png")
     assert (tmp_path / "again.png").read_bytes() == picture
     stored = json.loads((tmp_path / "report" / "comparison.json").read_text())
     assert stored == json.loads(json.dumps(found.to_dict()))

@@ -11,14 +11,13 @@ from field_tables import documented, leaves, matches
 from torch import nn
 
 from lorahub import config as configs
-from lorahub.experiments import estimate as experiment
+from lorahub.experiments.estimate import costs, footprint, skeleton
+from lorahub.experiments.estimate import report as reports
+from lorahub.experiments.estimate import run as experiment
+from lorahub.experiments.estimate.footprint import Shape
+from lorahub.experiments.estimate.trace import ACTIVATIONS, Trace
 from lorahub.hub import fetch
-from lorahub.models import skeleton
-from lorahub.models.trace import ACTIVATIONS, Trace
-from lorahub.reports import estimates as reports
-from lorahub.scoring import costs
-from lorahub.training import footprint, optimizers
-from lorahub.training.footprint import Shape
+from lorahub.training import optimizers
 
 PAGE = (Path(__file__).parents[2] / "docs" / "estimate.md").read_text(encoding="utf-8")
 
@@ -79,7 +78,7 @@ def test_weights_gradients_and_moments_are_what_their_formulas_say(described):
 
 def test_quantised_weights_take_the_bits_of_the_paper(tiny_base):
     from lorahub.models import base as bases
-    from lorahub.models import methods, quantisation
+    from lorahub.models import methods, quantization
 
     config = configs.load(None, ["adapter.method=qlora", f"base.id={tiny_base('llama')}"])
     base = skeleton.load(config.base, fetch.description(str(tiny_base("llama"))), 3, bf16_gpu=False)
@@ -89,7 +88,7 @@ def test_quantised_weights_take_the_bits_of_the_paper(tiny_base):
     skeleton.materialise(model, "cpu")
     assert methods.count_parameters(model)[1] == total
     loaded = methods.attach(bases.load(config.base), config.adapter)
-    assert quantisation.bits_per_parameter(model) == pytest.approx(quantisation.bits_per_parameter(loaded), rel=1e-3)
+    assert quantization.bits_per_parameter(model) == pytest.approx(quantization.bits_per_parameter(loaded), rel=1e-3)
 
 
 def test_checkpointing_and_bfloat16_take_less(described):

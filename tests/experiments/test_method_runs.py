@@ -13,7 +13,7 @@ import pytest
 from conftest import learnable
 from field_tables import documented, leaves, matches
 
-from lorahub.experiments import methods as experiment
+from lorahub.experiments.methods import run as experiment
 
 PAGE = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
 QUICK = ("train.min_steps=4", "train.epochs=0.1", "train.batch_size=8", "eval.bootstrap=200")

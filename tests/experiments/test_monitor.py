@@ -8,8 +8,8 @@ import pytest
 from conftest import learnable
 from field_tables import documented, leaves, matches
 
+from lorahub.experiments.monitor import history
 from lorahub.publish import export
-from lorahub.scoring import history
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text(encoding="utf-8")
 

@@ -9,8 +9,8 @@ from conftest import learnable
 from field_tables import documented, leaves, matches
 from safetensors.torch import load_file, save_file
 
-from lorahub.experiments import ranks as experiment
-from lorahub.scoring.predictions import path_of
+from lorahub.experiments.ranks import run as experiment
+from lorahub.stats.predictions import path_of
 from lorahub.training.run import train
 
 PAGE = (Path(__file__).parents[2] / "docs" / "ranks.md").read_text(encoding="utf-8")

@@ -4,8 +4,8 @@ import pytest
 
 from lorahub import config as configs
 from lorahub.errors import ConfigError
-from lorahub.experiments import search_space
-from lorahub.experiments.search_space import Choices, Numbers, parse
+from lorahub.experiments.sweep import search_space
+from lorahub.experiments.sweep.search_space import Choices, Numbers, parse
 
 CONFIG = configs.load()
 

@@ -17,11 +17,11 @@ from optuna.trial import TrialState
 from lorahub import config as configs
 from lorahub.data import claims
 from lorahub.errors import ConfigError
-from lorahub.experiments import search_space, storage, study, trials
-from lorahub.experiments.study import Search
-from lorahub.experiments.trials import Pulse
-from lorahub.experiments.workers import Order
-from lorahub.scoring.search import FAILED, FINISHED, PRUNED
+from lorahub.experiments.sweep import search_space, storage, study, trials
+from lorahub.experiments.sweep.result import FAILED, FINISHED, PRUNED
+from lorahub.experiments.sweep.study import Search
+from lorahub.experiments.sweep.trials import Pulse
+from lorahub.experiments.sweep.workers import Order
 
 RANGES = ("adapter.rank=1..64:log", "adapter.dropout=0..0.3", "train.class_weights=none,sqrt,balanced")
 # A worker whose trials cost nothing: the value follows from what was sampled.

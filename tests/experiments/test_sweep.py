@@ -21,11 +21,11 @@ from lorahub import config as configs
 from lorahub import records
 from lorahub.data import claims
 from lorahub.errors import ConfigError
-from lorahub.experiments import storage, trials
-from lorahub.experiments import sweep as experiment
-from lorahub.reports import sweeps as reports
-from lorahub.scoring.predictions import Predictions
-from lorahub.training import setup
+from lorahub.experiments.sweep import report as reports
+from lorahub.experiments.sweep import run as experiment
+from lorahub.experiments.sweep import storage, trials
+from lorahub.stats.predictions import Predictions
+from lorahub.training import session
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sweep.md").read_text(encoding="utf-8").partition("## `--json`")[2]
 NAME = "tiny"
@@ -293,7 +293,7 @@ def test_poor_trials_are_stopped_early_and_leave_the_next_as_it_is(base, tmp_pat
     assert poor.steps < 12
     assert poor.answers is None
     config = configs.load(None, [f"data.id={data}", f"base.id={base}", *settings, f"train.learning_rate={rates[-1]}"])
-    alone = setup.validate(config, claims.load(config.data))
+    alone = session.validate(config, claims.load(config.data))
     assert (last.answers == alone.logits.argmax(axis=1)).all()
 
 

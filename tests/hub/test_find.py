@@ -8,7 +8,7 @@ import pytest
 from lorahub.errors import AdapterError, HubError
 from lorahub.hub import fetch
 from lorahub.publish import push
-from lorahub.serving.engine import Engine
+from lorahub.serving.engine.engine import Engine
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from lorahub.config import BaseConfig
 from lorahub.labels import LabelSet
-from lorahub.models import adapters, initialisation, truncation
+from lorahub.models import adapters, initialization, truncation
 from lorahub.models import base as bases
 
 NAMES = LabelSet(("label0", "label1", "label2"))
@@ -40,7 +40,7 @@ def products(model):
     """s·B·A of every layer, with the scale that peft uses."""
     return {
         name: module.scaling["default"] * module.lora_B["default"].weight @ module.lora_A["default"].weight
-        for name, module in initialisation.pairs(model)
+        for name, module in initialization.pairs(model)
     }
 
 

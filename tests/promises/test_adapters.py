@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from lorahub.config import BaseConfig
 from lorahub.models import architectures
 from lorahub.models import base as bases
-from lorahub.serving.engine import Engine
+from lorahub.serving.engine.engine import Engine
 
 TOLERANCE = 1e-4
 

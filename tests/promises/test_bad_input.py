@@ -15,7 +15,7 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load_file, save_file
 
 from lorahub.data.tables import Writer
-from lorahub.scoring.predictions import Predictions, fingerprints
+from lorahub.stats.predictions import Predictions, fingerprints
 
 NO_BASE = "no-such-base"
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "lorahub"
 HEAVY = ("torch", "transformers", "peft", "accelerate", "gradio", "bitsandbytes", "datasets", "matplotlib.pyplot")
 HEAVY_ROOMS = (
     "lorahub.models", "lorahub.training", "lorahub.serving", "lorahub.data.batches", "lorahub.app.",
-    "lorahub.classifier", "lorahub.experiments.estimate",
+    "lorahub.classifier", "lorahub.experiments.estimate", "lorahub.experiments.compare.file",
 )  # fmt: skip
 
 

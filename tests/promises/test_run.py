@@ -17,7 +17,7 @@ from conftest import LONG, learnable
 
 from lorahub import records
 from lorahub.records import SYSTEMS
-from lorahub.serving.engine import Engine
+from lorahub.serving.engine.engine import Engine
 from lorahub.training.run import train
 
 QUICK = ["train.min_steps=12", "train.epochs=1", "train.batch_size=16", "eval.bootstrap=200"]

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from lorahub.errors import ConfigError
-from lorahub.reports import runs as listing
+from lorahub.reports import run_table as listing
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ CLAIM = "the vaccine may cause flu, doctors never say that!"
 
 @pytest.fixture(scope="module")
 def engine(tiny_base, tiny_run, make_adapter):
-    from lorahub.serving.engine import Engine
+    from lorahub.serving.engine.engine import Engine
 
     return Engine(str(tiny_base("bert")), [tiny_run.folder, make_adapter("bert", labels=5, seed=3, name="other")])
 

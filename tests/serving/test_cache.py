@@ -10,8 +10,8 @@ import pytest
 from conftest import sentences
 
 from lorahub.errors import AdapterError, ConfigError, EngineBusyError
-from lorahub.serving import cache as caches
-from lorahub.serving.engine import Engine
+from lorahub.serving.engine import cache as caches
+from lorahub.serving.engine.engine import Engine
 
 TEXTS = sentences(3, seed=1)
 

@@ -9,7 +9,7 @@ import pytest
 from conftest import sentences
 
 from lorahub.errors import AdapterError, ConfigError
-from lorahub.serving.engine import Engine
+from lorahub.serving.engine.engine import Engine
 
 
 @pytest.fixture(scope="module")

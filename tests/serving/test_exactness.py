@@ -13,8 +13,8 @@ from lorahub.config import BaseConfig
 from lorahub.labels import LabelSet
 from lorahub.models import adapters
 from lorahub.models import base as bases
-from lorahub.serving import stacked
-from lorahub.serving.engine import Engine
+from lorahub.serving.engine import lora_layers
+from lorahub.serving.engine.engine import Engine
 
 # (method, rank, labels): ranks 1 to 64, 2 to 20 labels.
 MIXED = (
@@ -91,7 +91,7 @@ def test_a_gpus_way_to_multiply_with_every_a_gives_each_row_its_own(adapters, ro
     x = torch.randn(adapters, rows, 24, generator=random)
     # As in memory on a GPU: the A of all side by side.
     down = torch.randn(24, adapters, 4, generator=random).transpose(0, 1)
-    torch.testing.assert_close(stacked.every_down(x, down), torch.matmul(x, down))
+    torch.testing.assert_close(lora_layers.every_down(x, down), torch.matmul(x, down))
 
 
 @pytest.mark.slow

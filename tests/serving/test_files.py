@@ -5,9 +5,9 @@ from conftest import LONG, sentences
 
 from lorahub.data import tables
 from lorahub.errors import DataError
-from lorahub.scoring.verdicts import Calibration
-from lorahub.serving.engine import Engine
+from lorahub.serving.engine.engine import Engine
 from lorahub.serving.files import classify_file
+from lorahub.stats.verdicts import Calibration
 
 
 @pytest.fixture(scope="module")

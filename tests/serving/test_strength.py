@@ -12,7 +12,7 @@ from lorahub.errors import ConfigError
 from lorahub.labels import LabelSet
 from lorahub.models import adapters
 from lorahub.models import base as bases
-from lorahub.serving.engine import Engine
+from lorahub.serving.engine.engine import Engine
 
 TEXTS = sentences(6, seed=4)
 

@@ -11,10 +11,10 @@ from conftest import learnable
 from lorahub import config
 from lorahub.config import AUTO_RANK
 from lorahub.errors import ConfigError
-from lorahub.experiments import ranks as experiment
-from lorahub.scoring import metrics
-from lorahub.scoring.predictions import Predictions
-from lorahub.scoring.verdicts import Calibration, decide
+from lorahub.experiments.ranks import run as experiment
+from lorahub.stats import metrics
+from lorahub.stats.predictions import Predictions
+from lorahub.stats.verdicts import Calibration, decide
 from lorahub.training.run import train
 
 QUICK = [

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from lorahub import records
 from lorahub.errors import AdapterError, ConfigError
-from lorahub.training import setup
+from lorahub.training import session
 from lorahub.training.checkpoints import Every
 from lorahub.training.run import train
 
@@ -55,7 +55,7 @@ def stopped(step, **kwargs):
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        train(**kwargs, watcher=setup.Watcher(on_step=on_step))
+        train(**kwargs, watcher=session.Watcher(on_step=on_step))
 
 
 def outcome(folder):
@@ -185,7 +185,7 @@ def test_what_was_half_written_is_no_checkpoint(asked, tmp_path):
 def test_baselines_are_not_computed_twice(asked, tmp_path, monkeypatch):
     wanted, out = asked("bert", "lora"), tmp_path / "run"
     stopped(5, **wanted, out=out, save_every=4)
-    monkeypatch.setattr("lorahub.scoring.baselines.fit", None)
+    monkeypatch.setattr("lorahub.stats.baselines.fit", None)
     train(**wanted, out=out, save_every=4, resume=True)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lorahub.training.heap import Heap
+from lorahub.experiments.estimate.heap import Heap
 
 MB = 1_000_000
 

@@ -17,13 +17,13 @@ from lorahub.config import METHODS, AdapterConfig, BaseConfig
 from lorahub.errors import AdapterError, ConfigError, PublishError
 from lorahub.hub import safety
 from lorahub.labels import LabelSet
-from lorahub.models import adapters, initialisation, methods, quantisation
+from lorahub.models import adapters, initialization, methods, quantization
 from lorahub.models import base as bases
-from lorahub.scoring.verdicts import softmax
-from lorahub.serving.alone import answering
-from lorahub.serving.engine import Engine
-from lorahub.serving.judge import judge
-from lorahub.serving.together import Together
+from lorahub.serving.engine.engine import Engine
+from lorahub.serving.evaluate import judge
+from lorahub.serving.mixed import Together
+from lorahub.serving.single import answering
+from lorahub.stats.verdicts import softmax
 from lorahub.training import optimizers
 from lorahub.training.run import train
 
@@ -88,12 +88,12 @@ def test_a_method_is_saved_for_anyone_and_answers_as_it_did(model_type, method, 
         assert not (run.folder / "adapter_config.json").exists()
     else:
         kept = (
-            {"quantization_config": quantisation.settings("nf4", ["classifier", "score", "bert.pooler"])}
+            {"quantization_config": quantization.settings("nf4", ["classifier", "score", "bert.pooler"])}
             if method == "qlora"
             else {}
         )
         model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=2, **kept)
-        quantisation.steady(model)
+        quantization.steady(model)
         if method == "linear-probe":
             model.load_state_dict(load_file(run.folder / "head.safetensors"), strict=False)
         else:
@@ -230,8 +230,8 @@ def test_a_quantised_base_takes_four_bits_a_parameter_and_its_heads_are_whole(ti
     assert len(layers) == 13
     for item in packed.values():
         assert item.dtype == torch.uint8
-        assert item.numel() * item.element_size() == quantisation.count(item) / 2
-    assert 4 < quantisation.bits_per_parameter(model) < 5
+        assert item.numel() * item.element_size() == quantization.count(item) / 2
+    assert 4 < quantization.bits_per_parameter(model) < 5
     for name, item in model.named_parameters():
         if "classifier" in name or item.requires_grad:
             assert item.dtype == torch.float32, name
@@ -243,21 +243,21 @@ def test_a_quantised_base_takes_four_bits_a_parameter_and_its_heads_are_whole(ti
 def test_evaluating_does_not_change_a_quantised_base(tiny_base):
     base = fresh(tiny_base, "llama", quantize="nf4")
     before = [item.data.clone() for item in base.model.parameters()]
-    bits = quantisation.bits_per_parameter(base.model)
+    bits = quantization.bits_per_parameter(base.model)
     batch = base.tokenizer(["the vaccine"], return_tensors="pt")
     with torch.inference_mode():
         base.model.eval()(**batch)
     assert all(torch.equal(old, new.data) for old, new in zip(before, base.model.parameters(), strict=True))
-    assert quantisation.bits_per_parameter(base.model) == bits
+    assert quantization.bits_per_parameter(base.model) == bits
 
 
-def test_double_quantisation_saves_what_the_paper_says():
+def test_double_quantization_saves_what_the_paper_says():
     import bitsandbytes as bnb
 
     found = {}
     for double in (False, True):
         layer = bnb.nn.Linear4bit(1024, 1024, bias=False, compress_statistics=double, quant_type="nf4")
-        found[double] = quantisation.bits_per_parameter(layer.to("cpu"))
+        found[double] = quantization.bits_per_parameter(layer.to("cpu"))
     assert found[False] == pytest.approx(4.5)
     # arXiv:2305.14314, section 3: from 0.5 to 8/64 + 32/(64 * 256) = 0.127 bits a parameter.
     assert found[False] - found[True] == pytest.approx(0.373, abs=0.001)
@@ -324,10 +324,10 @@ def test_loftq_starts_nearer_to_the_whole_weights_and_leaves_the_base_alone(tiny
     chosen = AdapterConfig(method="qlora", init="loftq", rank=4)
     methods.check(base, chosen)
     model = methods.attach(base, chosen)
-    for name, module in initialisation.pairs(model):
+    for name, module in initialization.pairs(model):
         kept, wanted = module.get_base_layer(), whole[f"{name}.weight"]
         update = module.scaling["default"] * module.lora_B["default"].weight @ module.lora_A["default"].weight
-        near, far = (torch.linalg.norm(wanted - quantisation.dense(kept) - add) for add in (update, 0))
+        near, far = (torch.linalg.norm(wanted - quantization.dense(kept) - add) for add in (update, 0))
         assert near < 0.9 * far, name
         assert torch.equal(kept.weight.data, before[f"{name}.weight"])
 

@@ -15,7 +15,7 @@ from lorahub.config import BaseConfig
 from lorahub.labels import LabelSet
 from lorahub.models import adapters
 from lorahub.models import base as bases
-from lorahub.serving.engine import Engine
+from lorahub.serving.engine.engine import Engine
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow

@@ -1,0 +1,1 @@
+"""`lorahub compare`: systems on the same claims."""

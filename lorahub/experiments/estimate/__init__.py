@@ -1,0 +1,1 @@
+"""`lorahub estimate`: memory and time of a training before it runs."""

@@ -1,0 +1,1 @@
+"""`lorahub methods`: training methods on the same data."""

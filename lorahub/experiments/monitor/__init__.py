@@ -1,0 +1,1 @@
+"""`lorahub evaluate --since`: a run evaluated again on new data."""

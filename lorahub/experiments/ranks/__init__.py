@@ -1,0 +1,1 @@
+"""`lorahub ranks`: quality against LoRA rank."""

@@ -1,0 +1,1 @@
+"""`lorahub sweep`: hyperparameter search with Optuna."""

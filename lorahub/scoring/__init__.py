@@ -1,1 +1,0 @@
-"""Logits become verdicts and figures; nothing here knows a model."""

@@ -1,0 +1,1 @@
+"""One base model and many LoRA adapters in one forward pass."""

@@ -1,0 +1,97 @@
+"""The figures of one system on one split, from gold and predicted label ids.
+
+In: gold (N,) and predicted (N,) ids, probabilities (N, C). Out: the block that `record.json` stores per system. As in
+scikit-learn, the macro mean is over the labels that occur, as gold or as an answer.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
+
+from lorahub.labels import LabelSet
+from lorahub.stats import bootstrap
+from lorahub.stats.verdicts import Floats, Ids, confidences
+
+METRICS = ("accuracy", "f1_weighted", "f1_macro")
+ECE_BINS = 15
+
+
+def quick(gold: Ids, predicted: Ids) -> dict[str, float]:
+    """The three headline metrics, for the evaluations during training."""
+    return {
+        "accuracy": float(accuracy_score(gold, predicted)),
+        "f1_weighted": float(f1_score(gold, predicted, average="weighted", zero_division=0)),
+        "f1_macro": float(f1_score(gold, predicted, average="macro", zero_division=0)),
+    }
+
+
+def f1_by_label(gold: Ids, predicted: Ids, labels: int) -> list[float]:
+    """F1 of each label, in id order."""
+    found = f1_score(gold, predicted, labels=np.arange(labels), average=None, zero_division=0)
+    return [float(value) for value in found]
+
+
+def score(
+    gold: Ids, predicted: Ids, probabilities: Floats, labels: LabelSet, *, resamples: int, confidence: float
+) -> dict[str, Any]:
+    """The full block of one system: headline metrics, intervals, per-label rows, confusion matrix, calibration."""
+    ids = np.arange(len(labels))
+    precision, recall, f1, support = precision_recall_fscore_support(gold, predicted, labels=ids, zero_division=0)
+    confusion = confusion_matrix(gold, predicted, labels=ids)
+    return {
+        "n": len(gold),
+        **quick(gold, predicted),
+        "ece": expected_calibration_error(gold, predicted, probabilities),
+        "per_label": {
+            name: {
+                "precision": float(precision[index]),
+                "recall": float(recall[index]),
+                "f1": float(f1[index]),
+                "support": int(support[index]),
+            }
+            for index, name in enumerate(labels.names)
+        },
+        "confusion": confusion.tolist(),
+        "reliability": reliability(gold, predicted, probabilities),
+        "interval": bootstrap.bootstrap(confusion, resamples=resamples, confidence=confidence),
+    }
+
+
+def reliability(gold: Ids, predicted: Ids, probabilities: Floats, bins: int = ECE_BINS) -> list[dict[str, float]]:
+    """Claims, mean confidence and accuracy in each of `bins` equal confidence bins; empty bins are left out."""
+    place, confidence, right = _binned(gold, predicted, probabilities, bins)
+    count: npt.NDArray[np.int64] = np.bincount(place, minlength=bins)
+    sums = np.bincount(place, confidence, minlength=bins), np.bincount(place, right, minlength=bins)
+    return [
+        {"n": int(n), "confidence": float(sure / n), "accuracy": float(hits / n)}
+        for n, sure, hits in zip(count, *sums, strict=True)
+        if n
+    ]
+
+
+def expected_calibration_error(gold: Ids, predicted: Ids, probabilities: Floats, bins: int = ECE_BINS) -> float:
+    """Mean gap between confidence and accuracy, weighted by bin (Guo et al. 2017, arXiv:1706.04599, equation 3)."""
+    rows = reliability(gold, predicted, probabilities, bins)
+    return sum(row["n"] * abs(row["confidence"] - row["accuracy"]) for row in rows) / max(1, len(gold))
+
+
+def calibration_gaps(gold: Ids, predicted: Ids, probabilities: Floats, bins: int = ECE_BINS) -> npt.NDArray[np.float64]:
+    """Confidence less correctness of each claim, in the column of its confidence bin, (N, bins).
+
+    The calibration error is the sum of the absolute column sums, divided by N: so it can be resampled.
+    """
+    place, confidence, right = _binned(gold, predicted, probabilities, bins)
+    gaps = np.zeros((len(gold), bins))
+    gaps[np.arange(len(gold)), place] = confidence - right
+    return gaps
+
+
+def _binned(
+    gold: Ids, predicted: Ids, probabilities: Floats, bins: int
+) -> tuple[Ids, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Of each claim its confidence bin, its confidence, and 1 where the answer is right, (N,) each."""
+    confidence = confidences(probabilities, predicted).astype(np.float64)
+    place = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    return place, confidence, (gold == predicted).astype(np.float64)

@@ -1,0 +1,108 @@
+"""Selective classification: a confidence below which a system abstains, and what that costs in coverage.
+
+In: which answers are right (N,) and how confident each is (N,). Out: a threshold, and the figures that a record holds.
+Coverage is the share of claims that are answered, risk the share of wrong answers among them. Sources: Geifman and
+El-Yaniv 2017, Selective Classification for Deep Neural Networks, arXiv:1705.08500; the area under the curve: Geifman,
+Uziel and El-Yaniv 2019, arXiv:1805.08206, section 3.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from lorahub.stats.verdicts import Calibration, Floats, Ids, abstains, calibrated, confidences, decide
+
+Right = npt.NDArray[np.bool_]
+Values = npt.NDArray[np.float64]
+
+# Points of a curve that is kept: as fine as a picture shows, however many claims there are.
+_POINTS = 100
+
+
+def threshold(right: Right, confidence: Floats, *, risk: float, certainty: float) -> float | None:
+    """Return a confidence from which on the risk is at most `risk`, at as high a coverage as is found; None if nowhere.
+
+    With probability `certainty` that holds for all claims like these, not just for these. It is Selection with
+    Guaranteed Risk (Geifman and El-Yaniv 2017, algorithm 2): a binary search over the claims in order of confidence,
+    each of whose looks may err with an equal part of 1 - certainty. 0.0 answers every claim.
+    """
+    levels, answered, wrong = _levels(right, confidence)
+    looks = math.ceil(math.log2(len(levels) + 1))
+    holds, fails = -1, len(levels)
+    while fails - holds > 1:
+        place = (holds + fails) // 2
+        bound = risk_bound(int(wrong[place]), int(answered[place]), certainty=1 - (1 - certainty) / looks)
+        holds, fails = (place, fails) if bound <= risk else (holds, place)
+    if holds < 0:
+        return None
+    # Between two claims: the rounding of another machine moves none of them across.
+    return 0.0 if fails == len(levels) else float(levels[holds] / 2 + levels[fails] / 2)
+
+
+def risk_bound(wrong: int, answered: int, *, certainty: float) -> float:
+    """The highest risk that `wrong` of `answered` leave possible, one-sided (Clopper and Pearson 1934).
+
+    It is the bound of Geifman and El-Yaniv 2017, lemma 3.1, in closed form.
+    """
+    return 1.0 if wrong == answered else float(stats.beta.ppf(certainty, wrong + 1, answered - wrong))
+
+
+def figures(logits: Floats, gold: Ids, how: Calibration, *, confidence: float) -> dict[str, Any]:
+    """What a record holds of a system's abstaining on a split: at its threshold, and at every other.
+
+    Intervals are exact ones of a share (Clopper and Pearson 1934), of coverage `confidence`.
+    """
+    ids = decide(logits, how)
+    right, sure = ids == gold, confidences(calibrated(logits, how), ids)
+    kept = right[~abstains(sure, how)]
+    hits, answered = int(kept.sum()), len(kept)
+    return {
+        "threshold": how.threshold,
+        "aurc": area(right, sure),
+        "answered": answered,
+        "coverage": answered / len(gold),
+        "accuracy": hits / answered if answered else None,
+        "interval": {
+            "coverage": _interval(answered, len(gold), confidence),
+            "accuracy": _interval(hits, answered, confidence) if answered else None,
+        },
+        "curve": curve(right, sure),
+    }
+
+
+def area(right: Right, confidence: Floats) -> float:
+    """The area under the risk-coverage curve: the mean, over claims, of the risk at each claim's own confidence."""
+    _, answered, wrong = _levels(right, confidence)
+    return float((wrong / answered * np.diff(answered, prepend=0)).sum() / len(right))
+
+
+def curve(right: Right, confidence: Floats) -> list[dict[str, float]]:
+    """The risk at rising coverage, with the lowest confidence that is answered there; at most 100 points."""
+    levels, answered, wrong = _levels(right, confidence)
+    wanted = np.linspace(1 / _POINTS, 1.0, _POINTS) * len(right)
+    places = np.unique(np.minimum(np.searchsorted(answered, wanted - 1e-9), len(levels) - 1))
+    return [
+        {
+            "confidence": float(levels[place]),
+            "coverage": float(answered[place] / len(right)),
+            "risk": float(wrong[place] / answered[place]),
+        }
+        for place in places
+    ]
+
+
+def _levels(right: Right, confidence: Floats) -> tuple[Values, Values, Values]:
+    """The distinct confidences from high to low, and how many claims are answered, and wrongly, from there on (L,).
+
+    Claims that are equally sure are answered together or not at all.
+    """
+    levels, place = np.unique(-confidence.astype(np.float64), return_inverse=True)
+    return -levels, np.bincount(place).cumsum().astype(float), np.bincount(place, ~right).cumsum()
+
+
+def _interval(hits: int, count: int, confidence: float) -> list[float]:
+    found = stats.binomtest(hits, count).proportion_ci(confidence)
+    return [float(found.low), float(found.high)]

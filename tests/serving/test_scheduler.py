@@ -1,0 +1,255 @@
+"""Requests that share passes: right answers, turns, cancelling, a full line, errors."""
+
+import multiprocessing
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from conftest import sentences
+
+from lorahub.errors import EngineBusyError
+from lorahub.serving.engine.engine import Engine
+from lorahub.serving.engine.scheduler import Job, Line
+
+
+def job(*lengths, adapters=("a",), kind="logits"):
+    return Job(items=[{"input_ids": [0] * length} for length in lengths], adapters=adapters, kind=kind)
+
+
+def lengths(share):
+    return np.array([len(share.job.items[place]["input_ids"]) for place in share.places])
+
+
+class Recorder:
+    """Answers a text with its length; keeps what each pass had; holds the first pass until it is let go."""
+
+    def __init__(self, *, hold=False):
+        self.passes, self.started, self.go = [], threading.Event(), threading.Event()
+        if not hold:
+            self.go.set()
+
+    def __call__(self, shares):
+        self.passes.append(shares)
+        self.started.set()
+        assert self.go.wait(20)
+        return [lengths(share) for share in shares]
+
+
+def in_order(job):
+    found = np.zeros(len(job.items), int)
+    for places, values in job.results:
+        found[places] = values
+    return found.tolist()
+
+
+def wait_for(condition):
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_every_text_is_answered_once_and_passes_keep_to_their_tokens():
+    run, asked = Recorder(), job(*range(1, 60), adapters=("a", "b"))
+    Line(run, tokens=200, most=1).answer([asked])
+    assert in_order(asked) == list(range(1, 60))
+    for (share,) in run.passes:
+        cost = max(lengths(share)) * 2 * len(share.places)
+        assert cost <= 200 or len(share.places) == 1
+    assert len(run.passes) < 59
+
+
+def test_a_text_longer_than_a_pass_still_gets_one():
+    run, asked = Recorder(), job(500, 3)
+    Line(run, tokens=100, most=1).answer([asked])
+    assert in_order(asked) == [500, 3]
+
+
+def test_whoever_asks_all_passes_run_in_one_thread():
+    threads = set()
+
+    def run(shares):
+        threads.add(threading.get_ident())
+        return [lengths(share) for share in shares]
+
+    line = Line(run, tokens=50, most=9)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: line.answer([job(9, 20, 50)]), range(16)))
+    assert len(threads) == 1
+
+
+def test_a_process_that_is_forked_later_answers_too():
+    line, fork = Line(Recorder(), tokens=100, most=9), multiprocessing.get_context("fork")
+    line.answer([job(3)])
+    answers = fork.Queue()
+
+    def ask():
+        asked = job(5, 7)
+        line.answer([asked])
+        answers.put(in_order(asked))
+
+    child = fork.Process(target=ask, daemon=True)
+    child.start()
+    assert answers.get(timeout=20) == [5, 7]
+    child.join(20)
+    assert child.exitcode == 0
+
+
+def test_threads_that_outlive_the_main_one_are_answered():
+    code = """
+import threading, time
+from lorahub.serving.batching import Job, Line
+
+def ask():
+    line.answer([Job(items=[{"input_ids": [0]}])])
+    threading.main_thread().join()
+    time.sleep(0.2)
+    line.answer([Job(items=[{"input_ids": [0]}])])
+    print("answered")
+
+line = Line(lambda shares: [[0] for _ in shares], tokens=9, most=9)
+threading.Thread(target=ask).start()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("answered\n", "")
+
+
+def test_what_waits_at_the_same_time_is_answered_together():
+    run = Recorder(hold=True)
+    line = Line(run, tokens=1000, most=9)
+    jobs = [job(10, adapters=(name,)) for name in "abcdef"]
+    with ThreadPoolExecutor(9) as pool:
+        busy = pool.submit(line.answer, [job(10)])
+        assert run.started.wait(20)
+        waiting = [pool.submit(line.answer, [item]) for item in jobs]
+        wait_for(lambda: line.requests == 7)
+        run.go.set()
+        for each in (busy, *waiting):
+            each.result(20)
+    assert [in_order(item) for item in jobs] == [[10]] * 6
+    assert sorted(len(shares) for shares in run.passes) == [1, 6]
+    assert line.requests == 0
+
+
+def test_a_long_request_does_not_keep_a_short_one_waiting_until_it_is_done():
+    run = Recorder(hold=True)
+    line = Line(run, tokens=100, most=9)
+    long, short = job(*[50] * 40), job(10)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(line.answer, [long])
+        assert run.started.wait(20)
+        second = pool.submit(line.answer, [short])
+        wait_for(lambda: line.requests == 2)
+        run.go.set()
+        second.result(20)
+        first.result(20)
+    turn = next(number for number, shares in enumerate(run.passes) if any(share.job is short for share in shares))
+    assert turn <= 2
+    assert len(run.passes) > 10
+
+
+def test_jobs_of_different_kinds_never_share_a_pass():
+    run = Recorder(hold=True)
+    line = Line(run, tokens=1000, most=9)
+    with ThreadPoolExecutor(5) as pool:
+        first = pool.submit(line.answer, [job(10)])
+        assert run.started.wait(20)
+        others = [pool.submit(line.answer, [job(10, kind=kind)]) for kind in ("logits", "features") * 2]
+        wait_for(lambda: line.requests == 5)
+        run.go.set()
+        for each in (first, *others):
+            each.result(20)
+    assert all(len({share.job.kind for share in shares}) == 1 for shares in run.passes)
+
+
+def test_a_full_line_says_so_at_once_and_takes_requests_again_later():
+    run = Recorder(hold=True)
+    line = Line(run, tokens=1000, most=1)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(line.answer, [job(10)])
+        assert run.started.wait(20)
+        with pytest.raises(EngineBusyError, match="requests waiting: 1, .* Try again in a moment"):
+            line.answer([job(10)])
+        run.go.set()
+        first.result(20)
+    line.answer([job(10)])
+
+
+def test_a_cancelled_request_leaves_and_the_others_are_answered():
+    run, stop = Recorder(hold=True), threading.Event()
+    line = Line(run, tokens=100, most=9)
+    kept = job(20)
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(line.answer, [job(*[20] * 50)], stop=stop)
+        assert run.started.wait(20)
+        second = pool.submit(line.answer, [job(*[20] * 50)], stop=stop)
+        third = pool.submit(line.answer, [kept])
+        wait_for(lambda: line.requests == 3)
+        stop.set()
+        with pytest.raises(CancelledError):
+            second.result(20)
+        run.go.set()
+        with pytest.raises(CancelledError):
+            first.result(20)
+        third.result(20)
+    assert in_order(kept) == [20]
+    assert line.requests == 0
+    assert len(run.passes) < 10
+
+
+def test_an_error_reaches_those_whose_pass_it_was_and_nobody_else():
+    def run(shares):
+        if any(len(share.job.items) == 2 for share in shares):
+            raise MemoryError("too much")
+        return [lengths(share) for share in shares]
+
+    line = Line(run, tokens=1000, most=9)
+    with pytest.raises(MemoryError, match="too much"):
+        line.answer([job(10, 10)])
+    fine = job(10)
+    line.answer([fine])
+    assert in_order(fine) == [10]
+
+
+def test_ctrl_c_in_one_thread_leaves_the_line_to_the_others():
+    interrupt = True
+
+    def run(shares):
+        nonlocal interrupt
+        if interrupt:
+            interrupt = False
+            raise KeyboardInterrupt
+        return [lengths(share) for share in shares]
+
+    line = Line(run, tokens=1000, most=9)
+    with pytest.raises(KeyboardInterrupt):
+        line.answer([job(10)])
+    fine = job(10)
+    line.answer([fine])
+    assert in_order(fine) == [10]
+
+
+@pytest.mark.parametrize("model_type", ["bert", "deberta-v2", "llama"])
+def test_requests_for_different_adapters_and_lengths_are_answered_right_together(model_type, tiny_base, make_adapter):
+    folders = [make_adapter(model_type, labels=2 + n, rank=2**n, seed=n, name=f"a{n}") for n in range(4)]
+    engine = Engine(str(tiny_base(model_type)), folders)
+    texts = sentences(40, seed=5, low=1, high=29)
+    expected = engine.logits(texts)
+    passes = []
+    answer = engine._passes.run
+    engine._line._run = lambda shares: (passes.append(len(shares)), time.sleep(0.01), answer(shares))[-1]
+
+    def ask(number):
+        names = [f"a{number % 4}", f"a{(number * 3 + 1) % 4}"]
+        some = slice(number, number + 1 + number % 3)
+        found = engine.logits(texts[some], names)
+        for name in dict.fromkeys(names):
+            np.testing.assert_allclose(found[name], expected[name][some], atol=1e-4)
+
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(ask, range(36)))
+    assert max(passes) > 1, "some requests shared a pass"

@@ -1,0 +1,72 @@
+"""What a run and a trial share: the same training, number for number, without a look at test."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import learnable
+
+from lorahub import config as configs
+from lorahub.data import claims
+from lorahub.data.claims import ClaimData
+from lorahub.stats.predictions import Predictions
+from lorahub.training import session
+from lorahub.training.run import train
+from lorahub.training.session import Watcher
+
+
+@pytest.fixture(scope="module")
+def asked(tiny_base, tmp_path_factory):
+    data = tmp_path_factory.mktemp("setup") / "claims.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in learnable(160)), encoding="utf-8")
+    settings = ["train.min_steps=12", "train.epochs=0.1", "train.batch_size=8", "eval.bootstrap=200", "train.seed=3"]
+    return {"data": str(data), "base": str(tiny_base("bert")), "settings": settings}
+
+
+def resolved(asked):
+    return configs.load(
+        None, [*configs.flags(data=asked["data"], base=asked["base"], method=None, seed=None), *asked["settings"]]
+    )
+
+
+@pytest.mark.slow
+def test_a_validated_config_answers_as_the_run_of_it(asked, tmp_path):
+    run = train(**asked, out=tmp_path / "run")
+    kept = Predictions.load(run.folder, "validation", "adapter", labels=2)
+    config = resolved(asked)
+    data = claims.load(config.data)
+    encodings = {}
+    for _ in range(2):
+        found = session.validate(config, data, encodings=encodings)
+        assert np.array_equal(found.logits, kept.logits)
+        assert found.fit.curve == run.record.happened["curve"]
+        assert found.trainable == run.record.happened["trainable_parameters"]
+    assert {split for split, *_ in encodings} == {"train", "validation"}, "tokenized once, and test not at all"
+
+
+def test_a_validation_needs_no_test_split(asked):
+    config = resolved(asked)
+    data = claims.load(config.data)
+    without = ClaimData(
+        labels=data.labels,
+        splits={name: rows for name, rows in data.splits.items() if name != "test"},
+        source=data.source,
+    )
+    assert session.validate(config, without).logits.shape == (len(data.splits["validation"]), 2)
+
+
+def test_what_a_watcher_raises_ends_the_training(asked):
+    class EnoughError(Exception):
+        pass
+
+    seen = []
+
+    def on_step(step):
+        seen.append(step.step)
+        if step.validation:
+            raise EnoughError
+
+    config = resolved(asked)
+    with pytest.raises(EnoughError):
+        session.validate(config, claims.load(config.data), Watcher(on_step=on_step))
+    assert seen[-1] < 12
