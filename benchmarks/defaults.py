@@ -105,7 +105,7 @@ def differences(cells):
     for title, found in cells.items():
         lines = []
         for cell in found:
-            rival = max(tables.BASELINES, key=lambda name: cell["validation"][name]["f1_macro"])
+            rival = best_baseline(cell)
             row = cell["paired"][rival]["f1_macro"]
             mark = "" if row["detectable"] else " (inside the noise)"
             low, high = row["interval"]
@@ -117,6 +117,34 @@ def table_text():
     cells = load_cells()
     header = ("data (test claims)", "system", "accuracy", "weighted F1", "macro F1", "seeds")
     return tables.markdown(header, list(rows(cells))) + "\n\n" + "\n".join(differences(cells))
+
+
+def summary_text():
+    """One row per data set: mean macro F1 of the adapter and of the best baseline, and the paired difference."""
+    header = ("data", "test claims", "seeds", "best baseline", "adapter", "difference (seed 0)")
+    rows = []
+    for title, found in load_cells().items():
+        if "tutorial" in title:
+            continue
+        baseline = best_baseline(found[0])
+        difference = found[0]["paired"][baseline]["f1_macro"]
+        shown = tables.signed(difference["difference"], difference["interval"])
+        rows.append(
+            (
+                title,
+                f"{found[0]['test']['adapter']['n']:,}",
+                str(len(found)),
+                f"{spread([cell['test'][baseline]['f1_macro'] for cell in found])} ({tables.title(baseline)})",
+                spread([cell["test"]["adapter"]["f1_macro"] for cell in found]),
+                shown if difference["detectable"] else f"{shown}, inside the noise",
+            )
+        )
+    return tables.markdown(header, rows)
+
+
+def best_baseline(cell):
+    """The baseline with the highest macro F1 on validation."""
+    return max(tables.BASELINES, key=lambda name: cell["validation"][name]["f1_macro"])
 
 
 def main():

@@ -134,6 +134,12 @@ def results() -> str:
     return benchmark["table_text"]()
 
 
+def results_summary() -> str:
+    """One row per data set: adapter, best baseline and paired difference, from the same cells."""
+    benchmark = runpy.run_path(str(ROOT / "benchmarks" / "defaults.py"))
+    return benchmark["summary_text"]() if benchmark["load_cells"]() else _NO_RESULT
+
+
 def ranks() -> str:
     """The reports of benchmarks/ranks.py: the first in full, of the others what they are of and what they say."""
     parts = []
@@ -217,7 +223,9 @@ def space() -> dict[str, bytes]:
 
 
 BLOCKS: Blocks = {
-    "README.md": {"data sets": named_sets, "results": results, "methods": method_tables},
+    "README.md": {"summary": results_summary},
+    "docs/data.md": {"data sets": named_sets},
+    "docs/results.md": {"results": results, "methods": method_tables},
     "docs/configuration.md": {"fields": config_fields},
     "docs/commands.md": {"commands": command_help},
     "docs/engine.md": {name: benchmark(name) for name in ("side-by-side", "side-by-side-7b", "classify-speed")},

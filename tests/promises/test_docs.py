@@ -39,10 +39,12 @@ def test_a_stale_block_is_named(tmp_path):
         "docs/generate.py",
         "docs/configuration.md",
         "docs/commands.md",
+        "docs/data.md",
         "docs/engine.md",
         "docs/estimate.md",
         "docs/methods.md",
         "docs/ranks.md",
+        "docs/results.md",
     ):
         (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
     page = tmp_path / "docs" / "configuration.md"

@@ -1,4 +1,4 @@
-"""The README's commands run, in order, in one folder, with a tiny base in the place of the real one.
+"""The commands of the README and of the pages that continue it run in order, in one folder, with a tiny base.
 
 A fenced `sh` block holds nothing but `lorahub …` lines, so that it works in any shell, or stands under
 `<!-- not run: reason -->`. `python` blocks run in their place among the commands.
@@ -21,7 +21,9 @@ from conftest import learnable, sentences
 from lorahub.data import tables
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = ("README.md", "docs/data.md", "docs/publishing.md", "docs/python.md", "docs/results.md")
+TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in PAGES}
+README = TEXTS["README.md"]
 _BLOCK = re.compile(
     r"(?:<!-- not run: (?P<reason>.+?) -->\n)?^ *```(?P<kind>sh|python)\n(?P<body>.*?)^ *```$", re.M | re.S
 )
@@ -37,7 +39,9 @@ class Block(NamedTuple):
     reason: str | None
 
 
-BLOCKS = [Block(found["kind"], found["body"], found["reason"]) for found in _BLOCK.finditer(README)]
+BLOCKS = [
+    Block(match["kind"], match["body"], match["reason"]) for text in TEXTS.values() for match in _BLOCK.finditer(text)
+]
 
 
 def commands(body):
@@ -117,7 +121,7 @@ def test_every_command_runs_in_order(cli, hub, hub_base, tiny_base, reader_folde
     for block in BLOCKS:
         if block.reason is not None:
             with capsys.disabled():
-                print(f"\nREADME, not run ({block.reason}): {'; '.join(block.body.splitlines())}", end="")
+                print(f"\nnot run ({block.reason}): {'; '.join(block.body.splitlines())}", end="")
         elif block.kind == "python":
             exec(block.body.replace('base="minilm"', f"base={str(base)!r}"), {})
             assert capsys.readouterr().out
@@ -138,8 +142,9 @@ def test_every_command_runs_in_order(cli, hub, hub_base, tiny_base, reader_folde
 
 
 def test_every_block_is_run_or_says_why_not():
-    assert README.count("```sh\n") + README.count("```python\n") == len(BLOCKS)
-    assert README.count("<!-- not run:") == sum(block.reason is not None for block in BLOCKS)
+    every = "".join(TEXTS.values())
+    assert every.count("```sh\n") + every.count("```python\n") == len(BLOCKS)
+    assert every.count("<!-- not run:") == sum(block.reason is not None for block in BLOCKS)
     for block in BLOCKS:
         for words in commands(block.body) if block.kind == "sh" else ():
             if block.reason is None:
@@ -163,8 +168,6 @@ def test_pages_name_only_commands_that_exist(cli):
 def test_the_order_of_the_readme():
     headings = re.findall(r"^## (.+)$", README, re.M)
     assert headings == [
-        "Install", "Train, classify, evaluate, look", "Experiments", "Publish, find, check", "Your own data", "Results",
-        "Python", "Limits",
+        "Install", "Train, evaluate, classify", "Results", "Experiments", "Limits", "Documentation",
     ]  # fmt: skip
-    by_hand = re.sub(r"<!-- generated: .*?<!-- end: ", "", README, flags=re.S)
-    assert len(by_hand.splitlines()) <= 220
+    assert len(README.splitlines()) <= 150
