@@ -7,8 +7,8 @@ from lorahub.app import present
 from lorahub.data.table_check import CheckedTable
 from lorahub.experiments.compare import report as compare_report
 from lorahub.experiments.compare.file import FileComparison, Shown
+from lorahub.experiments.compare.result import Comparison
 from lorahub.reports import tables
-from lorahub.stats.paired import Comparison
 
 _FIGURES = ("adapter", *tables.HEADER[1:], "rows")
 _RIGHT, _WRONG = "✓", "✗"

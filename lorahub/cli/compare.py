@@ -9,7 +9,7 @@ from lorahub.cli.publish import Token
 from lorahub.errors import ConfigError
 
 if TYPE_CHECKING:
-    from lorahub.stats.paired import Comparison
+    from lorahub.experiments.compare.result import Comparison
 
 
 def register(app: typer.Typer) -> None:

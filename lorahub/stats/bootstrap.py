@@ -6,7 +6,6 @@ multinomial over its cells, so a million claims cost no more than a thousand. In
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,22 +27,7 @@ def bootstrap(confusion: Counts, *, resamples: int, confidence: float) -> dict[s
     cells = np.flatnonzero(confusion)
     draws = _draw(confusion.reshape(-1)[cells], resamples)
     found = headline(draws, cells // labels, cells % labels, labels)
-    return {name: percentiles(values, confidence) for name, values in found.items()}
-
-
-def paired_difference(
-    gold: Ids, ours: Ids, theirs: Ids, labels: int, *, resamples: int, confidence: float
-) -> dict[str, dict[str, Any]]:
-    """Per headline metric: the observed difference ours - theirs, its interval, and whether that excludes 0."""
-    found = {}
-    for name, difference in paired_draws(gold, ours, theirs, labels, resamples=resamples).metrics.items():
-        interval = percentiles(difference[1:], confidence)
-        found[name] = {
-            "difference": float(difference[0]),
-            "interval": interval,
-            "detectable": bool(interval[0] > 0 or interval[1] < 0),
-        }
-    return found
+    return {name: list(percentiles(values, confidence)) for name, values in found.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,8 +155,8 @@ def headline(draws: Counts | Values, gold: Ids, answers: Ids, labels: int) -> di
     }
 
 
-def percentiles(values: Values, confidence: float) -> list[float]:
+def percentiles(values: Values, confidence: float) -> tuple[float, float]:
     """The two ends of the percentile interval of resampled values (R,)."""
     tail = (1 - confidence) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
-    return [float(low), float(high)]
+    return float(low), float(high)

@@ -18,16 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lorahub.stats import bootstrap
+from lorahub.stats.paired import Difference
 from lorahub.stats.verdicts import Ids
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gap:
-    """A paired difference of a metric with its interval; `detectable` where that leaves 0 out."""
-
-    difference: float
-    interval: list[float]
-    detectable: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +32,7 @@ class Plateau:
     low: int
     high: int
     reference: int
-    gap: Gap
+    gap: Difference
     shares: dict[int, float]
 
 
@@ -49,12 +41,14 @@ def ladder(highest: int) -> list[int]:
     return [*(2**power for power in range(highest.bit_length()) if 2**power < highest), highest]
 
 
-def gap(gold: Ids, ours: Ids, theirs: Ids, labels: int, *, metric: str, resamples: int, confidence: float) -> Gap:
+def gap(
+    gold: Ids, ours: Ids, theirs: Ids, labels: int, *, metric: str, resamples: int, confidence: float
+) -> Difference:
     """Ours - theirs, both judged on the same resampled claims."""
     left, right = (
         bootstrap.resampled(gold, answers, labels, resamples=resamples)[metric] for answers in (ours, theirs)
     )
-    return _gap(left - right, confidence)
+    return Difference.from_draws(left - right, confidence)
 
 
 def find(
@@ -66,7 +60,7 @@ def find(
         [bootstrap.resampled(gold, answers[rank], labels, resamples=resamples)[metric] for rank in ranks.tolist()]
     )
     draws = values - values[-1]  # (K, R + 1), the last row is 0
-    gaps = [_gap(row, confidence) for row in draws]
+    gaps = [Difference.from_draws(row, confidence) for row in draws]
     ends = np.array([[found.interval[1]] for found in gaps])  # (K, 1)
     # The upper end of each rank's interval as the claims are, then as every resample would have it.
     named = ranks[(ends + draws - draws[:, :1] >= -bootstrap.ZERO).argmax(axis=0)]  # (R + 1,)
@@ -81,8 +75,3 @@ def find(
         gap=gaps[place],
         shares={int(rank): float((named[1:] == rank).mean()) for rank in ranks},
     )
-
-
-def _gap(draws: bootstrap.Values, confidence: float) -> Gap:
-    low, high = bootstrap.percentiles(draws[1:], confidence)
-    return Gap(difference=float(draws[0]), interval=[low, high], detectable=low > 0 or high < 0)

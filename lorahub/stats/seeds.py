@@ -7,15 +7,14 @@ replacement. Few seeds understate their own part of the noise: by a factor of sq
 """
 
 import zlib
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from lorahub.stats import bootstrap, metrics
+from lorahub.stats import bootstrap, metrics, paired
 from lorahub.stats.bootstrap import Values
-from lorahub.stats.paired import holm
+from lorahub.stats.paired import CorrectedDifference
 from lorahub.stats.verdicts import Ids
 
 
@@ -35,22 +34,7 @@ class Mean:
 
     mean: float
     deviation: float | None
-    interval: list[float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """A difference ours - theirs between two means over seeds; `p_holm` is corrected for all that were asked."""
-
-    difference: float
-    interval: list[float]
-    p: float
-    p_holm: float
-    detectable: bool
-
-    def to_dict(self) -> dict[str, Any]:
-        """The plain form."""
-        return asdict(self)
+    interval: tuple[float, float]
 
 
 def draws(name: str, gold: Ids, answers: npt.NDArray[np.int64], labels: int, *, resamples: int) -> Draws:
@@ -77,20 +61,6 @@ def mean(found: Draws, metric: str, *, confidence: float) -> Mean:
     )
 
 
-def differences(pairs: list[tuple[Draws, Draws]], metric: str, *, confidence: float) -> list[Difference]:
-    """Ours - theirs for each pair, with p-values corrected by Holm's method over all of them."""
-    found = [ours.means[metric] - theirs.means[metric] for ours, theirs in pairs]
-    p_values = [bootstrap.p_value(values[1:]) for values in found]
-    rows = []
-    for values, p, corrected in zip(found, p_values, holm(p_values) if found else [], strict=True):
-        low, high = bootstrap.percentiles(values[1:], confidence)
-        rows.append(
-            Difference(
-                difference=float(values[0]),
-                interval=[low, high],
-                p=p,
-                p_holm=corrected,
-                detectable=corrected < 1 - confidence and (low > 0 or high < 0),
-            )
-        )
-    return rows
+def differences(pairs: list[tuple[Draws, Draws]], metric: str, *, confidence: float) -> list[CorrectedDifference]:
+    """Return ours - theirs for each pair, with p-values corrected for the number of pairs."""
+    return paired.corrected([ours.means[metric] - theirs.means[metric] for ours, theirs in pairs], confidence)

@@ -46,6 +46,6 @@ def told(found: Plateau, config: Config) -> dict[str, Any]:
         "high": found.high,
         "shares": {str(rank): share for rank, share in found.shares.items()},
         "difference": found.gap.difference,
-        "interval": found.gap.interval,
+        "interval": list(found.gap.interval),
         "why": f"{sure}: {tables.rank_reason(found, config.train.metric)}",
     }

@@ -22,7 +22,7 @@ from lorahub.data.claims import ClaimData
 from lorahub.models import methods
 from lorahub.models.base import Base
 from lorahub.records import SYSTEMS, RunRecord
-from lorahub.stats import baselines, bootstrap, calibration, metrics, selective
+from lorahub.stats import baselines, calibration, metrics, paired, selective
 from lorahub.stats.baselines import Baselines
 from lorahub.stats.verdicts import Calibration, Floats, calibrated, decide
 from lorahub.training import alarms, auto_rank, environment, session, trackers
@@ -193,7 +193,12 @@ def _results(
             shown = calibrated(logits[system][split], how)
             blocks[system] = metrics.score(gold, answers[system], shown, data.labels, **options)
         blocks["adapter"]["paired"] = {
-            system: bootstrap.paired_difference(gold, answers["adapter"], answer, len(data.labels), **options)
+            system: {
+                metric: difference.to_dict()
+                for metric, difference in paired.differences(
+                    gold, answers["adapter"], answer, len(data.labels), **options
+                ).items()
+            }
             for system, answer in answers.items()
             if system != "adapter"
         }

@@ -206,7 +206,7 @@ def test_intervals_and_figures_are_those_of_the_record(tiny_run):
     block = tiny_run.record.results["test"]["adapter"]
     assert found.resamples == 200, "as the run was asked to"
     for metric, row in block["paired"]["tfidf"].items():
-        assert found.pairs[0].metrics[metric].interval == row["interval"]
+        assert list(found.pairs[0].metrics[metric].interval) == row["interval"]
         assert found.pairs[0].metrics[metric].difference == row["difference"]
     for metric in ("accuracy", "f1_macro", "f1_weighted", "ece"):
         assert getattr(found.systems["tiny"], metric) == pytest.approx(block[metric], abs=1e-6)

@@ -9,7 +9,7 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from lorahub.config import EvalConfig
 from lorahub.labels import LabelSet
-from lorahub.stats import baselines, bootstrap, calibration, metrics
+from lorahub.stats import baselines, bootstrap, calibration, metrics, paired
 from lorahub.stats.verdicts import Calibration, calibrated, decide, softmax
 
 LABELS = LabelSet(("a", "b", "c", "d"))
@@ -58,8 +58,8 @@ def test_paired_intervals_hold_zero_as_often_as_they_say():
     for _ in range(trials):
         gold = rng.integers(0, 2, 300)
         ours, theirs = (np.where(rng.random(300) < 0.7, gold, 1 - gold) for _ in range(2))
-        found = bootstrap.paired_difference(gold, ours, theirs, 2, resamples=400, confidence=0.95)["accuracy"]
-        inside += not found["detectable"]
+        found = paired.differences(gold, ours, theirs, 2, resamples=400, confidence=0.95)["accuracy"]
+        inside += not found.detectable
     assert 0.89 <= inside / trials <= 0.99
 
 
@@ -68,12 +68,12 @@ def test_a_real_difference_is_detected_and_equal_systems_are_not():
     gold = rng.integers(0, 3, 500)
     good = np.where(rng.random(500) < 0.8, gold, (gold + 1) % 3)
     bad = np.where(rng.random(500) < 0.5, gold, (gold + 2) % 3)
-    found = bootstrap.paired_difference(gold, good, bad, 3, resamples=500, confidence=0.95)
-    assert found["f1_macro"]["detectable"]
-    assert found["f1_macro"]["difference"] > 0.2
-    same = bootstrap.paired_difference(gold, good, good, 3, resamples=500, confidence=0.95)
-    assert not same["f1_macro"]["detectable"]
-    assert same["accuracy"]["interval"] == [0.0, 0.0]
+    found = paired.differences(gold, good, bad, 3, resamples=500, confidence=0.95)
+    assert found["f1_macro"].detectable
+    assert found["f1_macro"].difference > 0.2
+    same = paired.differences(gold, good, good, 3, resamples=500, confidence=0.95)
+    assert not same["f1_macro"].detectable
+    assert same["accuracy"].interval == (0.0, 0.0)
 
 
 def test_calibration_error_by_hand():
@@ -161,8 +161,8 @@ def test_intervals_of_many_labels_take_little_memory():
 
     gold, ours, theirs = np.random.default_rng(0).integers(0, 77, (3, 3000))
     tracemalloc.start()
-    found = bootstrap.paired_difference(gold, ours, theirs, 77, resamples=2000, confidence=0.95)
+    found = paired.differences(gold, ours, theirs, 77, resamples=2000, confidence=0.95)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert not found["f1_macro"]["detectable"]
+    assert not found["f1_macro"].detectable
     assert peak < 400e6, peak

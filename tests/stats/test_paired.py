@@ -6,9 +6,10 @@ from conftest import LONG
 from scipy import stats
 from sklearn.metrics import f1_score
 
+from lorahub.experiments.compare import pairs
+from lorahub.experiments.compare.pairs import System
 from lorahub.labels import LabelSet
 from lorahub.stats import bootstrap, metrics, paired
-from lorahub.stats.paired import System
 from lorahub.stats.verdicts import softmax
 
 LABELS = LabelSet(("a", "b", "c"))
@@ -32,13 +33,13 @@ def equals(rng, claims=CLAIMS, skill=(1.3, 1.3)):
     return gold, found
 
 
-def compared(gold, systems, pairs=(("a", "b"),), resamples=499):
-    return paired.compare(gold, systems, list(pairs), LABELS, resamples=resamples, confidence=0.95)
+def compared(gold, systems, names=(("a", "b"),), resamples=499):
+    return pairs.compare(gold, systems, list(names), LABELS, resamples=resamples, confidence=0.95)
 
 
 def null_p_values(trials, seed):
     rng = np.random.default_rng(seed)
-    found = {name: [] for name in (*paired.METRICS, "mcnemar", *LABELS.names)}
+    found = {name: [] for name in (*pairs.METRICS, "mcnemar", *LABELS.names)}
     for _ in range(trials):
         pair = compared(*equals(rng))[0]
         for name, row in pair.metrics.items():
@@ -115,8 +116,8 @@ def test_holm_keeps_false_differences_rare_over_many_pairs():
         gold = rng.integers(0, 3, 300)
         shared = rng.normal(size=(300, 3)) + 1.3 * np.eye(3)[gold]
         systems = [system(name, shared + rng.normal(size=(300, 3))) for name in "vwxyz"]
-        pairs = [(a.name, b.name) for place, a in enumerate(systems) for b in systems[place + 1 :]]
-        rows = [pair.metrics["f1_macro"] for pair in compared(gold, systems, pairs, resamples=999)]
+        names = [(a.name, b.name) for place, a in enumerate(systems) for b in systems[place + 1 :]]
+        rows = [pair.metrics["f1_macro"] for pair in compared(gold, systems, names, resamples=999)]
         corrected += any(row.p_holm < 0.05 for row in rows)
         plain += any(row.p < 0.05 for row in rows)
     assert corrected <= 7  # 3 expected at most, and 2.4 standard errors
@@ -125,13 +126,11 @@ def test_holm_keeps_false_differences_rare_over_many_pairs():
 
 def test_intervals_and_differences_are_those_of_a_record():
     gold, systems = equals(np.random.default_rng(14), skill=(1.6, 1.2))
-    stored = bootstrap.paired_difference(
-        gold, systems[0].answers, systems[1].answers, 3, resamples=499, confidence=0.95
-    )
+    stored = paired.differences(gold, systems[0].answers, systems[1].answers, 3, resamples=499, confidence=0.95)
     pair = compared(gold, systems)[0]
     for name, row in stored.items():
-        assert pair.metrics[name].interval == row["interval"]
-        assert pair.metrics[name].difference == row["difference"]
+        assert pair.metrics[name].interval == row.interval
+        assert pair.metrics[name].difference == row.difference
     ece = [metrics.expected_calibration_error(gold, item.answers, item.probabilities) for item in systems]
     assert pair.metrics["ece"].difference == pytest.approx(ece[0] - ece[1])
     low, high = pair.metrics["ece"].interval
@@ -185,6 +184,6 @@ def test_the_number_for_any_metric_agrees_with_mcnemars_on_accuracy():
 
 
 def test_resamples_are_raised_where_the_correction_could_never_be_passed():
-    assert paired.enough_resamples(2000, 1, 4, 0.95) == 2000
-    raised = paired.enough_resamples(200, 10, 3, 0.95)
+    assert paired.enough_resamples(2000, 4, 0.95) == 2000
+    raised = paired.enough_resamples(200, 30, 0.95)
     assert 2 * 30 / (raised + 1) < 0.05

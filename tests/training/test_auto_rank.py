@@ -69,7 +69,7 @@ def test_it_is_the_same_training_cut(chosen, given, tmp_path):
     told = run.record.happened["rank"]
     _, curves = experiment.ranks(whole.folder, out=tmp_path / "out", **given)
     assert curves.truncated.plateau.rank == told["kept"]
-    assert curves.truncated.plateau.gap.interval == told["interval"]
+    assert curves.truncated.plateau.gap.interval == tuple(told["interval"])
     point = next(point for point in curves.truncated.points if point.rank == told["kept"])
     for split in ("validation", "test"):
         own = run.record.results[split]["adapter"]

@@ -17,12 +17,14 @@ from lorahub.config import EvalConfig
 from lorahub.data import columns
 from lorahub.data.table_check import UNLABELLED, CheckedTable
 from lorahub.errors import ConfigError
+from lorahub.experiments.compare import pairs as comparing
+from lorahub.experiments.compare.pairs import System
+from lorahub.experiments.compare.result import Comparison, SystemFigures
 from lorahub.labels import LabelSet
 from lorahub.serving import files
 from lorahub.serving.engine.engine import Verdict
 from lorahub.serving.files import ROWS_AT_ONCE, Classifies
 from lorahub.stats import metrics, paired
-from lorahub.stats.paired import Comparison, Judged, System
 from lorahub.stats.verdicts import Floats, Ids
 
 ROWS_SHOWN = 200
@@ -214,7 +216,7 @@ class _Collected:
         gold = gold[gold != UNLABELLED]
         systems = [self._system(name, labels) for name in group]
         pairs = _pairs(group)
-        resamples = paired.enough_resamples(options.bootstrap, len(pairs), len(labels), options.confidence)
+        resamples = paired.enough_resamples(options.bootstrap, len(pairs) * len(labels), options.confidence)
         return Comparison(
             split="file",
             data=self.table.source.name,
@@ -224,7 +226,7 @@ class _Collected:
             confidence=options.confidence,
             resamples=resamples,
             systems={system.name: _judged(system, gold) for system in systems},
-            pairs=paired.compare(gold, systems, pairs, labels, resamples=resamples, confidence=options.confidence),
+            pairs=comparing.compare(gold, systems, pairs, labels, resamples=resamples, confidence=options.confidence),
             disagreements=[],
             required=None,
             notes=[],
@@ -277,8 +279,8 @@ def _pairs(group: Sequence[str]) -> list[tuple[str, str]]:
     return [(name, group[0]) for name in group[1:]]
 
 
-def _judged(system: System, gold: Ids) -> Judged:
-    return Judged(
+def _judged(system: System, gold: Ids) -> SystemFigures:
+    return SystemFigures(
         title=system.name,
         run=system.name,
         system="adapter",

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from lorahub import atomic
 from lorahub.data.tables import Writer
+from lorahub.experiments.compare.pairs import METRICS, Pair
+from lorahub.experiments.compare.result import Comparison
 from lorahub.records import LOWER_IS_BETTER
 from lorahub.reports import plots, tables
-from lorahub.stats.paired import ALPHA, METRICS, POWER, Comparison, Pair
+from lorahub.stats.paired import ALPHA, POWER
 
 TITLES = {**tables.METRIC_NAMES, "ece": "calibration error"}
 MARKDOWN, PICTURE, JSON = "comparison.md", "comparison.png", "comparison.json"

@@ -14,12 +14,14 @@ from lorahub import config as configs
 from lorahub.config import EvalConfig
 from lorahub.data.sources import SPLITS
 from lorahub.errors import ConfigError
+from lorahub.experiments.compare import pairs as comparing
+from lorahub.experiments.compare.pairs import METRICS, Pair, System
+from lorahub.experiments.compare.result import Comparison, Disagreement, Requirement, SystemFigures
 from lorahub.experiments.compare.systems import ADAPTER, BASELINES, Answers, Entry, Systems, check_same
 from lorahub.labels import LabelSet
 from lorahub.records import SYSTEMS
 from lorahub.reports import tables
 from lorahub.stats import metrics, paired
-from lorahub.stats.paired import METRICS, Comparison, Disagreement, Judged, Pair, Required, System
 from lorahub.stats.predictions import Predictions
 from lorahub.stats.verdicts import Calibration, Ids, calibrated, decide
 
@@ -60,8 +62,8 @@ def compare(
     judged = [_system(entry, answers[entry.name].predictions, first.labels, adjust=adjust) for entry in entries]
     names = [(ours.name, theirs.name) for ours, theirs in asked]
     settings = _settings(first, resamples, confidence)
-    enough = paired.enough_resamples(settings.bootstrap, len(names), len(first.labels), settings.confidence)
-    pairs = paired.compare(
+    enough = paired.enough_resamples(settings.bootstrap, len(names) * len(first.labels), settings.confidence)
+    pairs = comparing.compare(
         known_answers.gold, judged, names, first.labels, resamples=enough, confidence=settings.confidence
     )
     texts = systems.texts(first, known_answers)
@@ -130,10 +132,10 @@ def _system(entry: Entry, found: Predictions, labels: LabelSet, *, adjust: bool)
     return System(name=entry.name, answers=decide(found.logits, how), probabilities=calibrated(found.logits, how))
 
 
-def _judged(entry: Entry, system: System, gold: Ids, answers: Answers, *, alone: bool) -> Judged:
+def _judged(entry: Entry, system: System, gold: Ids, answers: Answers, *, alone: bool) -> SystemFigures:
     figures = metrics.quick(gold, system.answers)
     baseline = tables.title(entry.system).removeprefix("before: ")
-    return Judged(
+    return SystemFigures(
         title=entry.run if entry.system == ADAPTER else baseline if alone else f"{baseline} of {entry.run}",
         run=entry.run,
         system=entry.system,
@@ -175,9 +177,9 @@ def _disagreements(
     ]
 
 
-def _required(pairs: Sequence[Pair], baseline: str, metric: str) -> Required:
+def _required(pairs: Sequence[Pair], baseline: str, metric: str) -> Requirement:
     failed = [pair.ours for pair in pairs if pair.verdict(metric) != "better"]
-    return Required(baseline=baseline, metric=metric, met=not failed, failed=failed)
+    return Requirement(baseline=baseline, metric=metric, met=not failed, failed=failed)
 
 
 def _notes(systems: Systems, asked: int, resamples: int, texts: Sequence[str] | None) -> list[str]:

@@ -12,7 +12,8 @@ from lorahub import atomic
 from lorahub.experiments.compare.report import p_text
 from lorahub.experiments.methods.table import MethodRow, MethodTable
 from lorahub.reports import plots, tables
-from lorahub.stats.seeds import Difference, Mean
+from lorahub.stats.paired import CorrectedDifference
+from lorahub.stats.seeds import Mean
 
 MARKDOWN, PICTURE, JSON = "methods.md", "methods.png", "methods.json"
 _MB = 1e6
@@ -88,11 +89,11 @@ def verdicts(table: MethodTable) -> list[str]:
     return found
 
 
-def _better(difference: Difference | None) -> bool:
+def _better(difference: CorrectedDifference | None) -> bool:
     return difference is not None and difference.detectable and difference.difference > 0
 
 
-def _sentence(ours: str, theirs: str, found: Difference) -> str:
+def _sentence(ours: str, theirs: str, found: CorrectedDifference) -> str:
     figures = f"macro F1 {tables.signed(found.difference, found.interval)}, p {p_text(found.p_holm)}"
     if not found.detectable:
         return f"No detectable difference between {ours} and {theirs}: {figures}."

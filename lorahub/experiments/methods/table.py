@@ -14,7 +14,8 @@ import numpy as np
 from lorahub.experiments.run_summary import Cell
 from lorahub.stats import seeds
 from lorahub.stats.metrics import METRICS
-from lorahub.stats.seeds import Difference, Draws, Mean
+from lorahub.stats.paired import CorrectedDifference
+from lorahub.stats.seeds import Draws, Mean
 from lorahub.stats.verdicts import Ids
 
 BASELINES = ("majority", "tfidf", "linear_probe")
@@ -31,7 +32,7 @@ class MethodRow:
     seeds: list[int]
     metrics: dict[str, Mean]
     cost: dict[str, float]
-    against: dict[str, Difference]
+    against: dict[str, CorrectedDifference]
     pareto: bool
 
 
@@ -76,7 +77,7 @@ def table(
     methods = {name: drawn(name, [cell.ids("adapter") for cell in found]) for name, found in by_method.items()}
     best = max(BASELINES, key=lambda name: first.figures["validation"][name]["f1_macro"])
     baselines = {name: drawn(name, [first.ids(name)]) for name in BASELINES}
-    against: dict[str, dict[str, Difference]] = {name: {} for name in methods}
+    against: dict[str, dict[str, CorrectedDifference]] = {name: {} for name in methods}
     for rival, theirs in {
         reference: methods[reference],
         "majority": baselines["majority"],

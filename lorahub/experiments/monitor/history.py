@@ -18,10 +18,10 @@ import numpy as np
 from lorahub import atomic
 from lorahub.errors import AdapterError, one_line
 from lorahub.records import RunRecord
-from lorahub.stats import bootstrap
+from lorahub.stats import bootstrap, paired
 from lorahub.stats.bootstrap import Values
 from lorahub.stats.metrics import METRICS
-from lorahub.stats.paired import Difference, holm, judged
+from lorahub.stats.paired import CorrectedDifference
 from lorahub.stats.predictions import Predictions
 from lorahub.stats.verdicts import Calibration, Ids, decide
 
@@ -65,7 +65,7 @@ class Change:
     split: str
     n: int
     paired: bool
-    metrics: dict[str, Difference]
+    metrics: dict[str, CorrectedDifference]
 
     def verdict(self, metric: str) -> str:
         """`fell`, `rose`, or `none`: no detectable difference."""
@@ -111,9 +111,6 @@ class Monitored:
 
     def _told(self, change: Change) -> dict[str, Any]:
         found = asdict(change)
-        for difference in found["metrics"].values():
-            # A number of claims needs claims of one kind.
-            del difference["claims_needed"]
         return {**found, "verdict": change.verdict(self.metric)}
 
 
@@ -164,30 +161,22 @@ def written(ids: Ids) -> str:
 
 def changes(row: Row, gold: Ids, before: Sequence[Row], *, resamples: int, confidence: float) -> list[Change]:
     """A row, with its gold ids (N,), against each of those before it; p-values are corrected for their number."""
-    found = []
-    for old in before:
-        paired = old.answers is not None and old.data["sha256"] == row.data["sha256"]
-        draws = _paired(row, old, gold, resamples) if paired else _unpaired(row, old, resamples)
-        metrics = {
-            name: Difference(
-                difference=float(values[0]),
-                interval=bootstrap.percentiles(values[1:], confidence),
-                p=bootstrap.p_value(values[1:]),
-            )
-            for name, values in draws.items()
-        }
-        found.append((old, paired, metrics))
-    corrected = {name: holm([metrics[name].p for _, _, metrics in found]) for name in METRICS}
+    same = [old.answers is not None and old.data["sha256"] == row.data["sha256"] for old in before]
+    draws = [
+        _paired(row, old, gold, resamples) if is_paired else _unpaired(row, old, resamples)
+        for old, is_paired in zip(before, same, strict=True)
+    ]
+    by_metric = {name: paired.corrected([drawn[name] for drawn in draws], confidence) for name in METRICS}
     return [
         Change(
             created=old.created,
             data=old.data["id"],
             split=old.data["split"],
             n=old.figures["n"],
-            paired=paired,
-            metrics={name: judged(item, corrected[name][place], 1 - confidence) for name, item in metrics.items()},
+            paired=same[place],
+            metrics={name: rows[place] for name, rows in by_metric.items()},
         )
-        for place, (old, paired, metrics) in enumerate(found)
+        for place, old in enumerate(before)
     ]
 
 

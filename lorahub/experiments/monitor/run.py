@@ -68,7 +68,7 @@ def since(
         answers=history.written(decide(logits, adapter.calibration)),
     )
     test, metric, confidence = history.of_record(folder, record), asked.train.metric, asked.eval.confidence
-    resamples = paired.enough_resamples(asked.eval.bootstrap, max(1, len(earlier)), 1, confidence)
+    resamples = paired.enough_resamples(asked.eval.bootstrap, max(1, len(earlier)), confidence)
     changes = partial(history.changes, resamples=resamples, confidence=confidence)
     (since_test,) = changes(row, gold, [test])
     row = replace(row, verdict=since_test.verdict(metric))

@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lorahub.stats import metrics, plateau
-from lorahub.stats.plateau import Gap, Plateau
+from lorahub.stats.paired import Difference
+from lorahub.stats.plateau import Plateau
 from lorahub.stats.verdicts import Ids
 
 SPLITS = ("validation", "test")
@@ -38,7 +39,7 @@ class Point:
     scale: float
     kept: float | None
     figures: dict[str, dict[str, float]]
-    gaps: dict[str, Gap]
+    gaps: dict[str, Difference]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,7 @@ class Check:
     """A rank at which there are both: the truncated run less the one that was trained at that rank, by split."""
 
     rank: int
-    gaps: dict[str, Gap]
+    gaps: dict[str, Difference]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +95,7 @@ def curves(
     """Both curves; `retrained` holds the run itself at its own rank, or nothing."""
     how: dict[str, Any] = {"metric": about.metric, "resamples": about.resamples, "confidence": about.confidence}
 
-    def gaps(ours: Tried, theirs: Tried) -> dict[str, Gap]:
+    def gaps(ours: Tried, theirs: Tried) -> dict[str, Difference]:
         return {
             split: plateau.gap(gold[split], ours.answers[split], theirs.answers[split], labels, **how)
             for split in SPLITS

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import confusion_matrix
 
-from lorahub.stats import bootstrap
+from lorahub.stats import bootstrap, paired
+from lorahub.stats.paired import Difference
 from lorahub.stats.verdicts import Ids
 
 FINISHED, PRUNED, FAILED = "finished", "pruned", "failed"
@@ -51,14 +52,11 @@ class Tried:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Incumbent:
+class Incumbent(Difference):
     """A trial that was the best when it ended, and what the best of all is above it."""
 
     trial: int
     value: float
-    difference: float
-    interval: list[float]
-    detectable: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,10 +142,10 @@ def below(
     """How far a finished trial is below the best."""
     assert best.answers is not None
     assert item.answers is not None
-    found = bootstrap.paired_difference(
+    differences = paired.differences(
         gold, best.answers, item.answers, labels, resamples=resamples, confidence=confidence
-    )[metric]
-    return Incumbent(trial=item.trial, value=item.quality, **found)
+    )
+    return Incumbent(trial=item.trial, value=item.quality, **vars(differences[metric]))
 
 
 def plateau(found: Sequence[Incumbent]) -> int:

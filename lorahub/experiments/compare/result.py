@@ -1,0 +1,66 @@
+"""The result of `lorahub compare`: the systems, every compared pair, and the claims on which they disagree."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lorahub.experiments.compare.pairs import Pair
+
+
+@dataclass(frozen=True, kw_only=True)
+class SystemFigures:
+    """One system's figures. `source` is `stored` if its run kept the answers, `computed` if they were computed now."""
+
+    title: str
+    run: str
+    system: str
+    source: str
+    accuracy: float
+    f1_weighted: float
+    f1_macro: float
+    ece: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disagreement:
+    """A claim to which the compared systems give different labels; `claim` is None where its text is not available."""
+
+    row: int
+    sha256: str
+    claim: str | None
+    gold: str
+    answers: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requirement:
+    """The requirement that each adapter is better than a baseline; `failed` names those for which it is not shown."""
+
+    baseline: str
+    metric: str
+    met: bool
+    failed: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A whole comparison. `split` is a split's name, `all` for every row of a file, or `file` in the app."""
+
+    split: str
+    data: str
+    n: int
+    labels: list[str]
+    metric: str
+    confidence: float
+    resamples: int
+    systems: dict[str, SystemFigures]
+    pairs: list[Pair]
+    disagreements: list[Disagreement]
+    required: Requirement | None
+    notes: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the comparison as plain data, as `lorahub compare --json` prints it: docs/compare.md."""
+        plain = asdict(self)
+        for row, pair in zip(plain["pairs"], self.pairs, strict=True):
+            row["verdict"] = pair.verdict(self.metric)
+        return plain
