@@ -1,8 +1,8 @@
-# The two commands of the README: `make demo` and `make test`. Both make and use .venv in this folder.
+# The two commands of the README: `make demo` and `make test`. Both create and use .venv in this folder.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Where named data sets are looked up before the Hub is asked.
+# Folder in which named data sets are looked up before the Hub.
 LORAHUB_DATA ?= $(wildcard ../shared/data)
 export LORAHUB_DATA
 # To keep your own torch build: make demo TORCH= PYTHON=/path/to/python VENV_FLAGS=--system-site-packages
@@ -11,15 +11,14 @@ VENV_FLAGS ?=
 APP ?= 1
 TASKS := checkable topic wording
 RUNS := $(TASKS:%=runs/starter-%/record.json)
-# The installers and tests of a machine differ; a fresh environment follows from these three files.
-# pip compiles on one core; compileall on all of them. A few files of packages are templates and no Python.
+# pip compiles on one core, compileall on all of them. A few files of packages are templates and do not compile.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
-# A process a core, each with one thread; what a file's tests share is made once. In the order of the files: sorted by
-# their number of tests, as pytest-xdist has them, those with few and long ones come last, and one core waits.
+# One process per core with one thread each. Files are distributed whole, so that fixtures are shared, and in their own
+# order: pytest-xdist sorts them by number of tests, which puts files with few, long tests last and leaves a core idle.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 COMPILE := $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 
-.PHONY: demo app test test-long test-gpu check docs clean
+.PHONY: demo app lint check test test-long test-gpu docs clean
 
 demo: $(RUNS)
 	$(BIN)/lorahub runs $(TASKS:%=runs/starter-%)
@@ -39,15 +38,17 @@ test: $(VENV)/dev.stamp
 test-long: $(VENV)/dev.stamp
 	LORAHUB_LONG=1 $(PYTEST) --durations 10 -m "not gpu"
 
-# On a machine with a CUDA device: the engine against peft there, and the memory of a model of 7 billion parameters.
+# On a machine with a CUDA device: the engine against peft, and the memory of a model of 7 billion parameters.
 test-gpu: $(VENV)/dev.stamp
 	LORAHUB_GPU=1 $(BIN)/python -m pytest tests/serving/test_exactness.py
 	LORAHUB_GPU=1 $(BIN)/python -m pytest -m gpu tests/experiments/test_estimated_memory.py
 
-check: $(VENV)/dev.stamp
+lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+check: lint
 	$(PYTEST) -m "not slow and not long and not gpu and not browser"
 
 docs: $(VENV)/dev.stamp
