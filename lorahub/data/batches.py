@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import PreTrainedTokenizerBase
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from lorahub.data.claims import ClaimSet
+from lorahub.data.claimset import ClaimSet
 
 _TOKENIZE_AT_ONCE = 1000
 

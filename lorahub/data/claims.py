@@ -6,7 +6,6 @@ that names the file, the row or column, and the fix.
 """
 
 import difflib
-import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ import numpy.typing as npt
 
 from lorahub.config import DataConfig
 from lorahub.data import columns, hub_rows, leakage, split
+from lorahub.data.claimset import ClaimData, ClaimSet, DataSource
 from lorahub.data.sources import SPLITS, Source, Split, find
 from lorahub.errors import DataError
 from lorahub.labels import LabelSet
@@ -26,54 +26,6 @@ MEMORY = "memory"
 # Columns written after the verdict was known: as an input they give it away (PUBHEALTH's explanation is the
 # journalist's verdict in words, LIAR's counts include the very claim, SciFact's rationale exists only for two labels).
 _LEAKING = re.compile(r"explanation|justification|rationale|ruling|verdict|evidence_labels?|\w*_counts?|label\w*", re.I)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClaimSet:
-    """N claims with their gold ids (N,) and, for sentence pairs, N second texts."""
-
-    texts: list[str]
-    gold: npt.NDArray[np.int64]
-    evidence: list[str] | None = None
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def take(self, rows: npt.NDArray[np.int64]) -> "ClaimSet":
-        """The claims at `rows`, in that order."""
-        return ClaimSet(
-            texts=[self.texts[row] for row in rows],
-            gold=self.gold[rows],
-            evidence=None if self.evidence is None else [self.evidence[row] for row in rows],
-        )
-
-    def joined(self) -> list[str]:
-        """One text a row, for models that take one: the claim, then the evidence where there is some."""
-        if self.evidence is None:
-            return self.texts
-        return [f"{text} {evidence}" for text, evidence in zip(self.texts, self.evidence, strict=True)]
-
-    def sha256(self, labels: LabelSet) -> str:
-        """Fingerprint of texts, evidence and label names in order, independent of the file's format."""
-        digest = hashlib.sha256()
-        for text, second, gold in zip(self.texts, self.evidence or [""] * len(self), self.gold, strict=True):
-            digest.update("\x1f".join((text, second, labels.names[gold])).encode() + b"\x1e")
-        return digest.hexdigest()
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClaimData:
-    """The three splits, what they are called, and what a reader should know about them."""
-
-    labels: LabelSet
-    splits: dict[str, ClaimSet]
-    source: dict[str, Any]
-    warnings: list[str] = field(default_factory=list)
-
-    @property
-    def gold(self) -> dict[str, npt.NDArray[np.int64]]:
-        """Gold ids (N,) by split."""
-        return {name: part.gold for name, part in self.splits.items()}
 
 
 def load(config: DataConfig, *, token: str | None = None, compare: bool = True) -> ClaimData:
@@ -136,17 +88,15 @@ def from_memory(texts: Sequence[str], gold: npt.NDArray[np.int64], labels: Label
     )
 
 
-def _described(
-    labels: LabelSet, sets: Mapping[str, ClaimSet], source: Source, dropped: dict[str, int]
-) -> dict[str, Any]:
-    return {
-        "id": source.id,
-        "kind": source.kind,
-        "revision": source.revision,
-        "sha256": {name: rows.sha256(labels) for name, rows in sets.items()},
-        "rows": {name: len(rows) for name, rows in sets.items()},
-        "dropped_rows": dropped,
-    }
+def _described(labels: LabelSet, sets: Mapping[str, ClaimSet], source: Source, dropped: dict[str, int]) -> DataSource:
+    return DataSource(
+        id=source.id,
+        kind=source.kind,
+        revision=source.revision,
+        sha256={name: rows.sha256(labels) for name, rows in sets.items()},
+        rows={name: len(rows) for name, rows in sets.items()},
+        dropped_rows=dropped,
+    )
 
 
 @dataclass(kw_only=True)

@@ -6,13 +6,11 @@ changed in twenty. Such claims make a test score look better than it is; they ar
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-if TYPE_CHECKING:
-    from lorahub.data.claims import ClaimSet
+from lorahub.data.claimset import ClaimSet
 
 SIMILARITY = 0.9
 # Beyond this many pairs the search for near-duplicates would take minutes; exact ones are always counted.
@@ -20,7 +18,7 @@ _MOST_PAIRS = 200_000_000
 _CHUNK = 512
 
 
-def report(splits: Mapping[str, "ClaimSet"]) -> list[str]:
+def report(splits: Mapping[str, ClaimSet]) -> list[str]:
     """Return one sentence for every pair of splits that shares claims, and one where it shares evidence."""
     lines = []
     for earlier, later in (("train", "validation"), ("train", "test"), ("validation", "test")):

@@ -5,7 +5,7 @@ with several seeds are judged on one test set. Rows of the same claim (case and 
 so few are different that no split is left.
 """
 
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +13,11 @@ from sklearn.model_selection import train_test_split
 
 from lorahub.config import DataConfig
 from lorahub.data import leakage
+from lorahub.data.claimset import ClaimSet
 from lorahub.errors import DataError
 
-if TYPE_CHECKING:
-    from lorahub.data.claims import ClaimSet
 
-
-def three_ways(claims: "ClaimSet", config: DataConfig, title: str) -> dict[str, "ClaimSet"]:
+def three_ways(claims: ClaimSet, config: DataConfig, title: str) -> dict[str, ClaimSet]:
     """Split one set into train, validation and test by the fractions of `config`; errors call it `title`."""
     rest, test = _cut(claims, config.test_fraction, config.split_seed) or _too_few(claims, "data.test_fraction", title)
     share = config.validation_fraction / (1 - config.test_fraction)
@@ -27,7 +25,7 @@ def three_ways(claims: "ClaimSet", config: DataConfig, title: str) -> dict[str, 
     return {"train": train, "validation": validation, "test": test}
 
 
-def complete(sets: dict[str, "ClaimSet"], config: DataConfig, title: str) -> tuple[dict[str, "ClaimSet"], list[str]]:
+def complete(sets: dict[str, ClaimSet], config: DataConfig, title: str) -> tuple[dict[str, ClaimSet], list[str]]:
     """Cut the missing splits from train; returns the three sets and the names of those that were made."""
     fractions = {"test": config.test_fraction, "validation": config.validation_fraction}
     whole, made = sets["train"], []
@@ -40,7 +38,7 @@ def complete(sets: dict[str, "ClaimSet"], config: DataConfig, title: str) -> tup
     return sets, made
 
 
-def fewer(claims: "ClaimSet", rows: int, seed: int, title: str) -> "ClaimSet":
+def fewer(claims: ClaimSet, rows: int, seed: int, title: str) -> ClaimSet:
     """So many of the claims, every label in its share; raises DataError where there are not so many or too few."""
     labels = len(np.unique(claims.gold))
     if not labels <= rows <= len(claims) - labels or np.bincount(claims.gold)[np.unique(claims.gold)].min() < 2:
@@ -52,15 +50,15 @@ def fewer(claims: "ClaimSet", rows: int, seed: int, title: str) -> "ClaimSet":
     return claims.take(np.sort(kept))
 
 
-def _cut(claims: "ClaimSet", share: float, seed: int) -> tuple["ClaimSet", "ClaimSet"] | None:
+def _cut(claims: ClaimSet, share: float, seed: int) -> tuple[ClaimSet, ClaimSet] | None:
     """The claims without about `share` of them, and these; None where they are too few to have every label twice."""
     alone = np.arange(len(claims)), claims.gold
     return _cut_groups(claims, share, seed, *_groups(claims)) or _cut_groups(claims, share, seed, *alone)
 
 
 def _cut_groups(
-    claims: "ClaimSet", share: float, seed: int, groups: npt.NDArray[np.int64], gold: npt.NDArray[np.int64]
-) -> tuple["ClaimSet", "ClaimSet"] | None:
+    claims: ClaimSet, share: float, seed: int, groups: npt.NDArray[np.int64], gold: npt.NDArray[np.int64]
+) -> tuple[ClaimSet, ClaimSet] | None:
     part, labels = round(len(claims) * share), len(np.bincount(claims.gold))
     sizes = np.bincount(groups)
     # A claim that is repeated so often that it would outweigh a label's share of the part is left where it is.
@@ -74,7 +72,7 @@ def _cut_groups(
     return claims.take(np.flatnonzero(~inside)), claims.take(np.flatnonzero(inside))
 
 
-def _groups(claims: "ClaimSet") -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _groups(claims: ClaimSet) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """The group of each row (N,), numbered as they appear, and each group's label: of several, the rarest in all."""
     numbers: dict[str, int] = {}
     groups = np.array([numbers.setdefault(leakage.normalise(text), len(numbers)) for text in claims.texts])
@@ -86,7 +84,7 @@ def _groups(claims: "ClaimSet") -> tuple[npt.NDArray[np.int64], npt.NDArray[np.i
     return groups, gold
 
 
-def _too_few(claims: "ClaimSet", flag: str, title: str) -> NoReturn:
+def _too_few(claims: ClaimSet, flag: str, title: str) -> NoReturn:
     counts = np.bincount(claims.gold)
     different = len(set(map(leakage.normalise, claims.texts)))
     raise DataError(

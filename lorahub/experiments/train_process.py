@@ -14,7 +14,7 @@ from pathlib import Path
 from lorahub import config as configs
 from lorahub import records
 from lorahub.config import Config
-from lorahub.data.claims import ClaimData
+from lorahub.data.claimset import ClaimData
 from lorahub.errors import ConfigError, TrainingError
 from lorahub.experiments.run_summary import Cell
 from lorahub.hub import safety
@@ -75,12 +75,12 @@ def _run(folder: Path, arguments: Sequence[str], name: str) -> None:
 def _check_fits(cell: Cell, path: Path, wanted: Wanted) -> None:
     source = wanted.data.source
     then, now = configs.to_dict(configs.from_dict(cell.asked)), configs.to_dict(wanted.config)
-    now["data"]["id"], now["base"]["id"] = source["id"], wanted.base_id
+    now["data"]["id"], now["base"]["id"] = source.id, wanted.base_id
     found = records.differing(then, now)
     if found:
         name, was, value = found
         raise ConfigError(
             f"{path} was run with {name}={was}, which is {value} now. Choose another --out, or delete the cell."
         )
-    if cell.environment["data"]["sha256"] != source["sha256"]:
-        raise ConfigError(f"{path} was run on other claims of {source['id']}. Choose another --out, or delete it.")
+    if cell.environment["data"]["sha256"] != source.sha256:
+        raise ConfigError(f"{path} was run on other claims of {source.id}. Choose another --out, or delete it.")

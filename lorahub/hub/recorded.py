@@ -11,7 +11,7 @@ from lorahub import config as configs
 from lorahub import records
 from lorahub.config import BaseConfig, DataConfig
 from lorahub.data import claims, named, sources
-from lorahub.data.claims import ClaimData
+from lorahub.data.claimset import ClaimData
 from lorahub.errors import AdapterError, ConfigError, DataError
 from lorahub.hub import fetch
 from lorahub.hub.fetch import Located
@@ -72,7 +72,7 @@ def to_judge(
         return claims.load_split(source, config, split, labels), split
     runs = [(item.name, records.load(item.folder)) for item in adapters if (item.folder / records.FILE_NAME).exists()]
     known = [(name, data) for name, run in runs if (data := _as_trained(config, run, token)) is not None]
-    if len({data.source["sha256"][split] for _, data in known}) > 1:
+    if len({data.source.sha256[split] for _, data in known}) > 1:
         names = ", ".join(name for name, _ in known)
         raise ConfigError(
             f"{names} split {source.id} each in another way, so that what one has not seen another has learnt. "
@@ -105,4 +105,4 @@ def _as_trained(config: DataConfig, run: RunRecord, token: str | None) -> ClaimD
         data = claims.load(asked, token=token, compare=False)
     except (ConfigError, DataError):
         return None
-    return data if data.source["sha256"] == run.environment["data"]["sha256"] else None
+    return data if data.source.sha256 == run.environment["data"]["sha256"] else None

@@ -25,7 +25,7 @@ from lorahub.reports import cards, metadata, sections
 if TYPE_CHECKING:
     import numpy as np
 
-    from lorahub.data.claims import ClaimData, ClaimSet
+    from lorahub.data.claimset import ClaimData, ClaimSet
     from lorahub.serving.single import Answers
 
 PROBE_FILE = "probe.json"
@@ -108,7 +108,7 @@ def _probe(folder: Path, base: BaseConfig, engine: "Answers", options: Options) 
 def _read_probe(folder: Path) -> tuple["ClaimSet", "np.ndarray"]:
     import numpy as np
 
-    from lorahub.data.claims import ClaimSet
+    from lorahub.data.claimset import ClaimSet
 
     try:
         rows = json.loads((folder / PROBE_FILE).read_text(encoding="utf-8"))
@@ -207,15 +207,15 @@ def _claimed(folder: Path) -> dict[str, float]:
 
 def _fingerprints(record: RunRecord, data: "ClaimData") -> Iterator[Check]:
     stored, split = record.environment["data"], "test"
-    claimed, found = str(stored["sha256"].get(split)), data.source["sha256"][split]
+    claimed, found = str(stored["sha256"].get(split)), data.source.sha256[split]
     yield Check(
-        name=f"{data.source['id']}, {split}",
+        name=f"{data.source.id}, {split}",
         claimed=f"sha256 {claimed[:16]}",
         found=f"sha256 {found[:16]}",
         ok=claimed == found,
     )
     if stored.get("revision"):
-        revision = data.source["revision"]
+        revision = data.source.revision
         yield Check(
             name="data revision", claimed=stored["revision"], found=str(revision), ok=revision == stored["revision"]
         )

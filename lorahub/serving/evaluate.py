@@ -7,7 +7,7 @@ from typing import Any
 
 from lorahub import config as configs
 from lorahub.config import EvalConfig
-from lorahub.data.claims import ClaimData
+from lorahub.data.claimset import ClaimData
 from lorahub.data.sources import SPLITS
 from lorahub.errors import ConfigError, DataError
 from lorahub.hub import fetch, recorded
@@ -77,7 +77,7 @@ def answer(answers: Answers, name: str, data: ClaimData, split: str) -> tuple[Id
     present = [data.labels.names[index] for index in part.gold]
     if not set(present) <= set(adapter.labels.names):
         raise DataError(
-            f"{data.source['id']} has the labels {', '.join(sorted(set(present)))}; "
+            f"{data.source.id} has the labels {', '.join(sorted(set(present)))}; "
             f"{name} knows {', '.join(adapter.labels.names)}. Map them with --set data.label_map=MAPPING."
         )
     return adapter.labels.encode(present), answers.logits(part.texts, [name], evidence=part.evidence)[name]

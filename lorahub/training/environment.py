@@ -3,6 +3,7 @@
 In: what the run loaded. Out: the `environment` block of its record. Nothing in it is a path.
 """
 
+import dataclasses
 import platform
 import subprocess
 from importlib import metadata
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from lorahub.data.claims import ClaimData
+from lorahub.data.claimset import ClaimData
 from lorahub.models.base import Base
 
 _PACKAGES = ("accelerate", "bitsandbytes", "datasets", "hf-lorahub", "huggingface-hub", "numpy", "peft",
@@ -39,7 +40,7 @@ def describe(base: Base, data: ClaimData, accelerator: Accelerator, *, seed: int
         "base_origin": base.resolved.origin,
         "reasons": base.reasons,
         "labels": list(data.labels.names),
-        "data": data.source,
+        "data": dataclasses.asdict(data.source),
         "seed": seed,
         "git": _git_commit(),
     }
@@ -48,7 +49,7 @@ def describe(base: Base, data: ClaimData, accelerator: Accelerator, *, seed: int
 def identity(base: Base, data: ClaimData, accelerator: Accelerator) -> dict[str, dict[str, Any]]:
     """What a checkpoint and its training must share beside the config: claims, base and processes."""
     return {
-        "claims": {split: sha256[:12] for split, sha256 in data.source["sha256"].items()},
+        "claims": {split: sha256[:12] for split, sha256 in data.source.sha256.items()},
         "environment": {"base_revision": base.resolved.revision, "processes": accelerator.num_processes},
     }
 

@@ -14,7 +14,7 @@ import torch
 from lorahub import atomic
 from lorahub.config import BaseConfig
 from lorahub.data.batches import encode
-from lorahub.data.claims import ClaimData, ClaimSet
+from lorahub.data.claimset import ClaimData, ClaimSet
 from lorahub.errors import AdapterError, ConfigError
 from lorahub.hub import safety
 from lorahub.hub.safety import Layout

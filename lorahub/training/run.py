@@ -18,7 +18,7 @@ from lorahub import atomic
 from lorahub import config as configs
 from lorahub.config import AUTO, Config
 from lorahub.data import claims
-from lorahub.data.claims import ClaimData
+from lorahub.data.claimset import ClaimData
 from lorahub.models import methods
 from lorahub.models.base import Base
 from lorahub.records import SYSTEMS, RunRecord
@@ -213,6 +213,6 @@ def _publishable(config: Config, base: Base, data: ClaimData) -> Config:
     """The config with ids in place of paths: a record never says where on a machine something lay."""
     return dataclasses.replace(
         config,
-        data=dataclasses.replace(config.data, id=data.source["id"]),
+        data=dataclasses.replace(config.data, id=data.source.id),
         base=dataclasses.replace(config.base, id=base.resolved.id),
     )

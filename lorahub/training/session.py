@@ -18,7 +18,7 @@ from torch.utils.checkpoint import noop_context_fn
 
 from lorahub.config import AUTO, Config
 from lorahub.data.batches import EncodedClaims
-from lorahub.data.claims import ClaimData
+from lorahub.data.claimset import ClaimData
 from lorahub.data.sources import SPLITS
 from lorahub.errors import ConfigError, one_line
 from lorahub.labels import LabelSet

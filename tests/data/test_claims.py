@@ -7,6 +7,7 @@ import pytest
 
 from lorahub.config import DataConfig
 from lorahub.data import claims, leakage
+from lorahub.data.claimset import ClaimSet
 from lorahub.data.named import NAMED
 from lorahub.data.tables import Writer
 from lorahub.errors import DataError
@@ -31,8 +32,8 @@ def test_every_format_gives_the_same_claims(tmp_path, suffix):
     found = claims.load(DataConfig(id=folder(tmp_path, {"train": content, "test": content[:20]}, suffix)))
     assert found.labels.names == ("no", "yes")
     assert found.splits["test"].texts[3] == content[3]["claim"]
-    expected = found.source["sha256"]["test"]
-    assert expected == claims.ClaimSet(texts=[row["claim"] for row in content[:20]], gold=np.arange(20) % 2).sha256(
+    expected = found.source.sha256["test"]
+    assert expected == ClaimSet(texts=[row["claim"] for row in content[:20]], gold=np.arange(20) % 2).sha256(
         found.labels
     )
 
@@ -41,20 +42,20 @@ def test_one_file_is_split_by_label_and_the_same_way_each_time(tmp_path):
     content = rows(200, labels=("a", "a", "a", "b", "c"))
     path = folder(tmp_path, {"all": content}) + "/all.csv"
     first, second = (claims.load(DataConfig(id=path)) for _ in range(2))
-    assert first.source["sha256"] == second.source["sha256"]
-    assert first.source["rows"] == {"train": 140, "validation": 20, "test": 40}
+    assert first.source.sha256 == second.source.sha256
+    assert first.source.rows == {"train": 140, "validation": 20, "test": 40}
     shares = np.bincount(first.splits["test"].gold) / 40
     np.testing.assert_allclose(shares, [0.6, 0.2, 0.2], atol=0.03)
     texts = [set(part.texts) for part in first.splits.values()]
     assert not texts[0] & texts[1]
     assert not texts[0] & texts[2]
     other = claims.load(DataConfig(id=path, split_seed=1))
-    assert other.source["sha256"] != first.source["sha256"]
+    assert other.source.sha256 != first.source.sha256
 
 
 def test_missing_validation_is_taken_from_train_and_said(tmp_path):
     found = claims.load(DataConfig(id=folder(tmp_path, {"train": rows(100), "test": rows(30)})))
-    assert found.source["rows"] == {"train": 90, "validation": 10, "test": 30}
+    assert found.source.rows == {"train": 90, "validation": 10, "test": 30}
     assert any("no validation" in text for text in found.warnings)
 
 
@@ -66,10 +67,10 @@ def test_class_indexes_and_minus_one_rows_as_pubhealth_has_them_on_the_hub(tmp_p
     monkeypatch.setenv("LORAHUB_DATA", str(tmp_path))
     found = claims.load(DataConfig(id="pubhealth"))
     assert found.labels.names == ("false", "mixture", "true", "unproven")
-    assert found.source["rows"]["train"] == 80
-    assert found.source["dropped_rows"]["train"] == 20
+    assert found.source.rows["train"] == 80
+    assert found.source.dropped_rows["train"] == 20
     assert found.splits["train"].gold[:4].tolist() == [0, 1, 2, 3]
-    assert found.source["kind"] == "local copy"
+    assert found.source.kind == "local copy"
 
 
 def test_label_order_and_mapping_are_the_users(tmp_path):
@@ -80,7 +81,7 @@ def test_label_order_and_mapping_are_the_users(tmp_path):
         claims.load(DataConfig(id=path, claim="verdict", label="text"))
     found = claims.load(config)
     assert found.labels.names == ("yes", "no")
-    assert found.source["rows"] == {"train": 42, "validation": 6, "test": 12}
+    assert found.source.rows == {"train": 42, "validation": 6, "test": 12}
 
 
 def test_evidence_is_a_second_text_and_may_be_missing(tmp_path):
@@ -121,9 +122,7 @@ def test_near_duplicates_between_splits_are_counted():
     exact, near = leakage.duplicates(train, test)
     assert (exact, near) == (1, 1)
     parts = {"train": train, "validation": ["nothing shared here"], "test": test}
-    lines = leakage.report(
-        {name: claims.ClaimSet(texts=texts, gold=np.zeros(len(texts))) for name, texts in parts.items()}
-    )
+    lines = leakage.report({name: ClaimSet(texts=texts, gold=np.zeros(len(texts))) for name, texts in parts.items()})
     assert len(lines) == 1
     assert "1 of 4 test claims" in lines[0]
 
@@ -163,7 +162,7 @@ def test_the_same_claim_never_stands_on_two_sides_of_our_own_split(tmp_path, cou
     assert not [line for line in found.warnings if "also stand in" in line]
     texts = {name: {leakage.normalise(text) for text in part.texts} for name, part in found.splits.items()}
     assert sum(map(len, texts.values())) == len({leakage.normalise(row["claim"]) for row in content})
-    sizes = found.source["rows"]
+    sizes = found.source.rows
     assert sum(sizes.values()) == 75
     assert 8 <= sizes["test"] <= 22
     assert 3 <= sizes["validation"] <= 14
@@ -191,7 +190,7 @@ def test_dropped_rows_of_one_file_are_recorded(tmp_path):
     content = [*rows(), *({"claim": f"dropped {place}", "label": "unclear"} for place in range(7))]
     path = folder(tmp_path, {"all": content}) + "/all.csv"
     found = claims.load(DataConfig(id=path, drop_labels=("unclear",)))
-    assert found.source["dropped_rows"] == {"all": 7}
+    assert found.source.dropped_rows == {"all": 7}
 
 
 def test_json_booleans_are_labels(tmp_path):
@@ -231,7 +230,7 @@ def test_the_starter_sets_are_large_varied_and_apart():
     assert len(names) == 3
     for name in names:
         found = claims.load(DataConfig(id=name))
-        assert found.source["rows"] == {"train": 440, "validation": 100, "test": 180}
+        assert found.source.rows == {"train": 440, "validation": 100, "test": 180}
         assert set(np.bincount(found.splits["test"].gold) > 15) == {True}
         assert found.warnings == []
     texts = [text for part in found.splits.values() for text in part.texts]
@@ -243,7 +242,7 @@ def test_the_starter_sets_are_large_varied_and_apart():
 def test_auto_falls_back_to_the_shipped_set_and_says_so(monkeypatch):
     monkeypatch.delenv("LORAHUB_DATA", raising=False)
     found = claims.load(DataConfig())
-    assert found.source["id"] == "starter-wording"
+    assert found.source.id == "starter-wording"
     assert "pubhealth cannot be reached" in found.warnings[0]
 
 

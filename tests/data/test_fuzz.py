@@ -68,7 +68,7 @@ def loads_or_says_why(load):
 def test_a_damaged_data_file_loads_or_says_why_not(name, content, tmp_path):
     path = tmp_path / name
     path.write_bytes(content)
-    assert sum(claims.load(DataConfig(id=str(path))).source["rows"].values()) == 40
+    assert sum(claims.load(DataConfig(id=str(path))).source.rows.values()) == 40
 
     @EXAMPLES
     @given(EDITS)

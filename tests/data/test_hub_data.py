@@ -121,7 +121,7 @@ from lorahub.data import claims
 from lorahub.errors import DataError
 for name in sys.argv[2:]:
     try:
-        print(claims.load(DataConfig(id=name), token=sys.argv[1]).source["revision"])
+        print(claims.load(DataConfig(id=name), token=sys.argv[1]).source.revision)
     except DataError as error:
         print(error)
 """

@@ -8,7 +8,7 @@ from conftest import learnable
 
 from lorahub import config as configs
 from lorahub.data import claims
-from lorahub.data.claims import ClaimData
+from lorahub.data.claimset import ClaimData
 from lorahub.stats.predictions import Predictions
 from lorahub.training import session
 from lorahub.training.run import train

@@ -151,7 +151,7 @@ def _one_run(entries: Sequence[Entry]) -> bool:
 
 def _data_id(systems: Systems, first: Entry) -> str:
     if systems.data is not None:
-        return str(systems.claims(first).source["id"])
+        return str(systems.claims(first).source.id)
     return str(first.record.environment["data"]["id"]) if first.record else ""
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from lorahub import records
 from lorahub.config import DataConfig
 from lorahub.data import sources
-from lorahub.data.claims import ClaimData
+from lorahub.data.claimset import ClaimData
 from lorahub.errors import ConfigError, DataError, need
 from lorahub.hub import fetch, recorded
 from lorahub.hub.fetch import Located

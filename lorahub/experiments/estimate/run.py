@@ -13,7 +13,7 @@ from lorahub import config as configs
 from lorahub.config import AUTO, METHODS, Config
 from lorahub.data import claims
 from lorahub.data.batches import EncodedClaims
-from lorahub.data.claims import ClaimData
+from lorahub.data.claimset import ClaimData
 from lorahub.errors import ConfigError
 from lorahub.experiments.estimate import costs, footprint, skeleton
 from lorahub.experiments.estimate import cpu as estimate_cpu

@@ -59,9 +59,11 @@ def since(
     row = Row(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
         data={
-            **{name: source[name] for name in ("id", "kind", "revision")},
+            "id": source.id,
+            "kind": source.kind,
+            "revision": source.revision,
             "split": judged,
-            "sha256": source["sha256"][judged],
+            "sha256": source.sha256[judged],
         },
         figures=history.shortened(evaluate.block(gold, logits, adapter, asked.eval)),
         base_revision=answers.base_revision,

@@ -19,7 +19,7 @@ import numpy as np
 from lorahub import atomic, records
 from lorahub import config as configs
 from lorahub.config import RANKED, Config
-from lorahub.data.claims import ClaimData
+from lorahub.data.claimset import ClaimData
 from lorahub.errors import AdapterError, ConfigError, DataError, need
 from lorahub.experiments import train_process
 from lorahub.experiments.ranks import curves
@@ -105,14 +105,14 @@ def _open(run: str | Path, data: str | None, base: str | None) -> _Run:
     kept = {split: _kept(located, split, len(record.labels)) for split in SPLITS}
     own_base = recorded.base(located, record, instead=base)
     read = recorded.data(located, record, instead=data)
-    if read.source["sha256"] != record.environment["data"]["sha256"]:
-        raise DataError(f"{name} was trained and judged on other claims than {read.source['id']} holds. Give --data.")
+    if read.source.sha256 != record.environment["data"]["sha256"]:
+        raise DataError(f"{name} was trained and judged on other claims than {read.source.id} holds. Give --data.")
     how = Calibration.load(located.folder, len(record.labels))
     # The very claims and weights, also where a branch has moved on since.
     revision = asked.data.revision if data is not None else record.environment["data"]["revision"]
     asked = replace(
         asked,
-        data=replace(asked.data, id=data or read.source["id"], revision=revision),
+        data=replace(asked.data, id=data or read.source.id, revision=revision),
         base=replace(asked.base, id=own_base.id, revision=own_base.revision),
     )
     return _Run(
@@ -229,7 +229,7 @@ def _about(run: _Run) -> About:
     config = run.asked
     return About(
         run=run.located.name,
-        data=run.data.source["id"],
+        data=run.data.source.id,
         base=run.record.environment["base_id"],
         method=config.adapter.method,
         seed=config.train.seed,

@@ -23,7 +23,7 @@ from lorahub import atomic, records
 from lorahub import config as configs
 from lorahub.config import Config
 from lorahub.data import claims
-from lorahub.data.claims import ClaimData
+from lorahub.data.claimset import ClaimData
 from lorahub.errors import ConfigError, TrainingError
 from lorahub.experiments.sweep import result as scoring
 from lorahub.experiments.sweep import search_space
@@ -242,7 +242,7 @@ def _test(config: Config, data: ClaimData, base_id: str, folder: Path, watcher: 
 
 
 def _is_of(record: RunRecord, config: Config, data: ClaimData, base_id: str) -> bool:
-    same_claims = record.environment["data"]["sha256"] == data.source["sha256"]
+    same_claims = record.environment["data"]["sha256"] == data.source.sha256
     return same_claims and record.asked == studies.published(config, data, base_id)
 
 
@@ -258,7 +258,7 @@ def _report(
     test = record.results["test"]
     return SearchReport(
         name=search.name,
-        data=data.source["id"],
+        data=data.source.id,
         base=record.environment["base_id"],
         method=config.adapter.method,
         metric=metric,

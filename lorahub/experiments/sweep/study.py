@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 from lorahub import config as configs
 from lorahub import records
 from lorahub.config import Config
-from lorahub.data.claims import ClaimData
+from lorahub.data.claimset import ClaimData
 from lorahub.errors import ConfigError
 from lorahub.experiments.sweep import search_space
 from lorahub.experiments.sweep.search_space import Choices, Range, Value
@@ -79,7 +79,7 @@ class Search:
         """What has to stay the same while a study goes on, by section and name; nothing in it is a path."""
         return {
             **published(self.config, data, base_id),
-            "sha256": data.source["sha256"],
+            "sha256": data.source.sha256,
             "search": {
                 "ranges": [str(item) for item in self.space],
                 "sampler": self.sampler,
@@ -92,7 +92,7 @@ class Search:
 def published(config: Config, data: ClaimData, base_id: str) -> dict[str, dict[str, Any]]:
     """A config as a record keeps it: with ids where it names paths."""
     asked = configs.to_dict(config)
-    asked["data"]["id"], asked["base"]["id"] = data.source["id"], base_id
+    asked["data"]["id"], asked["base"]["id"] = data.source.id, base_id
     return asked
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import optuna
 
 from lorahub.data import claims
-from lorahub.data.claims import ClaimData
+from lorahub.data.claimset import ClaimData
 from lorahub.errors import ConfigError, TrainingError, one_line
 from lorahub.experiments.sweep import search_space, storage, trials
 from lorahub.experiments.sweep import study as studies

@@ -1,0 +1,76 @@
+"""Claims in memory: texts with gold labels, by split, and the description of their source.
+
+Imports nothing from the rest of `data`.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from lorahub.labels import LabelSet
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimSet:
+    """N claims: texts, gold label ids (N,) int64 and, for sentence pairs, N evidence texts."""
+
+    texts: list[str]
+    gold: npt.NDArray[np.int64]
+    evidence: list[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, rows: npt.NDArray[np.int64]) -> "ClaimSet":
+        """Return the claims at `rows`, in that order."""
+        return ClaimSet(
+            texts=[self.texts[row] for row in rows],
+            gold=self.gold[rows],
+            evidence=None if self.evidence is None else [self.evidence[row] for row in rows],
+        )
+
+    def joined(self) -> list[str]:
+        """Return one text per row: the claim, followed by its evidence if there is any."""
+        if self.evidence is None:
+            return self.texts
+        return [f"{text} {evidence}" for text, evidence in zip(self.texts, self.evidence, strict=True)]
+
+    def sha256(self, labels: LabelSet) -> str:
+        """Return a fingerprint of texts, evidence and label names in order, independent of the file format."""
+        digest = hashlib.sha256()
+        for text, second, gold in zip(self.texts, self.evidence or [""] * len(self), self.gold, strict=True):
+            digest.update("\x1f".join((text, second, labels.names[gold])).encode() + b"\x1e")
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSource:
+    """Where claims come from, as a run record keeps it: the values by split are those that were used.
+
+    `id` can be published: a Hub id, the name of a data set or a bare file name, never a path. `kind` is how it was
+    read: "hub", "local copy", "shipped", "folder", "file" or "memory". `revision` is the commit of a Hub data set.
+    """
+
+    id: str
+    kind: str
+    revision: str | None = None
+    sha256: dict[str, str]
+    rows: dict[str, int]
+    dropped_rows: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimData:
+    """Claims by split with their labels, their source, and warnings for the user."""
+
+    labels: LabelSet
+    splits: dict[str, ClaimSet]
+    source: DataSource
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def gold(self) -> dict[str, npt.NDArray[np.int64]]:
+        """Gold label ids (N,) by split."""
+        return {name: part.gold for name, part in self.splits.items()}
