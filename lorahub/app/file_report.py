@@ -6,7 +6,7 @@ from typing import Any
 from lorahub.app import present
 from lorahub.data.table_check import CheckedTable
 from lorahub.experiments.compare import report as compare_report
-from lorahub.experiments.compare.file import FileComparison, Shown
+from lorahub.experiments.compare.file import FileComparison, ShownRow
 from lorahub.experiments.compare.result import Comparison
 from lorahub.reports import tables
 
@@ -70,12 +70,10 @@ def _comparison(one: Comparison) -> str:
         (
             present.title("Which adapter is better?"),
             present.sentences(*compare_report.verdicts(one)),
-            present.subtitle("Differences"),
-            present.table("Differences", compare_report.DIFFERENCES_HEADER, compare_report.differences(one)),
-            present.subtitle("McNemar's test"),
-            present.table("McNemar's test", compare_report.MCNEMAR_HEADER, compare_report.mcnemar(one)),
-            present.subtitle("Differences by label"),
-            present.table("Differences by label", compare_report.LABELS_HEADER, compare_report.per_label(one)),
+            *(
+                present.subtitle(table.heading) + present.table(table.heading, table.header, table.rows)
+                for table in compare_report.difference_tables(one)
+            ),
             present.message(compare_report.explanation(one)),
         )
     )
@@ -125,7 +123,7 @@ def _rows(found: FileComparison) -> str:
     return present.title("Rows", sentence) + present.claims_table("Rows", head, rows)
 
 
-def _cells(row: Shown, names: Sequence[str], results: dict[str, Any]) -> list[str]:
+def _cells(row: ShownRow, names: Sequence[str], results: dict[str, Any]) -> list[str]:
     cells = []
     for name in names:
         given = row.answers[name]

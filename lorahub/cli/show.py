@@ -44,21 +44,23 @@ def _console() -> Console:
     return console if console.is_terminal else Console(highlight=False, markup=False, emoji=False, width=160)
 
 
-def report(shown: Report, *, as_json: bool, written: Sequence[Path] = ()) -> None:
-    """Print a report as tables and sentences, or as JSON; `written` are the files that hold it."""
+def report(shown: Report, *, as_json: bool, as_markdown: bool = False, written: Sequence[Path] = ()) -> None:
+    """Print a report as tables and sentences, as JSON or as Markdown; `written` are the files that hold it."""
     if as_json:
         print_json(shown.to_dict())
-        return
-    print(shown.title)
-    for item in shown.tables:
-        if item.note:
-            print(item.note)
-        if item.rows:
-            table(item.header, item.rows, title=item.heading or None)
-    for line in (*shown.sentences, shown.explanation, *(f"note: {note}" for note in shown.notes)):
-        print(f"  {line}")
+    elif as_markdown:
+        print(shown.to_markdown(figures=False), end="")
+    else:
+        print(shown.title)
+        for item in shown.tables:
+            if item.note:
+                print(item.note)
+            if item.rows:
+                table(item.header, item.rows, title=item.heading or None)
+        for line in (*shown.sentences, shown.explanation, *(f"note: {note}" for note in shown.notes)):
+            print(f"  {line}")
     for path in written:
-        print(f"  written to {path}")
+        print(f"  written to {path}", file=sys.stderr if as_json or as_markdown else sys.stdout)
 
 
 def before_and_after(record: RunRecord) -> None:

@@ -91,6 +91,11 @@ def signed(value: float, interval: Sequence[float]) -> str:
     return f"{value:+.3f} [{interval[0]:+.3f}, {interval[1]:+.3f}]"
 
 
+def p_value(value: float) -> str:
+    """Format a p-value with three decimals, as in `0.012` or `< 0.001`."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def best_baseline(record: RunRecord) -> str:
     """The baseline with the highest macro F1 on validation: a choice in which test has no part."""
     found = record.results["validation"]

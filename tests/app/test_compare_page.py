@@ -83,7 +83,7 @@ def test_a_labelled_file_is_compared_and_downloaded(visit, labelled, size, theme
     assert fits(page)
     shoot(page, f"compare-{size}-{theme}")
     result = page.get_by_role("status", name="Comparison")
-    assert "No figures for topics: it knows the labels city, health" in result.inner_text()
+    assert "No figures for topics: its labels are city, health" in result.inner_text()
     with page.expect_download() as downloading:
         page.get_by_role("button", name="Download the judged file").click()
     with open(downloading.value.path(), newline="") as file:

@@ -31,7 +31,7 @@ def test_a_run_alone_is_shown_beside_its_baselines(cli, tiny_run):
 def test_a_requirement_that_is_not_met_is_exit_code_one(cli, tiny_run, tmp_path):
     code, out, _ = cli("compare", tiny_run.folder, "--require-better", "majority")
     assert code == 0
-    assert "It is." in out
+    assert "by macro F1. Met." in out
     twin = shutil.copytree(tiny_run.folder, tmp_path / "twin")
     code, out, _ = cli("compare", tiny_run.folder, "--require-better", twin)
     assert code == 1

@@ -153,10 +153,10 @@ def test_labels_in_another_order_are_the_same_labels(make_run):
 def test_runs_on_other_claims_or_labels_are_refused(make_run):
     one = make_run("one")
     other = make_run("other", texts=[f"claim number {row}" for row in range(CLAIMS - 1)] + ["another"])
-    with pytest.raises(DataError, match=r"different test claims: of 900 and 900, 899 share their sha256"):
+    with pytest.raises(DataError, match=r"different test claims: of 900 and 900, 899 have the same sha256"):
         lorahub.compare([one, other])
     wrong = make_run("wrong", gold=np.zeros(CLAIMS, np.int64))
-    with pytest.raises(DataError, match="another gold label"):
+    with pytest.raises(DataError, match="a different gold label"):
         lorahub.compare([one, wrong])
     with pytest.raises(DataError, match="false, mixture, true"):
         lorahub.compare([one, make_run("else", labels=LabelSet(("no", "perhaps", "yes")))])
@@ -229,10 +229,10 @@ def test_other_data_is_answered_now_and_shows_its_texts(tiny_run, second_seed, t
     found = lorahub.compare([tiny_run.folder, second_seed.folder], data=str(data), base=str(tiny_base("bert")))
     assert {item.source for item in found.systems.values()} == {"computed"}
     assert (found.data, found.split, found.n) == ("fresh.jsonl", "all", 150)
-    assert "fresh.jsonl has no splits: all of its 150 claims are judged" in found.notes
+    assert "fresh.jsonl has no splits: all of its 150 claims are judged." in found.notes
     known = {json.loads(line)["claim"] for line in data.read_text().splitlines()}
     assert all(item.claim in known for item in found.disagreements)
-    with pytest.raises(DataError, match="keeps no answers of its majority baseline"):
+    with pytest.raises(DataError, match="has no stored predictions of its majority baseline"):
         lorahub.compare([tiny_run.folder], data=str(data), require_better="majority")
 
 
@@ -248,7 +248,8 @@ def test_stored_predictions_are_compared_without_torch(make_run):
 
 def test_the_report_is_whole_and_its_picture_is_a_picture(make_run, tmp_path):
     found = lorahub.compare([make_run("one", seed=1), make_run("two", seed=2), make_run("three", skill=0.8, seed=3)])
-    paths = compare_report.save(found, tmp_path / "report")
+    report = compare_report.build(found)
+    paths = report.save(tmp_path / "report")
     assert {path.name for path in paths} == {path.name for path in (tmp_path / "report").iterdir()}
     text = (tmp_path / "report" / "comparison.md").read_text()
     for line in compare_report.verdicts(found):

@@ -92,7 +92,7 @@ def test_labels_that_do_not_fit_are_said_and_can_be_mapped(engine, claims_file, 
     found = compared(engine, table_check.read(source, claim="text", label="gold"), tmp_path / "a.csv", ["tiny"])
     assert found.results == {}
     assert found.notes == [
-        "No figures for tiny: it knows the labels hedged, plain; the file also has 1. If they mean the same, map them."
+        "No figures for tiny: its labels are hedged, plain, but the file also has 1. If they mean the same, map them."
     ]
     table = table_check.read(source, claim="text", label="gold", label_map={"1": "plain"})
     mapped = compared(engine, table, tmp_path / "b.csv", ["tiny", "topics"])
@@ -114,7 +114,7 @@ def test_rows_without_a_label_do_not_count(engine, claims_file, tmp_path):
     table = table_check.read(claims_file(rows), claim="claim", label="label")
     found = compared(engine, table, tmp_path / "out.csv", ["tiny"])
     assert found.results["tiny"]["n"] == 30
-    assert found.notes == ["30 rows have no label: the figures are of the other 30."]
+    assert found.notes == ["30 rows have no label; the figures cover the other 30."]
 
 
 def test_who_stops_leaves_nothing_behind(engine, claims_file, tmp_path):
@@ -134,7 +134,7 @@ def test_more_than_four_adapters_are_compared_with_the_first(tiny_base, make_ada
     table = table_check.read(claims_file(rows), claim="claim", label="label")
     found = compared(engine, table, tmp_path / "out.csv", list(engine.adapters))
     assert [(pair.ours, pair.theirs) for pair in found.comparisons[0].pairs] == [(f"a{n}", "a0") for n in range(1, 5)]
-    assert found.notes == ["5 adapters share their labels: each is compared with a0."]
+    assert found.notes == ["5 adapters have the same labels; each is compared with a0."]
 
 
 @pytest.mark.parametrize(

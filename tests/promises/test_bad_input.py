@@ -507,15 +507,15 @@ COMPARE = {
     "no such run": (["'gone'", "lorahub runs"], lambda d: d.compare("gone")),
     "a run named twice": (["one", "twice"], lambda d: d.compare(d.folder / "one")),
     "other claims": (
-        ["one and other", "different test claims", "2 share", "sha256", "--data"],
+        ["one and other", "different test claims", "2 have the same sha256", "--data"],
         lambda d: d.compare(d.judged("other", claims=("a", "b", "x"))),
     ),
     "fewer claims": (
-        ["one and other", "of 3 and 2", "2 share"],
+        ["one and other", "of 3 and 2", "2 have the same sha256"],
         lambda d: d.compare(d.judged("other", claims=("a", "b"), gold=(0, 1))),
     ),
     "other gold labels": (
-        ["one and other", "another gold label", "one version"],
+        ["one and other", "a different gold label", "one version"],
         lambda d: d.compare(d.judged("other", gold=(0, 1, 1))),
     ),
     "other labels": (
@@ -528,7 +528,7 @@ COMPARE = {
         lambda d: ["compare", d.file("labels.json", '["a", "b"]').rename(d.judged("one") / "labels.json").parent],
     ),
     "one run without baselines": (
-        ["mine", "no predictions of its baselines", "second adapter"],
+        ["mine", "no stored predictions of its baselines", "second adapter"],
         lambda d: ["compare", d.adapter()],
     ),
     "nothing to compare on": (

@@ -34,7 +34,7 @@ def equals(rng, claims=CLAIMS, skill=(1.3, 1.3)):
 
 
 def compared(gold, systems, names=(("a", "b"),), resamples=499):
-    return pairs.compare(gold, systems, list(names), LABELS, resamples=resamples, confidence=0.95)
+    return pairs.compare_pairs(gold, systems, list(names), LABELS, resamples=resamples, confidence=0.95)
 
 
 def null_p_values(trials, seed):

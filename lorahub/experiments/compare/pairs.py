@@ -74,7 +74,7 @@ class Pair:
         return "better" if (row.difference > 0) != (metric in LOWER_IS_BETTER) else "worse"
 
 
-def compare(
+def compare_pairs(
     gold: Ids,
     systems: Sequence[System],
     pairs: Sequence[tuple[str, str]],
@@ -83,7 +83,7 @@ def compare(
     resamples: int,
     confidence: float,
 ) -> list[Pair]:
-    """Compare every pair (ours, theirs) of system names.
+    """Compare each pair (ours, theirs) of system names.
 
     With the same `resamples` and `confidence`, intervals equal those of a run record.
     """

@@ -3,7 +3,9 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lorahub.experiments.compare.pairs import Pair
+from lorahub.experiments.compare.pairs import Pair, System
+from lorahub.stats import metrics
+from lorahub.stats.verdicts import Ids
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +20,20 @@ class SystemFigures:
     f1_weighted: float
     f1_macro: float
     ece: float
+
+    @classmethod
+    def evaluate(
+        cls, system: System, gold: Ids, *, title: str, run: str, kind: str = "adapter", source: str = "computed"
+    ) -> "SystemFigures":
+        """Compute the figures of a system's answers against the gold ids (N,); `kind` is its system name in a run."""
+        return SystemFigures(
+            title=title,
+            run=run,
+            system=kind,
+            source=source,
+            ece=metrics.expected_calibration_error(gold, system.answers, system.probabilities),
+            **metrics.quick(gold, system.answers),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

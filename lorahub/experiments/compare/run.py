@@ -1,7 +1,4 @@
-"""`lorahub compare`: adapters against each other, or against what a run kept of its baselines, on the same claims.
-
-In: adapters as a person names them. Out: a `Comparison`, which `reports.comparisons` puts into words.
-"""
+"""`lorahub compare`: compare adapters with each other, or a run with its own baselines, on the same claims."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,16 +11,15 @@ from lorahub import config as configs
 from lorahub.config import EvalConfig
 from lorahub.data.sources import SPLITS
 from lorahub.errors import ConfigError
-from lorahub.experiments.compare import pairs as comparing
-from lorahub.experiments.compare.pairs import METRICS, Pair, System
+from lorahub.experiments.compare.pairs import METRICS, System, compare_pairs
 from lorahub.experiments.compare.result import Comparison, Disagreement, Requirement, SystemFigures
-from lorahub.experiments.compare.systems import ADAPTER, BASELINES, Answers, Entry, Systems, check_same
+from lorahub.experiments.compare.systems import ADAPTER, BASELINES, Entry, Systems, check_same_claims
 from lorahub.labels import LabelSet
 from lorahub.records import SYSTEMS
 from lorahub.reports import tables
-from lorahub.stats import metrics, paired
+from lorahub.stats import paired
 from lorahub.stats.predictions import Predictions
-from lorahub.stats.verdicts import Calibration, Ids, calibrated, decide
+from lorahub.stats.verdicts import Calibration, calibrated, decide
 
 
 def compare(
@@ -41,153 +37,163 @@ def compare(
 ) -> Comparison:
     """Compare adapters on the same claims: every pair of them, or one run with its own baselines.
 
-    An adapter is a run folder, a run's name, `user/name[@revision]`, or RUN:SYSTEM for a baseline that a run scored.
-    `data` and `base` stand in for the recorded ones; of a file every row is judged, unless a run was trained on it.
-    With `require_better` (majority, tfidf, linear_probe, untrained or another adapter) each adapter is compared with
-    that alone, by `metric`. `resamples` and `confidence` are the first run's own where not given; `adjust=False`
-    decides without the bias chosen on validation. Raises ConfigError, AdapterError or DataError.
+    Args:
+        adapters: run folders, run names, `user/name[@revision]`, or RUN:SYSTEM for a baseline of a run.
+        data: data to evaluate on instead of the recorded data; see `hub.recorded` for the claims that are used.
+        split: `test`, `validation` or `train`.
+        base: base model for answers that are computed, instead of the recorded one.
+        metric: the metric that decides: `f1_macro`, `f1_weighted`, `accuracy` or `ece`.
+        require_better: compare each adapter only with this baseline (majority, tfidf, linear_probe, untrained) or
+            adapter.
+        resamples: number of bootstrap resamples; default: that of the first run.
+        confidence: coverage of the intervals; default: that of the first run.
+        adjust: decide with the bias chosen on validation.
+        token: Hugging Face token; default: the stored login.
+
+    Raises:
+        ConfigError, AdapterError, DataError: an argument, a run or its data is not usable.
+
     """
     for flag, value, known in (("--split", split, SPLITS), ("--metric", metric, METRICS)):
         if value not in known:
             raise ConfigError(f"{flag} is one of {', '.join(known)}; found {value!r}.")
-    systems = Systems(split=split, data=data, base=base, token=token)
-    asked = _pairs(systems, [str(item) for item in adapters], require_better)
-    entries = list({entry.name: entry for pair in asked for entry in pair}.values())
-    first = entries[0]
-    # Baselines first: they are kept or refused, while an adapter may have to answer now.
-    in_turn = sorted(entries, key=lambda entry: entry.system == ADAPTER)
-    answers = {entry.name: systems.answers(entry, first.labels) for entry in in_turn}
-    check_same(entries, answers, systems.judged)
-    known_answers = answers[first.name].predictions
-    judged = [_system(entry, answers[entry.name].predictions, first.labels, adjust=adjust) for entry in entries]
-    names = [(ours.name, theirs.name) for ours, theirs in asked]
-    settings = _settings(first, resamples, confidence)
-    enough = paired.enough_resamples(settings.bootstrap, len(names) * len(first.labels), settings.confidence)
-    pairs = comparing.compare(
-        known_answers.gold, judged, names, first.labels, resamples=enough, confidence=settings.confidence
-    )
-    texts = systems.texts(first, known_answers)
+    runs = Systems(split=split, data=data, base=base, token=token)
+    requested = _requested_pairs(runs, [str(item) for item in adapters], require_better)
+    entries = list({entry.name: entry for pair in requested for entry in pair}.values())
+    first, labels = entries[0], entries[0].labels
+
+    # Baselines first: theirs are stored or refused, while an adapter's answers may have to be computed.
+    baselines_first = sorted(entries, key=lambda entry: entry.system == ADAPTER)
+    answers = {entry.name: runs.answers(entry, labels) for entry in baselines_first}
+    check_same_claims(entries, answers, runs.evaluated)
+    systems = [_system(entry, answers[entry.name].predictions, labels, adjust=adjust) for entry in entries]
+
+    options = _evaluation_options(first, resamples, confidence)
+    enough = paired.enough_resamples(options.bootstrap, len(requested) * len(labels), options.confidence)
+    names = [(ours.name, theirs.name) for ours, theirs in requested]
+    predictions = answers[first.name].predictions
+    pairs = compare_pairs(predictions.gold, systems, names, labels, resamples=enough, confidence=options.confidence)
+    required = None
+    if require_better is not None:
+        failed = [pair.ours for pair in pairs if pair.verdict(metric) != "better"]
+        required = Requirement(baseline=require_better, metric=metric, met=not failed, failed=failed)
+    texts = runs.texts(first, predictions)
+    one_run = len({entry.run for entry in entries}) == 1
     return Comparison(
-        split=systems.judged,
-        data=_data_id(systems, first),
-        n=len(known_answers.gold),
-        labels=list(first.labels.names),
+        split=runs.evaluated,
+        data=_data_id(runs, first),
+        n=len(predictions.gold),
+        labels=list(labels.names),
         metric=metric,
-        confidence=settings.confidence,
+        confidence=options.confidence,
         resamples=enough,
         systems={
-            entry.name: _judged(entry, item, known_answers.gold, answers[entry.name], alone=_one_run(entries))
-            for entry, item in zip(entries, judged, strict=True)
+            entry.name: SystemFigures.evaluate(
+                system,
+                predictions.gold,
+                title=_title(entry, one_run=one_run),
+                run=entry.run,
+                kind=entry.system,
+                source=answers[entry.name].source,
+            )
+            for entry, system in zip(entries, systems, strict=True)
         },
         pairs=pairs,
-        disagreements=_disagreements(known_answers, judged, names, first.labels, texts),
-        required=None if require_better is None else _required(pairs, require_better, metric),
-        notes=_notes(systems, settings.bootstrap, enough, texts),
+        disagreements=_disagreements(predictions, systems, names, labels, texts),
+        required=required,
+        notes=_notes(runs, options.bootstrap, enough, texts),
     )
 
 
-def _pairs(systems: Systems, adapters: Sequence[str], require_better: str | None) -> list[tuple[Entry, Entry]]:
-    """Which differences are asked about: from the required baseline, within one run, or between all that were named."""
+def _requested_pairs(runs: Systems, adapters: Sequence[str], require_better: str | None) -> list[tuple[Entry, Entry]]:
+    """Return the pairs to compare: with the required baseline, within one run, or all pairs of the named systems."""
     if not adapters:
-        raise ConfigError("name a run to compare with its baselines, or several. `lorahub runs` lists those there are.")
-    named = [systems.find(item) for item in adapters]
+        raise ConfigError("name one run to compare with its baselines, or several. `lorahub runs` lists the runs.")
+    named = [runs.find(item) for item in adapters]
     for place, entry in enumerate(named):
         if entry in named[:place]:
-            raise ConfigError(f"{adapters[place]} is named twice; name systems that differ.")
+            raise ConfigError(f"{adapters[place]} is named twice; name different systems.")
     if require_better is not None:
-        rivals = [
-            systems.of_run(entry, require_better) if require_better in BASELINES else systems.find(require_better)
+        baselines = [
+            entry.of_run(require_better) if require_better in BASELINES else runs.find(require_better)
             for entry in named
         ]
-        if any(rival in named for rival in rivals):
-            raise ConfigError(f"--require-better {require_better} is one of the compared; leave it out of them.")
-        return list(zip(named, rivals, strict=True))
+        if any(baseline in named for baseline in baselines):
+            raise ConfigError(f"--require-better {require_better} is also one of the adapters; remove it from them.")
+        return list(zip(named, baselines, strict=True))
     if len(named) > 1:
         return list(combinations(named, 2))
-    alone = named[0]
-    others = [systems.of_run(alone, name) for name in SYSTEMS if name != alone.system]
-    kept = [entry for entry in others if systems.stored(entry) is not None]
-    if not kept:
+    only = named[0]
+    others = [only.of_run(name) for name in SYSTEMS if name != only.system]
+    pairs = [(only, entry) for entry in others if runs.stored(entry) is not None]
+    if not pairs:
         raise ConfigError(
-            f"{alone.name} keeps no predictions of its baselines on {systems.split}, so there is nothing to compare it "
-            "with. Name a second adapter."
+            f"{only.name} has no stored predictions of its baselines on {runs.split}, so there is nothing to compare "
+            "it with. Name a second adapter."
         )
-    return [(alone, entry) for entry in kept]
+    return pairs
 
 
-def _settings(first: Entry, resamples: int | None, confidence: float | None) -> EvalConfig:
-    """The first run's own way of judging, so that intervals are those of its record, or what was asked for."""
-    own = configs.from_dict(first.record.asked).eval if first.record else EvalConfig()
+def _evaluation_options(first: Entry, resamples: int | None, confidence: float | None) -> EvalConfig:
+    """Return the options of the first run, so that intervals equal those of its record, with the given replacements."""
+    recorded = configs.from_dict(first.record.asked).eval if first.record else EvalConfig()
     given = {"bootstrap": resamples, "confidence": confidence}
-    asked = [f"eval.{name}={value}" for name, value in given.items() if value is not None]
-    checked = vars(configs.load(None, asked).eval)
-    return replace(own, **{name: checked[name] for name, value in given.items() if value is not None})
+    overrides = {name: value for name, value in given.items() if value is not None}
+    checked = vars(configs.load(None, [f"eval.{name}={value}" for name, value in overrides.items()]).eval)
+    return replace(recorded, **{name: checked[name] for name in overrides})
 
 
-def _system(entry: Entry, found: Predictions, labels: LabelSet, *, adjust: bool) -> System:
-    how = Calibration()
+def _system(entry: Entry, predictions: Predictions, labels: LabelSet, *, adjust: bool) -> System:
+    calibration = Calibration()
     if entry.system == ADAPTER and adjust:
         own = Calibration.load(entry.located.folder, len(labels))
-        how = replace(own, bias=tuple(own.bias[entry.labels.ids[name]] for name in labels.names) if own.bias else ())
-    return System(name=entry.name, answers=decide(found.logits, how), probabilities=calibrated(found.logits, how))
+        bias = tuple(own.bias[entry.labels.ids[name]] for name in labels.names) if own.bias else ()
+        calibration = replace(own, bias=bias)
+    logits = predictions.logits
+    return System(name=entry.name, answers=decide(logits, calibration), probabilities=calibrated(logits, calibration))
 
 
-def _judged(entry: Entry, system: System, gold: Ids, answers: Answers, *, alone: bool) -> SystemFigures:
-    figures = metrics.quick(gold, system.answers)
+def _title(entry: Entry, *, one_run: bool) -> str:
+    if entry.system == ADAPTER:
+        return entry.run
     baseline = tables.title(entry.system).removeprefix("before: ")
-    return SystemFigures(
-        title=entry.run if entry.system == ADAPTER else baseline if alone else f"{baseline} of {entry.run}",
-        run=entry.run,
-        system=entry.system,
-        source=answers.source,
-        ece=metrics.expected_calibration_error(gold, system.answers, system.probabilities),
-        **figures,
-    )
+    return baseline if one_run else f"{baseline} of {entry.run}"
 
 
-def _one_run(entries: Sequence[Entry]) -> bool:
-    return len({entry.run for entry in entries}) == 1
-
-
-def _data_id(systems: Systems, first: Entry) -> str:
-    if systems.data is not None:
-        return str(systems.claims(first).source.id)
+def _data_id(runs: Systems, first: Entry) -> str:
+    if runs.data is not None:
+        return runs.claims(first).source.id
     return str(first.record.environment["data"]["id"]) if first.record else ""
 
 
 def _disagreements(
-    answered: Predictions,
+    predictions: Predictions,
     systems: Sequence[System],
     pairs: Sequence[tuple[str, str]],
     labels: LabelSet,
     texts: Sequence[str] | None,
 ) -> list[Disagreement]:
-    """The claims, in their own order, on which the two systems of a pair differ."""
-    by_name = {system.name: system.answers for system in systems}
-    differ = np.any([by_name[ours] != by_name[theirs] for ours, theirs in pairs], axis=0)
+    """Return the claims, in order, to which the two systems of any pair give different labels."""
+    answers = {system.name: system.answers for system in systems}
+    differ = np.any([answers[ours] != answers[theirs] for ours, theirs in pairs], axis=0)
     return [
         Disagreement(
             row=row,
-            sha256=answered.sha256[row],
+            sha256=predictions.sha256[row],
             claim=None if texts is None else texts[row],
-            gold=labels.names[answered.gold[row]],
-            answers={name: labels.names[given[row]] for name, given in by_name.items()},
+            gold=labels.names[predictions.gold[row]],
+            answers={name: labels.names[ids[row]] for name, ids in answers.items()},
         )
         for row in map(int, np.flatnonzero(differ))
     ]
 
 
-def _required(pairs: Sequence[Pair], baseline: str, metric: str) -> Requirement:
-    failed = [pair.ours for pair in pairs if pair.verdict(metric) != "better"]
-    return Requirement(baseline=baseline, metric=metric, met=not failed, failed=failed)
-
-
-def _notes(systems: Systems, asked: int, resamples: int, texts: Sequence[str] | None) -> list[str]:
-    notes = [note.removesuffix(".") for note in systems.notes]
-    if systems.judged == "validation":
-        notes.append("every run chose its checkpoint, bias and baselines on validation; test tells more")
-    if resamples != asked:
-        notes.append(f"{resamples:,} resamples in place of {asked:,}: so many comparisons need them to find anything")
+def _notes(runs: Systems, requested: int, resamples: int, texts: Sequence[str] | None) -> list[str]:
+    notes = list(runs.notes)
+    if runs.evaluated == "validation":
+        notes.append("Every run chose its checkpoint, bias and baselines on validation; test is the fairer split.")
+    if resamples != requested:
+        notes.append(f"{resamples:,} resamples instead of {requested:,}: this number of comparisons needs more.")
     if texts is None:
-        notes.append("the claims' texts are not at hand, only their rows; --data shows them")
+        notes.append("The texts of the claims are not available, only their rows; show them with --data.")
     return notes

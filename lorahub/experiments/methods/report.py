@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from lorahub import atomic
-from lorahub.experiments.compare.report import p_text
 from lorahub.experiments.methods.table import MethodRow, MethodTable
 from lorahub.reports import plots, tables
 from lorahub.stats.paired import CorrectedDifference
@@ -94,7 +93,7 @@ def _better(difference: CorrectedDifference | None) -> bool:
 
 
 def _sentence(ours: str, theirs: str, found: CorrectedDifference) -> str:
-    figures = f"macro F1 {tables.signed(found.difference, found.interval)}, p {p_text(found.p_holm)}"
+    figures = f"macro F1 {tables.signed(found.difference, found.interval)}, p {tables.p_value(found.p_holm)}"
     if not found.detectable:
         return f"No detectable difference between {ours} and {theirs}: {figures}."
     return f"{ours} is {'better' if found.difference > 0 else 'worse'} than {theirs}: {figures}."

@@ -5,7 +5,6 @@ In: a `Monitored`. Out: rows, text and a PNG file. What is not detectable is cal
 
 from pathlib import Path
 
-from lorahub.experiments.compare.report import p_text
 from lorahub.experiments.monitor.history import FELL, NONE, Change, Monitored, Row
 from lorahub.reports import plots, tables
 
@@ -39,7 +38,11 @@ def _first(found: Monitored, row: Row) -> tuple[str, ...]:
 
 def _change(found: Monitored, change: Change) -> tuple[str, ...]:
     row = change.metrics[found.metric]
-    return tables.signed(row.difference, row.interval), p_text(row.p_holm), "the same" if change.paired else "others"
+    return (
+        tables.signed(row.difference, row.interval),
+        tables.p_value(row.p_holm),
+        "the same" if change.paired else "others",
+    )
 
 
 def verdicts(found: Monitored) -> list[str]:
@@ -58,9 +61,8 @@ def _count(evaluations: int) -> str:
 
 def _sentence(found: Monitored, change: Change, since: str) -> str:
     row, verdict = change.metrics[found.metric], change.verdict(found.metric)
-    figures = (
-        f"{tables.METRIC_NAMES[found.metric]} {tables.signed(row.difference, row.interval)}, p {p_text(row.p_holm)}"
-    )
+    difference = tables.signed(row.difference, row.interval)
+    figures = f"{tables.METRIC_NAMES[found.metric]} {difference}, p {tables.p_value(row.p_holm)}"
     claims = f"the same {change.n:,}" if change.paired else f"{change.n:,} other"
     where = f"{since} ({claims} claims of {change.data})"
     if verdict == NONE:
