@@ -1,7 +1,7 @@
-"""Claims become batches of token ids.
+"""Batches of token ids from claims.
 
 In: a ClaimSet and a tokenizer. Out: `input_ids` (B, T) int64, `attention_mask` (B, T), `labels` (B,) int64, and `row`
-(B,) int64, the claim's place in its set; T is the longest claim of the batch. Knows nothing of models.
+(B,) int64, the index of each claim in its set; T is the longest claim of the batch. Independent of models.
 """
 
 from collections.abc import Iterator
@@ -15,62 +15,67 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from lorahub.data.claimset import ClaimSet
 
-_TOKENIZE_AT_ONCE = 1000
+# What a tokenizer returns for one text, with `labels` and `row`.
+Item = dict[str, Any]
+
+_CHUNK = 1000
 
 
-class EncodedClaims(Dataset[dict[str, Any]]):
-    """A tokenized ClaimSet; each item is unpadded."""
+class EncodedClaims(Dataset[Item]):
+    """A tokenized ClaimSet; items are not padded."""
 
     def __init__(self, claims: ClaimSet, tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> None:
         self.gold = claims.gold
         self.encodings: list[dict[str, list[int]]] = []
-        for start in range(0, len(claims), _TOKENIZE_AT_ONCE):
-            stop = start + _TOKENIZE_AT_ONCE
+        for start in range(0, len(claims), _CHUNK):
+            stop = start + _CHUNK
             pairs = None if claims.evidence is None else claims.evidence[start:stop]
             self.encodings += encode(tokenizer, claims.texts[start:stop], pairs, max_length=max_length)
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens of each claim."""
+        """Number of tokens of each claim."""
         return [len(encoding["input_ids"]) for encoding in self.encodings]
 
     def __len__(self) -> int:
         return len(self.encodings)
 
-    def __getitem__(self, row: int) -> dict[str, Any]:
+    def __getitem__(self, row: int) -> Item:
         return {**self.encodings[row], "labels": int(self.gold[row]), "row": row}
 
 
 def encode(
     tokenizer: PreTrainedTokenizerBase, texts: list[str], evidence: list[str] | None, *, max_length: int
 ) -> list[dict[str, list[int]]]:
-    """Tokenize without padding. Of a pair only the evidence is truncated, unless the claim alone is too long."""
+    """Tokenize without padding. Only the evidence of a pair is truncated, unless the claim alone is too long."""
     if evidence is None:
         batch = tokenizer(texts, truncation=True, max_length=max_length)
         return _rows(batch, len(texts))
-    # `only_second` cannot shorten a claim that fills the input by itself, so the claim is capped first.
-    room = max_length - tokenizer.num_special_tokens_to_add(pair=True) - 1
+    # `only_second` cannot shorten a claim that fills the input by itself, so the claim is cut first.
+    limit = max_length - tokenizer.num_special_tokens_to_add(pair=True) - 1
     claims = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-    short = [text if len(ids) <= room else _cut(tokenizer, text, room) for text, ids in zip(texts, claims, strict=True)]
+    short = [
+        text if len(ids) <= limit else _cut(tokenizer, text, limit) for text, ids in zip(texts, claims, strict=True)
+    ]
     batch = tokenizer(short, evidence, truncation="only_second", max_length=max_length)
     return _rows(batch, len(texts))
 
 
-def _cut(tokenizer: PreTrainedTokenizerBase, text: str, room: int) -> str:
-    """The text up to its last whole character whose tokens still fit into `room`.
+def _cut(tokenizer: PreTrainedTokenizerBase, text: str, limit: int) -> str:
+    """Return the longest prefix of the text with at most `limit` tokens.
 
-    Never by way of the tokens: decoding changes what lies between them, and a byte-level token may be part of a
+    Characters are cut, not tokens: decoding changes the spaces between them, and a byte-level token may be a part of a
     character.
     """
     fast = tokenizer.is_fast
     while True:
-        found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=fast, verbose=False)
-        count = len(found["input_ids"])
-        if count <= room:
+        encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=fast, verbose=False)
+        count = len(encoding["input_ids"])
+        if count <= limit:
             return text
-        # Where the first token that does not fit begins; a tokenizer in Python does not tell, so it is guessed. What
-        # is left may be other tokens than before, hence the loop, which always takes something away.
-        end = found["offset_mapping"][room][0] if fast else len(text) * room // count
+        # The start of the first token beyond the limit; slow tokenizers have no offsets, so it is estimated. The
+        # shorter text may have other tokens, hence the loop, which removes at least one character each time.
+        end = encoding["offset_mapping"][limit][0] if fast else len(text) * limit // count
         text = text[: min(end, len(text) - 1)]
 
 
@@ -79,9 +84,9 @@ def _rows(batch: Any, count: int) -> list[dict[str, list[int]]]:
 
 
 class LengthGroupedBatches(Sampler[list[int]]):
-    """Batches of row numbers: every row once an epoch, similar lengths together, batches in random order.
+    """Batches of row indexes: every row once per epoch, similar lengths together, batches in random order.
 
-    The order follows from the seed and the epoch alone.
+    The order depends only on the seed and the epoch.
     """
 
     def __init__(self, lengths: list[int], batch_size: int, *, seed: int, grouped: bool = True) -> None:
@@ -89,7 +94,7 @@ class LengthGroupedBatches(Sampler[list[int]]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order the next iteration gives."""
+        """Set the epoch that determines the order of the next iteration."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -102,18 +107,18 @@ class LengthGroupedBatches(Sampler[list[int]]):
         else:
             order = torch.randperm(len(self.lengths), generator=generator).tolist()
         starts = torch.arange(0, len(order), self.batch_size)
-        for place in torch.randperm(len(starts), generator=generator).tolist():
-            start = int(starts[place])
+        for index in torch.randperm(len(starts), generator=generator).tolist():
+            start = int(starts[index])
             yield order[start : start + self.batch_size]
 
 
 class Collate:
-    """Pads a list of encoded claims to the longest of them."""
+    """Pads encoded claims to the longest of them."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
 
-    def __call__(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    def __call__(self, items: list[Item]) -> dict[str, torch.Tensor]:
         """Return one padded batch."""
         extra = {key: torch.tensor([item[key] for item in items]) for key in ("labels", "row")}
         encodings = [{key: value for key, value in item.items() if key not in extra} for item in items]
@@ -122,16 +127,14 @@ class Collate:
 
 def training_batches(
     claims: EncodedClaims, tokenizer: PreTrainedTokenizerBase, *, batch_size: int, seed: int, grouped: bool
-) -> DataLoader[dict[str, Any]]:
+) -> DataLoader[Item]:
     """Shuffled batches for training; call `loader.batch_sampler.set_epoch` before each epoch."""
     sampler = LengthGroupedBatches(claims.lengths, batch_size, seed=seed, grouped=grouped)
     return DataLoader(claims, batch_sampler=sampler, collate_fn=Collate(tokenizer))
 
 
-def scoring_batches(
-    claims: EncodedClaims, tokenizer: PreTrainedTokenizerBase, *, batch_size: int
-) -> DataLoader[dict[str, Any]]:
-    """Batches from the longest claim to the shortest, for scoring; `row` says where a result belongs."""
+def scoring_batches(claims: EncodedClaims, tokenizer: PreTrainedTokenizerBase, *, batch_size: int) -> DataLoader[Item]:
+    """Batches for evaluation, from the longest claim to the shortest; `row` is the index of each result."""
     order = np.argsort([-length for length in claims.lengths], kind="stable").tolist()
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     return DataLoader(claims, batch_sampler=batches, collate_fn=Collate(tokenizer))

@@ -1,13 +1,12 @@
-"""Claims: rows become texts with labels, checked, in train, validation and test.
+"""Claims: rows become checked texts with labels, in train, validation and test.
 
-In: a DataConfig, or the texts and labels that a program holds. Out: a `ClaimData` of three `ClaimSet`s that share one
-`LabelSet`, with a sha256 per split. Knows nothing of tokens or models. Every problem with the data is one DataError
-that names the file, the row or column, and the fix.
+In: a DataConfig, or texts and labels in memory. Out: a `ClaimData` of `ClaimSet`s that share one `LabelSet`, with a
+sha256 per split. Every problem with the data is one DataError that names the file, the row or column, and the fix.
 """
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,18 +20,18 @@ from lorahub.data.sources import SPLITS, Source, Split, find
 from lorahub.errors import DataError
 from lorahub.labels import LabelSet
 
-# The recorded id and kind of claims that came from no file.
+# The recorded id and kind of claims that were passed in memory.
 MEMORY = "memory"
-# Columns written after the verdict was known: as an input they give it away (PUBHEALTH's explanation is the
-# journalist's verdict in words, LIAR's counts include the very claim, SciFact's rationale exists only for two labels).
+# Columns written after the verdict was known, which give it away: PUBHEALTH's explanation is the journalist's verdict
+# in words, LIAR's counts include the claim itself, SciFact's rationale exists for two of the labels only.
 _LEAKING = re.compile(r"explanation|justification|rationale|ruling|verdict|evidence_labels?|\w*_counts?|label\w*", re.I)
 
 
 def load(config: DataConfig, *, token: str | None = None, compare: bool = True) -> ClaimData:
-    """Find, read, check and (where needed) split the data; raises DataError.
+    """Find, read, check and (if needed) split the data; raises DataError.
 
-    A private data set on the Hub is read with `token`, else with the login. With `compare` the splits are searched for
-    claims in common, which takes longest, and the warnings tell.
+    A private data set on the Hub is read with `token`, else with the login. With `compare` the warnings name claims
+    that splits have in common; finding them takes most of the time.
     """
     source = find(config.id, revision=config.revision, token=token)
     warnings = [source.note] if source.note else []
@@ -46,62 +45,57 @@ def load(config: DataConfig, *, token: str | None = None, compare: bool = True) 
         sets = split.three_ways(_encode(whole, labels), config, whole.title)
         warnings.append(f"one file: split by seed {config.split_seed}, stratified, into {_sizes(sets)}.")
     elif len(sets) < len(SPLITS):
-        sets, made = split.complete(sets, config, train.title)
-        warnings.append(f"no {' or '.join(made)} file: taken from train by seed {config.split_seed}: {_sizes(sets)}.")
+        sets, added = split.complete(sets, config, train.title)
+        warnings.append(f"no {' or '.join(added)} file: taken from train by seed {config.split_seed}: {_sizes(sets)}.")
     if config.train_rows:
         warnings.append(f"data.train_rows: {config.train_rows:,} of {len(sets['train']):,} training claims.")
         sets["train"] = split.fewer(sets["train"], config.train_rows, config.split_seed, train.title)
-    _every_label_in_train(sets["train"], labels, train.title)
+    _require_every_label(sets["train"], labels, train.title)
     warnings += leakage.report(sets) if compare else []
-    return ClaimData(labels=labels, splits=sets, source=_described(labels, sets, source, dropped), warnings=warnings)
+    return _claim_data(labels, sets, source, dropped, warnings)
 
 
 def load_split(source: Source, config: DataConfig, name: str, labels: Sequence[str]) -> ClaimData:
-    """One split as it was published, under its name; of data without splits every claim, under `all`.
+    """Return one published split under its name; all claims, as `all`, if the data has no splits.
 
-    The label set begins with `labels` and goes on with those that it lacks. Raises DataError.
+    The label set consists of `labels` and the further labels of the claims. Raises DataError.
     """
-    if name not in source.splits:
-        name, wanted = "all", name
-        if name not in source.splits:
-            raise DataError(
-                f"{source.id} has no {wanted} split; it has {', '.join(source.splits)}. Choose one with --split."
-            )
+    if name not in source.splits and "all" not in source.splits:
+        raise DataError(f"{source.id} has no {name} split; it has {', '.join(source.splits)}. Choose one with --split.")
+    name = name if name in source.splits else "all"
     raw = _read(source, source.splits[name], config)
     names = LabelSet(tuple(dict.fromkeys((*labels, *sorted(set(raw.names))))))
-    sets = {name: _encode(raw, names)}
     dropped = {name: raw.dropped} if raw.dropped else {}
-    warnings = [source.note] if source.note else []
-    return ClaimData(labels=names, splits=sets, source=_described(names, sets, source, dropped), warnings=warnings)
+    return _claim_data(names, {name: _encode(raw, names)}, source, dropped, [source.note] if source.note else [])
 
 
 def from_memory(texts: Sequence[str], gold: npt.NDArray[np.int64], labels: LabelSet, config: DataConfig) -> ClaimData:
-    """Split checked texts (`clean_text`) with gold ids (N,) as one file would be; every label must occur.
+    """Split checked texts (`clean_text`) with gold ids (N,) like one file; every label must occur.
 
-    Only the fractions and the split seed of `config` count. Raises DataError where there are too few claims.
+    Only the fractions and the split seed of `config` are used. Raises DataError if there are too few claims.
     """
     sets = split.three_ways(ClaimSet(texts=list(texts), gold=gold), config, MEMORY)
-    _every_label_in_train(sets["train"], labels, MEMORY)
-    source = Source(id=MEMORY, kind=MEMORY, splits={})
-    return ClaimData(
-        labels=labels, splits=sets, source=_described(labels, sets, source, {}), warnings=leakage.report(sets)
-    )
+    _require_every_label(sets["train"], labels, MEMORY)
+    return _claim_data(labels, sets, Source(id=MEMORY, kind=MEMORY, splits={}), {}, leakage.report(sets))
 
 
-def _described(labels: LabelSet, sets: Mapping[str, ClaimSet], source: Source, dropped: dict[str, int]) -> DataSource:
-    return DataSource(
+def _claim_data(
+    labels: LabelSet, sets: dict[str, ClaimSet], source: Source, dropped: dict[str, int], warnings: list[str]
+) -> ClaimData:
+    described = DataSource(
         id=source.id,
         kind=source.kind,
         revision=source.revision,
-        sha256={name: rows.sha256(labels) for name, rows in sets.items()},
-        rows={name: len(rows) for name, rows in sets.items()},
+        sha256={name: claims.sha256(labels) for name, claims in sets.items()},
+        rows={name: len(claims) for name, claims in sets.items()},
         dropped_rows=dropped,
     )
+    return ClaimData(labels=labels, splits=sets, source=described, warnings=warnings)
 
 
 @dataclass(kw_only=True)
 class _RawSet:
-    """A split before its labels have ids."""
+    """A split whose labels are still names."""
 
     title: str
     texts: list[str] = field(default_factory=list)
@@ -112,12 +106,12 @@ class _RawSet:
 
 
 def _read(source: Source, part: Split, config: DataConfig) -> _RawSet:
-    claim, label, evidence = choose_columns(source, part, config)
+    claim, label, evidence = _choose_columns(source, part, config)
     label_map = {**(source.named.label_map if source.named else {}), **config.label_map}
     drop = {hub_rows.NO_LABEL, *(source.named.drop_labels if source.named else ()), *config.drop_labels}
     drop_incomplete = source.named is not None and source.named.drop_incomplete
     raw = _RawSet(title=part.title, evidence=[] if evidence else None)
-    for number, row in enumerate(_rows(part), start=1):
+    for number, row in enumerate(part.rows(), start=1):
         if drop_incomplete and (_is_empty(row.get(claim)) or _is_empty(row.get(label))):
             raw.dropped += 1
             continue
@@ -129,14 +123,13 @@ def _read(source: Source, part: Split, config: DataConfig) -> _RawSet:
         raw.texts.append(columns.clean_text(row.get(claim), f"{where} {claim!r}"))
         raw.names.append(label_map.get(value, value))
         raw.rows.append(number)
-        if raw.evidence is not None:
-            assert evidence is not None
-            # Evidence may be missing for a claim; the claim itself may not.
+        if raw.evidence is not None and evidence is not None:
+            # A claim may lack evidence.
             raw.evidence.append(columns.clean_text(row.get(evidence), f"{where} {evidence!r}", empty_ok=True))
     if not raw.texts:
         if raw.dropped:
             raise DataError(f"{part.title}: data.drop_labels drops all of its {raw.dropped} rows. Drop fewer labels.")
-        raise DataError(f"{part.title} has no row. Add some.")
+        raise DataError(f"{part.title} has no rows. Add some.")
     return raw
 
 
@@ -144,17 +137,13 @@ def _is_empty(value: Any) -> bool:
     return value is None or isinstance(value, str) and not value.strip()
 
 
-def _rows(part: Split) -> Iterator[Mapping[str, Any]]:
-    yield from part.rows()
-
-
-def choose_columns(source: Source, part: Split, config: DataConfig) -> tuple[str, str, str | None]:
-    """Return the claim, label and evidence columns of a split; raises DataError naming what is there instead."""
-    named = source.named
+def _choose_columns(source: Source, part: Split, config: DataConfig) -> tuple[str, str, str | None]:
+    """Return the claim, label and evidence columns of a split; raises DataError naming the columns that exist."""
 
     def choose(field: str, wanted: str | None, candidates: tuple[str, ...]) -> str:
         return columns.choose(part.title, part.columns, wanted, candidates, flag=f"--set data.{field}=COLUMN")
 
+    named = source.named
     claim = choose("claim", config.claim, (*((named.claim,) if named else ()), *columns.CLAIMS))
     label = choose("label", config.label, (*((named.label,) if named else ()), *columns.LABELS))
     evidence = None if config.evidence is None else choose("evidence", config.evidence, ())
@@ -174,11 +163,11 @@ def _label_set(config: DataConfig, source: Source, train: _RawSet) -> LabelSet:
             f"{train.title}: every row has the label {train.names[0]!r}; a classifier needs at least two. "
             "Check data.label, data.label_map and data.drop_labels."
         )
-    given = config.labels or (source.named.labels if source.named else ())
-    if not given or (not config.labels and not present <= set(given)):
-        # A named set in another form (other names, a subset of columns) keeps its own labels.
+    names = config.labels or (source.named.labels if source.named else ())
+    if not names or (not config.labels and not present <= set(names)):
+        # A variant of a named set (other label names, a subset of columns) keeps its own labels.
         return LabelSet.from_values(present)
-    return LabelSet(tuple(given))
+    return LabelSet(tuple(names))
 
 
 def _encode(raw: _RawSet, labels: LabelSet) -> ClaimSet:
@@ -193,13 +182,13 @@ def _encode(raw: _RawSet, labels: LabelSet) -> ClaimSet:
     return ClaimSet(texts=raw.texts, evidence=raw.evidence, gold=labels.encode(raw.names))
 
 
-def _every_label_in_train(train: ClaimSet, labels: LabelSet, title: str) -> None:
+def _require_every_label(train: ClaimSet, labels: LabelSet, title: str) -> None:
     counts = np.bincount(train.gold, minlength=len(labels))
     absent = [name for name, count in zip(labels.names, counts, strict=True) if count == 0]
     if absent:
         raise DataError(
-            f"{title}: no training claim has the label {', '.join(absent)}, so it cannot be learnt. "
-            "Add such claims or leave the label out of data.labels."
+            f"{title}: no training claim has the label {', '.join(absent)}, so it cannot be learned. "
+            "Add such claims or remove the label from data.labels."
         )
 
 

@@ -1,22 +1,23 @@
-"""Data sets on the Hub, read through the datasets library into the same row streams as files."""
+"""Data sets on the Hub, read with the datasets library as the same streams of rows as files."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from lorahub.data.tables import Row
 from lorahub.errors import DataError, need, one_line
 
-# What a row without a label has in a column of class labels; the datasets library writes the index -1.
+# The value of a row without a label in a column of class labels, for which the datasets library writes -1.
 NO_LABEL = "no label (-1)"
 _PROBE_SECONDS = 4.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class HubRows:
-    """Split name to (columns, rows on demand), and the commit that was read. Class labels stand as their names."""
+    """Split name -> (columns, rows on demand), and the commit that was read. Class labels are names, not indexes."""
 
-    splits: dict[str, tuple[tuple[str, ...], Callable[[], Iterator[dict[str, Any]]]]]
+    splits: dict[str, tuple[tuple[str, ...], Callable[[], Iterator[Row]]]]
     commit: str
 
 
@@ -30,7 +31,7 @@ def reachable(hub_id: str) -> bool:
     except (HfHubHTTPError, OSError, ValueError):
         return False
     except Exception as error:
-        # httpx and httpx2 have error families of their own, and which one is installed is huggingface_hub's choice.
+        # huggingface_hub uses httpx or httpx2, by its version; their errors share no base class.
         if type(error).__module__.startswith("httpx"):
             return False
         raise
@@ -38,20 +39,20 @@ def reachable(hub_id: str) -> bool:
 
 
 def load(hub_id: str, *, revision: str | None, token: str | None = None) -> HubRows:
-    """Load every split of a Hub data set; raises DataError where it cannot be had."""
+    """Load every split of a Hub data set; raises DataError if that fails."""
     datasets = need("datasets", extra="train")
     from huggingface_hub import HfApi
 
     try:
-        # A branch may move while it is read: what is recorded is what was read.
+        # A branch may move while it is read, so the commit is resolved first.
         commit = str(HfApi(token=token).dataset_info(hub_id, revision=revision).sha)
         builder = datasets.load_dataset_builder(hub_id, revision=commit, token=token)
         if builder.hash != commit:
-            # Where it can read nothing there, the library serves any other revision that is in its cache.
+            # If nothing there is readable, the library falls back to any other revision in its cache.
             raise DataError(f"the datasets library can read nothing at {commit}")
         builder.download_and_prepare()
-        found = builder.as_dataset()
-    except Exception as error:  # the library's errors have no common base: every one means "cannot be had"
+        splits = builder.as_dataset()
+    except Exception as error:  # the errors of the library share no base class
         raise DataError(
             f"the data set {hub_id!r} cannot be loaded from the Hub ({one_line(error)}). "
             "Check the id and the network, or download it and give --data the folder."
@@ -62,7 +63,7 @@ def load(hub_id: str, *, revision: str | None, token: str | None = None) -> HubR
                 tuple(table.column_names),
                 partial(_named, table, {key: kind.names for key, kind in table.features.items() if _is_class(kind)}),
             )
-            for name, table in found.items()
+            for name, table in splits.items()
         },
         commit=commit,
     )
@@ -72,8 +73,8 @@ def _is_class(kind: Any) -> bool:
     return hasattr(kind, "names") and hasattr(kind, "int2str")
 
 
-def _named(table: Any, classes: dict[str, list[str]]) -> Iterator[dict[str, Any]]:
-    """The rows, with names in place of class indexes."""
+def _named(table: Any, classes: dict[str, list[str]]) -> Iterator[Row]:
+    """Yield the rows with names in place of class indexes."""
     for row in table:
         yield row | {
             column: NO_LABEL if row[column] is None or row[column] < 0 else names[row[column]]

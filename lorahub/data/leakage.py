@@ -1,7 +1,7 @@
-"""Claims of validation or test that stand, word for word or nearly, in an earlier split.
+"""Duplicates between splits: claims of validation or test that also occur in an earlier split.
 
 A near-duplicate is a pair with a cosine of at least 0.9 between TF-IDF vectors of words and word pairs: about one word
-changed in twenty. Such claims make a test score look better than it is; they are reported, never removed in silence.
+changed in twenty. Such claims make a test score look better than it is. They are reported, never removed.
 """
 
 import re
@@ -13,47 +13,45 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from lorahub.data.claimset import ClaimSet
 
 SIMILARITY = 0.9
-# Beyond this many pairs the search for near-duplicates would take minutes; exact ones are always counted.
-_MOST_PAIRS = 200_000_000
+# With more pairs than this the search for near-duplicates would take minutes; exact ones are always counted.
+_MAX_PAIRS = 200_000_000
 _CHUNK = 512
 
 
 def report(splits: Mapping[str, ClaimSet]) -> list[str]:
-    """Return one sentence for every pair of splits that shares claims, and one where it shares evidence."""
+    """Return one sentence for every pair of splits that shares claims, and one if it shares evidence."""
     lines = []
     for earlier, later in (("train", "validation"), ("train", "test"), ("validation", "test")):
         before, after = splits[earlier], splits[later]
         exact, near = duplicates(before.texts, after.texts)
         if exact or near:
-            text = f"{exact} of {len(after):,} {later} claims also stand in {earlier}"
-            text += "" if near is None else f", {near} more nearly so"
-            lines.append(f"{text}: scores on {later} are a little too good.")
+            text = f"{exact} of {len(after):,} {later} claims also occur in {earlier}"
+            text += "" if near is None else f", {near} more are near-duplicates"
+            lines.append(f"{text}: scores on {later} are slightly optimistic.")
         known = set(before.evidence or ()) - {""}
         shared = sum(text in known for text in after.evidence or ())
         if shared:
-            lines.append(
-                f"{shared} of {len(after):,} {later} claims have evidence that {earlier} has for a claim, too."
-            )
+            lines.append(f"{shared} of {len(after):,} {later} claims share their evidence with a claim of {earlier}.")
     return lines
 
 
 def duplicates(earlier: Sequence[str], later: Sequence[str]) -> tuple[int, int | None]:
-    """Count the claims of `later` that are in `earlier` exactly (case and punctuation aside) and nearly.
+    """Count the claims of `later` that occur in `earlier` exactly (ignoring case and punctuation) and nearly.
 
-    The second count is None where the splits are too large to compare every pair.
+    The second count is None if the splits are too large to compare every pair.
     """
     seen = {normalise(text) for text in earlier}
     rest = [text for text in later if normalise(text) not in seen]
     exact = len(later) - len(rest)
-    if len(earlier) * len(rest) > _MOST_PAIRS:
+    if len(earlier) * len(rest) > _MAX_PAIRS:
         return exact, None
     if not rest or not earlier:
         return exact, 0
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), dtype=np.float32, token_pattern=r"\w+")
     try:
-        # On both: a word that only the later claims have would else count for nothing, and hide that they differ.
+        # Fitted on both: words that only later claims have must count, because they make claims differ.
         vectorizer.fit([*earlier, *rest])
-    except ValueError:  # no words at all: numbers of emoji, say
+    except ValueError:  # no words at all, for example only emoji
         return exact, 0
     reference = vectorizer.transform(earlier)
     near = 0
@@ -64,5 +62,5 @@ def duplicates(earlier: Sequence[str], later: Sequence[str]) -> tuple[int, int |
 
 
 def normalise(text: str) -> str:
-    """A claim's words in lower case; the stripped text where it has none, such as emoji."""
+    """Return the words of a claim in lower case; the stripped text if it has none, such as emoji."""
     return " ".join(re.findall(r"\w+", text.lower())) or text.strip()

@@ -1,20 +1,21 @@
-"""The data sets that lorahub knows by name: where they live on the Hub, their columns and their label names."""
+"""Data sets known by name: their Hub ids, columns and label names."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 STARTER = Path(__file__).parent / "starter"
-# What `data.id=auto` tries first, and the shipped set that stands in where the Hub is out of reach.
+# What `data.id=auto` stands for, and the shipped set to use if the Hub cannot be reached.
 DEFAULT = "pubhealth"
 FALLBACK = "starter-wording"
 
 
 @dataclass(frozen=True, kw_only=True)
 class NamedSet:
-    """One row of the table. `labels` are in id order; `label_map` turns class indexes into names;
-    rows with a label of `drop_labels` are left out, and with `drop_incomplete` those without a claim or a label too.
-    `licence` and `language` are the Hub's ids for them.
+    """A data set: `labels` in id order, and `label_map` from class indexes to names.
+
+    Rows with a label in `drop_labels` are dropped; with `drop_incomplete` also rows without a claim or a label.
+    `licence` and `language` are ids of the Hub.
     """
 
     name: str
@@ -41,7 +42,7 @@ NAMED = {
         NamedSet(
             name="pubhealth",
             hub_id="ImperialCollegeLondon/health_fact",
-            # A script-based repo, which datasets >= 4 refuses: the Hub's own parquet conversion of it.
+            # The Hub's parquet conversion: the repository itself needs a script, which datasets >= 4 does not run.
             revision="refs/convert/parquet",
             labels=("false", "mixture", "true", "unproven"),
             label_map=_indexes("false", "mixture", "true", "unproven"),
@@ -55,7 +56,7 @@ NAMED = {
             revision="refs/convert/parquet",
             claim="statement",
             labels=("pants-fire", "false", "barely-true", "half-true", "mostly-true", "true"),
-            # The Hub's class order is not the order of the scale.
+            # The class order on the Hub is not the order of the scale.
             label_map=_indexes("false", "half-true", "mostly-true", "true", "barely-true", "pants-fire"),
             licence="unknown",
         ),
@@ -95,5 +96,5 @@ NAMED = {
 
 
 def named_set(identifier: str) -> NamedSet | None:
-    """The row of that name or that Hub id."""
+    """Return the set with that name or Hub id; None if there is none."""
     return next((row for row in NAMED.values() if identifier in (row.name, row.hub_id)), None)

@@ -1,39 +1,39 @@
-"""Finding data: a name, a Hub id, a folder or a file becomes streams of rows, one per split.
+"""Find a data set by name, Hub id, folder or file, and open it as one stream of rows per split.
 
-Looked up in this order: a named set (in `$LORAHUB_DATA/NAME`, in the package, on the Hub), a file or folder of that
-path, the Hub. A folder that bears a set's name is given as `./NAME`. What was found is told by `kind`, so that a record
-never claims more than what ran.
+Search order: a named set (in `$LORAHUB_DATA/NAME`, in the package, on the Hub), a file or folder at that path, the Hub.
+Write `./NAME` for a folder that has the name of a named set. `kind` says where the data was found.
 """
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from lorahub.data import hub_rows, tables
 from lorahub.data.named import DEFAULT, FALLBACK, NAMED, NamedSet, named_set
+from lorahub.data.tables import Row
 from lorahub.errors import DataError
 
 SPLITS = ("train", "validation", "test")
-# Other people's names for our splits; an exact name wins over an alias.
+# Other common names of the splits.
 _ALIASES = {"valid": "validation", "val": "validation", "dev": "validation"}
-
-Rows = Iterator[dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """One split: its rows on demand, its columns, and the name that errors give it."""
+    """One split: its columns, its rows on demand, and its name in error messages."""
 
     title: str
     columns: tuple[str, ...]
-    rows: Callable[[], Rows]
+    rows: Callable[[], Iterator[Row]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where data was found. `id` is publishable: a Hub id, a set's name or a bare file name, never a path."""
+    """A data set that was found. `id` can be published: a Hub id, a name or a bare file name, never a path.
+
+    `revision` is the commit of a Hub data set; `note` is a warning for the user.
+    """
 
     id: str
     kind: str
@@ -44,9 +44,9 @@ class Source:
 
 
 def find(identifier: str, *, revision: str | None = None, split: str = "train", token: str | None = None) -> Source:
-    """Locate a data set that has the split, or a train split; one file, or one split on the Hub, is `all`.
+    """Find a data set that has `split` or a train split; a single file, or a single split on the Hub, is `all`.
 
-    One on the Hub may be `user/name@revision`. Raises DataError naming the places tried.
+    A Hub id may have a revision: `user/name@revision`. Raises DataError naming what was tried.
     """
     if identifier == "auto":
         return _find_auto(revision, split, token)
@@ -70,7 +70,7 @@ def find(identifier: str, *, revision: str | None = None, split: str = "train", 
         )
     if named is None and hub_id.count("/") != 1:
         raise DataError(
-            f"there is no data set {identifier!r}: it is no file, no folder, no Hub id (user/name) and none of "
+            f"there is no data set {identifier!r}: it is not a file, a folder, a Hub id (user/name) or one of "
             f"{', '.join(NAMED)}."
         )
     return _find_on_hub(hub_id, named, revision or at or None, split, token)
@@ -80,22 +80,21 @@ def _find_auto(revision: str | None, split: str, token: str | None) -> Source:
     wanted = NAMED[DEFAULT]
     if _local_copy(DEFAULT) or (wanted.hub_id and hub_rows.reachable(wanted.hub_id)):
         return find(DEFAULT, revision=revision, split=split, token=token)
-    found = find(FALLBACK, split=split)
     note = f"{DEFAULT} cannot be reached, so the shipped {FALLBACK} is used; choose data with --data."
-    return Source(id=found.id, kind=found.kind, splits=found.splits, named=found.named, note=note)
+    return replace(find(FALLBACK, split=split), note=note)
 
 
 def _find_on_hub(hub_id: str, named: NamedSet | None, revision: str | None, split: str, token: str | None) -> Source:
     hub_id = named.hub_id if named and named.hub_id else hub_id
-    found = hub_rows.load(hub_id, revision=revision or (named.revision if named else None), token=token)
+    rows = hub_rows.load(hub_id, revision=revision or (named.revision if named else None), token=token)
     splits = {
-        _ALIASES.get(name, name): Split(title=f"{hub_id} ({name})", columns=columns, rows=rows)
-        for name, (columns, rows) in found.splits.items()
+        _ALIASES.get(name, name): Split(title=f"{hub_id} ({name})", columns=columns, rows=read)
+        for name, (columns, read) in rows.splits.items()
     }
     if splits and "train" not in splits and split not in splits:
-        # A data set with one published split, whatever its name, is split by our seed.
+        # The first split of a data set without train, whatever its name, is split by the seed.
         splits = {"all": next(iter(splits.values()))}
-    return Source(id=hub_id, kind="hub", splits=splits, named=named, revision=found.commit)
+    return Source(id=hub_id, kind="hub", splits=splits, named=named, revision=rows.commit)
 
 
 def _local_copy(name: str) -> Path | None:
@@ -105,26 +104,26 @@ def _local_copy(name: str) -> Path | None:
 
 
 def at_hand(identifier: str) -> bool:
-    """Whether a named set lies on this machine, shipped or in `$LORAHUB_DATA`, so that it is read without the Hub."""
+    """Whether a named set is shipped or in `$LORAHUB_DATA`, so that it is read without the Hub."""
     named = named_set(identifier)
     return named is not None and (named.folder is not None or _local_copy(identifier) is not None)
 
 
 def _folder_splits(folder: Path, split: str) -> dict[str, Split]:
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         name = _ALIASES.get(path.stem.lower(), path.stem.lower())
         if name not in SPLITS or path.suffix.lower() not in tables.SUFFIXES:
             continue
-        if name in found:
-            raise DataError(f"{folder} holds both {found[name].name} and {path.name} for {name}. Keep one of them.")
-        found[name] = path
-    if "train" not in found and split not in found:
+        if name in files:
+            raise DataError(f"{folder} holds both {files[name].name} and {path.name} for {name}. Keep one of them.")
+        files[name] = path
+    if "train" not in files and split not in files:
         raise DataError(
             f"{folder} has no {split} file. A data folder holds train, validation and test, "
             f"each as one of {', '.join(tables.SUFFIXES)}; validation and test may be missing."
         )
-    return {name: _file_split(found[name]) for name in SPLITS if name in found}
+    return {name: _file_split(files[name]) for name in SPLITS if name in files}
 
 
 def _file_split(path: Path) -> Split:

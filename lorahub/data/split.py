@@ -1,8 +1,8 @@
-"""Stratified, seeded splits for data that comes without them.
+"""Stratified, seeded splits for data that has none.
 
-The same rows in the same order with the same seed give the same split; the training seed plays no part, so that runs
-with several seeds are judged on one test set. Rows of the same claim (case and punctuation aside) stay together, unless
-so few are different that no split is left.
+The same rows in the same order with the same seed give the same split. The training seed plays no part, so runs with
+several seeds share one test set. Rows of the same claim (ignoring case and punctuation) stay together, unless there are
+too few different claims for a split.
 """
 
 from typing import NoReturn
@@ -12,34 +12,35 @@ import numpy.typing as npt
 from sklearn.model_selection import train_test_split
 
 from lorahub.config import DataConfig
-from lorahub.data import leakage
 from lorahub.data.claimset import ClaimSet
+from lorahub.data.leakage import normalise
 from lorahub.errors import DataError
+
+Ids = npt.NDArray[np.int64]
 
 
 def three_ways(claims: ClaimSet, config: DataConfig, title: str) -> dict[str, ClaimSet]:
     """Split one set into train, validation and test by the fractions of `config`; errors call it `title`."""
-    rest, test = _cut(claims, config.test_fraction, config.split_seed) or _too_few(claims, "data.test_fraction", title)
-    share = config.validation_fraction / (1 - config.test_fraction)
-    train, validation = _cut(rest, share, config.split_seed) or _too_few(claims, "data.validation_fraction", title)
+    rest, test = _split(claims, config.test_fraction, config.split_seed) or _too_few(claims, "test", title)
+    fraction = config.validation_fraction / (1 - config.test_fraction)
+    train, validation = _split(rest, fraction, config.split_seed) or _too_few(claims, "validation", title)
     return {"train": train, "validation": validation, "test": test}
 
 
 def complete(sets: dict[str, ClaimSet], config: DataConfig, title: str) -> tuple[dict[str, ClaimSet], list[str]]:
-    """Cut the missing splits from train; returns the three sets and the names of those that were made."""
-    fractions = {"test": config.test_fraction, "validation": config.validation_fraction}
-    whole, made = sets["train"], []
-    for name, fraction in fractions.items():
+    """Take the missing splits from train; returns the three sets and the names of the new ones."""
+    whole, added = sets["train"], []
+    for name, fraction in (("test", config.test_fraction), ("validation", config.validation_fraction)):
         if name not in sets:
             share = fraction * len(whole) / len(sets["train"])
-            cut = _cut(sets["train"], share, config.split_seed) or _too_few(whole, f"data.{name}_fraction", title)
-            sets = {**sets, "train": cut[0], name: cut[1]}
-            made.append(name)
-    return sets, made
+            train, part = _split(sets["train"], share, config.split_seed) or _too_few(whole, name, title)
+            sets = {**sets, "train": train, name: part}
+            added.append(name)
+    return sets, added
 
 
 def fewer(claims: ClaimSet, rows: int, seed: int, title: str) -> ClaimSet:
-    """So many of the claims, every label in its share; raises DataError where there are not so many or too few."""
+    """Return a stratified sample of `rows` claims; raises DataError if that many cannot be drawn."""
     labels = len(np.unique(claims.gold))
     if not labels <= rows <= len(claims) - labels or np.bincount(claims.gold)[np.unique(claims.gold)].min() < 2:
         raise DataError(
@@ -50,32 +51,32 @@ def fewer(claims: ClaimSet, rows: int, seed: int, title: str) -> ClaimSet:
     return claims.take(np.sort(kept))
 
 
-def _cut(claims: ClaimSet, share: float, seed: int) -> tuple[ClaimSet, ClaimSet] | None:
-    """The claims without about `share` of them, and these; None where they are too few to have every label twice."""
-    alone = np.arange(len(claims)), claims.gold
-    return _cut_groups(claims, share, seed, *_groups(claims)) or _cut_groups(claims, share, seed, *alone)
+def _split(claims: ClaimSet, fraction: float, seed: int) -> tuple[ClaimSet, ClaimSet] | None:
+    """Return the claims without about `fraction` of them, and these; None if there are too few of a label."""
+    rows = np.arange(len(claims)), claims.gold
+    return _split_groups(claims, fraction, seed, *_groups(claims)) or _split_groups(claims, fraction, seed, *rows)
 
 
-def _cut_groups(
-    claims: ClaimSet, share: float, seed: int, groups: npt.NDArray[np.int64], gold: npt.NDArray[np.int64]
+def _split_groups(
+    claims: ClaimSet, fraction: float, seed: int, groups: Ids, gold: Ids
 ) -> tuple[ClaimSet, ClaimSet] | None:
-    part, labels = round(len(claims) * share), len(np.bincount(claims.gold))
+    size, labels = round(len(claims) * fraction), len(np.bincount(claims.gold))
     sizes = np.bincount(groups)
-    # A claim that is repeated so often that it would outweigh a label's share of the part is left where it is.
-    drawn = np.flatnonzero(sizes <= max(1, part // labels))
-    count = round(part * len(drawn) / max(1, sizes[drawn].sum()))
-    rarest = np.bincount(gold[drawn], minlength=labels)[np.unique(gold)].min()
-    if rarest < 2 or count < labels or len(drawn) - count < labels:
+    # A claim repeated so often that it would outweigh a label's part of the new split stays where it is.
+    movable = np.flatnonzero(sizes <= max(1, size // labels))
+    count = round(size * len(movable) / max(1, sizes[movable].sum()))
+    rarest = np.bincount(gold[movable], minlength=labels)[np.unique(gold)].min()
+    if rarest < 2 or count < labels or len(movable) - count < labels:
         return None
-    _, cut = train_test_split(drawn, test_size=count, stratify=gold[drawn], random_state=seed)
-    inside = np.isin(groups, cut)
+    _, moved = train_test_split(movable, test_size=count, stratify=gold[movable], random_state=seed)
+    inside = np.isin(groups, moved)
     return claims.take(np.flatnonzero(~inside)), claims.take(np.flatnonzero(inside))
 
 
-def _groups(claims: ClaimSet) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The group of each row (N,), numbered as they appear, and each group's label: of several, the rarest in all."""
+def _groups(claims: ClaimSet) -> tuple[Ids, Ids]:
+    """Return the group of each row (N,), in order of appearance, and the label of each group: its rarest one."""
     numbers: dict[str, int] = {}
-    groups = np.array([numbers.setdefault(leakage.normalise(text), len(numbers)) for text in claims.texts])
+    groups = np.array([numbers.setdefault(normalise(text), len(numbers)) for text in claims.texts])
     counts = np.bincount(claims.gold)
     gold = np.full(len(numbers), -1)
     for group, label in zip(groups, claims.gold, strict=True):
@@ -84,10 +85,11 @@ def _groups(claims: ClaimSet) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int
     return groups, gold
 
 
-def _too_few(claims: ClaimSet, flag: str, title: str) -> NoReturn:
+def _too_few(claims: ClaimSet, split: str, title: str) -> NoReturn:
     counts = np.bincount(claims.gold)
-    different = len(set(map(leakage.normalise, claims.texts)))
+    different = len(set(map(normalise, claims.texts)))
     raise DataError(
         f"{title}: {len(claims)} claims ({different} different) with {counts[counts > 0].min()} of the rarest label "
-        f"are too few to split by label. Add claims, give separate train, validation and test files, or change {flag}."
+        "are too few to split by label. Add claims, give separate train, validation and test files, or change "
+        f"data.{split}_fraction."
     )

@@ -1,7 +1,7 @@
-"""A file that was read through once, before hours are spent on it: every claim is a text, every label is known.
+"""Check a whole file before a long evaluation starts: every claim is text, every label is readable.
 
-In: a csv, tsv, jsonl or parquet file, and which column holds what. Out: its label names, and which of them each row
-has. The rows themselves are not kept. Knows nothing of adapters but their label sets.
+In: a csv, tsv, jsonl or parquet file, and its columns. Out: the label names of the file, and the label of each row.
+The rows are not kept. Adapters matter only through their label sets.
 """
 
 from collections.abc import Mapping
@@ -20,9 +20,9 @@ UNLABELLED = -1
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedTable:
-    """A file that was read through once: its columns, its label names, and each row's place in them (N,).
+    """A file whose rows were all checked: its columns, its label names, and the index of each row's label (N,).
 
-    A row without a label has the place -1.
+    A row without a label has the index -1.
     """
 
     source: Path
@@ -34,24 +34,24 @@ class CheckedTable:
 
     @property
     def rows(self) -> int:
-        """How many rows there are."""
+        """Number of rows."""
         return len(self.gold)
 
     @property
     def labels(self) -> dict[str, int]:
-        """Label name -> how many rows carry it."""
+        """Number of rows by label name."""
         counts = np.bincount(self.gold[self.gold != UNLABELLED], minlength=len(self.names))
         return dict(zip(self.names, counts.tolist(), strict=True))
 
     def fit(self, labels: LabelSet) -> tuple[npt.NDArray[np.int64], list[str]]:
-        """The gold ids (N,) in an adapter's label set, and the file's labels that it does not know.
+        """Return the gold ids (N,) in an adapter's label set, and the labels of the file that it lacks.
 
-        A name that differs only in case, or in spaces around it, is the same name.
+        Names that differ only in case or in surrounding spaces are the same.
         """
-        found = [columns.guess(labels.names, (name,)) for name in self.names]
-        known = [UNLABELLED if name is None else labels.ids[name] for name in found]
-        ids = np.array([*known, UNLABELLED], dtype=np.int64)[self.gold]
-        return ids, [name for name, fits in zip(self.names, found, strict=True) if fits is None]
+        matches = [columns.guess(labels.names, (name,)) for name in self.names]
+        ids = [UNLABELLED if match is None else labels.ids[match] for match in matches]
+        unknown = [name for name, match in zip(self.names, matches, strict=True) if match is None]
+        return np.array([*ids, UNLABELLED], dtype=np.int64)[self.gold], unknown
 
 
 def read(
@@ -62,17 +62,17 @@ def read(
     evidence: str | None = None,
     label_map: Mapping[str, str] | None = None,
 ) -> CheckedTable:
-    """Read a file through and check every row, so that judging does not end in row 90,000.
+    """Read a file once and check every row, so that an evaluation does not fail at row 90,000.
 
-    `label_map` turns a value of the label column into another name. Raises DataError naming the row.
+    `label_map` renames values of the label column. Raises DataError naming the row.
     """
     chosen = [column for column in (claim, label, evidence) if column is not None]
     if len(set(chosen)) < len(chosen):
-        raise DataError(f"{source.name}: claim, label and evidence are different columns; one is chosen twice.")
+        raise DataError(f"{source.name}: claim, label and evidence need different columns; one is chosen twice.")
     present, renamed = tables.columns(source), label_map or {}
     for column in chosen:
         columns.choose(source.name, present, column, (), flag="the choice of columns")
-    places: dict[str, int] = {}
+    indexes: dict[str, int] = {}
     gold = []
     for number, row in enumerate(tables.read(source), start=1):
         where = f"{source.name}, row {number}: column"
@@ -84,9 +84,9 @@ def read(
             gold.append(UNLABELLED)
         else:
             name = columns.label_text(value, f"{where} {label!r}")
-            gold.append(places.setdefault(renamed.get(name, name), len(places)))
+            gold.append(indexes.setdefault(renamed.get(name, name), len(indexes)))
     if not gold:
-        raise DataError(f"{source.name} has a header but no row. Add some.")
+        raise DataError(f"{source.name} has a header but no rows. Add some.")
     return CheckedTable(
-        source=source, claim=claim, evidence=evidence, label=label, names=list(places), gold=np.array(gold, np.int64)
+        source=source, claim=claim, evidence=evidence, label=label, names=list(indexes), gold=np.array(gold, np.int64)
     )

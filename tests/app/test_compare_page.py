@@ -146,7 +146,7 @@ def test_a_file_without_labels_shows_answers_and_where_they_differ(visit, claims
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("broken.csv", 'claim,label\n"never closed,a\n', "broken.csv, row 1 opens a quote that nothing closes"),
+        ("broken.csv", 'claim,label\n"never closed,a\n', "broken.csv, row 1 opens a quote that is never closed"),
         ("empty.csv", "claim,label\n", "empty.csv has a header but no row"),
         ("gap.csv", "claim,label\nthe flu,hedged\n,plain\n", "gap.csv, row 2: column 'claim' is empty"),
     ],

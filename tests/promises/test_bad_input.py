@@ -270,7 +270,7 @@ DATA = {
         lambda d: d.reads("a.jsonl", LINES + '["b", "no"]\n'),
     ),
     "half an emoji": (
-        ["a.jsonl, row 11", "surrogate", "mend"],
+        ["a.jsonl, row 11", "surrogate", "fix"],
         lambda d: d.reads("a.jsonl", LINES + '{"claim": "b \\ud83d", "label": "a"}\n'),
     ),
     "an empty claim": (
