@@ -8,11 +8,6 @@ import typer
 from lorahub.errors import need
 
 
-def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
-    app.command(name="app")(serve)
-
-
 def serve(
     adapters: Annotated[
         list[str] | None,

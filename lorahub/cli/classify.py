@@ -6,16 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lorahub.cli.publish import Token
+from lorahub.cli.options import AdapterBase, Adjust, Json, Token
 from lorahub.errors import ConfigError, need
 
 if TYPE_CHECKING:
     from lorahub.serving.mixed import Together
-
-
-def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
-    app.command()(classify)
 
 
 def classify(
@@ -23,16 +18,16 @@ def classify(
     adapter: Annotated[
         list[str] | None, typer.Option(help="Run folder, name under runs/ or USER/NAME[@REV]; repeatable.")
     ] = None,
-    base: Annotated[str | None, typer.Option(help="Base model; default: the first adapter's own.")] = None,
+    base: AdapterBase = None,
     file: Annotated[Path | None, typer.Option(help="csv, tsv, jsonl or parquet file to classify.")] = None,
     output: Annotated[Path | None, typer.Option(help="Where the file with verdict columns goes.")] = None,
     claim: Annotated[str | None, typer.Option(help="Column with the claims.")] = None,
     evidence: Annotated[
         str | None, typer.Option(help="Column with a second text (with TEXT: the text itself).")
     ] = None,
-    adjust: Annotated[bool, typer.Option(help="Decide with the bias chosen on validation.")] = True,
+    adjust: Adjust = True,
     token: Token = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the verdicts as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Judge claims with one or more adapters: in one pass over one base, those that cannot share it apart."""
     if not adapter:

@@ -5,13 +5,8 @@ from typing import Annotated
 
 import typer
 
-from lorahub.cli.publish import Token
+from lorahub.cli.options import AdapterBase, Adjust, Json, Split, Token
 from lorahub.errors import ConfigError
-
-
-def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
-    app.command()(compare)
 
 
 def compare(
@@ -25,7 +20,7 @@ def compare(
     data: Annotated[
         str | None, typer.Option(help="Data to evaluate on; default: the recorded data, from stored predictions.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Split to compare on: test, validation or train.")] = "test",
+    split: Split = "test",
     metric: Annotated[str, typer.Option(help="Deciding metric: f1_macro, f1_weighted, accuracy or ece.")] = "f1_macro",
     require_better: Annotated[
         str | None,
@@ -34,7 +29,7 @@ def compare(
             help="majority, tfidf, linear_probe, untrained or a run: exit code 1 unless every adapter is better.",
         ),
     ] = None,
-    base: Annotated[str | None, typer.Option(help="Base model to compute answers with; default: the recorded.")] = None,
+    base: AdapterBase = None,
     resamples: Annotated[
         int | None, typer.Option(help="Resamples of intervals and p-values; default: the first run's.", min=100)
     ] = None,
@@ -42,7 +37,7 @@ def compare(
         float | None,
         typer.Option(help="Coverage of the intervals; default: the first run's.", min=0.5, max=0.999),
     ] = None,
-    adjust: Annotated[bool, typer.Option(help="Decide with the bias chosen on validation.")] = True,
+    adjust: Adjust = True,
     show_claims: Annotated[
         int, typer.Option("--show", metavar="N", help="Number of claims to list on which the systems disagree.", min=0)
     ] = 5,
@@ -56,7 +51,7 @@ def compare(
         ),
     ] = None,
     token: Token = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object with all disagreements.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Compare adapters on the same claims: paired intervals, p-values, McNemar's test and disagreements.
 

@@ -6,9 +6,11 @@ import shutil
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
+
+from lorahub.cli.options import Json
 
 _PACKAGES = {
     "huggingface-hub": "base",
@@ -28,12 +30,7 @@ _PACKAGES = {
 }
 
 
-def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
-    app.command()(doctor)
-
-
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False) -> None:
+def doctor(as_json: Json = False) -> None:
     """Show what this machine can do: packages, GPU, Hub login, data, and what is missing for what."""
     from lorahub.cli import show
 

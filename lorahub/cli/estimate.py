@@ -5,20 +5,14 @@ from typing import Annotated
 
 import typer
 
-from lorahub.cli.publish import Token
-from lorahub.cli.train import Set
+from lorahub.cli.options import Json, Recipe, Set, Token
 from lorahub.config import METHODS
 from lorahub.errors import ConfigError, need
 from lorahub.experiments.estimate.costs import CPU, GPUS
 
 
-def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
-    app.command()(estimate)
-
-
 def estimate(
-    recipe: Annotated[str | None, typer.Argument(help="A YAML recipe, or a shipped one's name.")] = None,
+    recipe: Recipe = None,
     base: Annotated[
         str | None, typer.Option(help="Hub id, folder or config.json of the base; weights are not needed.")
     ] = None,
@@ -37,7 +31,7 @@ def estimate(
     ] = None,
     settings: Set = None,
     token: Token = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the estimate as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Say what full fine-tuning, LoRA and QLoRA would take, on which GPUs they fit, and how long they would run.
 

@@ -4,13 +4,8 @@ from typing import Annotated
 
 import typer
 
-from lorahub.cli.train import Set
+from lorahub.cli.options import AdapterBase, Json, Set, Split
 from lorahub.errors import ConfigError, need
-
-
-def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
-    app.command()(evaluate)
 
 
 def evaluate(
@@ -26,10 +21,10 @@ def evaluate(
             "before; exit code 1 where the score fell.",
         ),
     ] = None,
-    split: Annotated[str, typer.Option(help="Split to judge on.")] = "test",
-    base: Annotated[str | None, typer.Option(help="Base model; default: the adapter's own.")] = None,
+    split: Split = "test",
+    base: AdapterBase = None,
     settings: Set = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Judge finished adapters on a data set."""
     if bool(adapters) == (since is not None):

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lorahub.cli.options import Json
 from lorahub.errors import ConfigError, one_line
 
 NAME = "hf-lorahub"
@@ -19,17 +20,12 @@ NAME = "hf-lorahub"
 OWNER = "pip.local"
 
 
-def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
-    app.command(name="hf-register")(hf_register)
-
-
 def hf_register(
     remove: Annotated[bool, typer.Option("--remove", help="Undo it.")] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace or remove an extension of that name that came from elsewhere.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Let the hf command run this lorahub: hf lorahub push, and so on."""
     from lorahub import atomic

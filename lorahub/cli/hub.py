@@ -6,22 +6,15 @@ from typing import Annotated
 
 import typer
 
-from lorahub.cli.publish import Token
+from lorahub.cli.options import Adapter, Json, Root, Token
 from lorahub.errors import ConfigError, HubError
-
-
-def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
-    app.command()(pull)
-    app.command(name="list")(list_adapters)
-    app.command()(info)
 
 
 def pull(
     repo: Annotated[str, typer.Argument(metavar="USER/NAME[@REVISION]", help="Adapter on the Hub.")],
     out: Annotated[Path | None, typer.Option(help="Copy it into this new folder too.")] = None,
     token: Token = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Download an adapter at one commit, once it has been looked at; from the cache when offline."""
     from lorahub import atomic
@@ -51,11 +44,11 @@ def list_adapters(
         str | None,
         typer.Option(metavar="METRIC", help="accuracy, f1_macro, f1_weighted or ece; default: newest first."),
     ] = None,
-    root: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("runs"),
+    root: Root = Path("runs"),
     local: Annotated[bool, typer.Option("--local", help="Only the runs here.")] = False,
     limit: Annotated[int, typer.Option(help="Most adapters to ask the Hub for.")] = 100,
     token: Token = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
     """List adapters, on the Hub and under --root, with labels, figures, size and date."""
     from lorahub.cli import show
@@ -80,9 +73,9 @@ def list_adapters(
 
 
 def info(
-    adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="Run folder, name under runs/ or USER/NAME[@REV].")],
+    adapter: Adapter,
     token: Token = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Show one adapter and what speaks against loading it; exit code 1 where something does."""
     from lorahub.cli import show

@@ -1,46 +1,70 @@
-"""`lorahub train --remote`: says what a Job will do, starts it, and follows its log."""
+"""`lorahub job`: train as a Hub Job. Prints the plan, starts the Job and follows its log."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lorahub.cli.options import Base, Data, Json, Method, Private, Recipe, Seed, Set, Token
+
 if TYPE_CHECKING:
-    from lorahub.config import Config
-    from lorahub.publish.jobs import Options
+    from lorahub.publish.jobs import Plan
 
 
-def train(config: "Config", options: "Options", *, dry_run: bool, as_json: bool) -> None:
-    """Run a training as a Hub Job; exit code 1 where it fails. Ctrl-C leaves it running and says how to find it."""
+def job(
+    flavor: Annotated[str, typer.Option("--flavor", "--remote", metavar="FLAVOR", help="Hardware, as in a10g-small.")],
+    push: Annotated[
+        str, typer.Option(metavar="USER/NAME", help="Repository for the run: the disk of a Job is deleted at its end.")
+    ],
+    recipe: Recipe = None,
+    data: Data = None,
+    base: Base = None,
+    method: Method = None,
+    seed: Seed = None,
+    settings: Set = None,
+    timeout: Annotated[str, typer.Option(help="Longest duration of the Job, as in 90m.")] = "2h",
+    upload_data: Annotated[
+        bool, typer.Option("--upload-data", help="Upload local data to a private data set of yours.")
+    ] = False,
+    private: Private = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the Job and its price; start nothing.")] = False,
+    token: Token = None,
+    as_json: Json = False,
+) -> None:
+    """Train as a Hub Job and push the run; exit code 1 if the Job fails. Ctrl-C leaves the Job running."""
+    from lorahub import config as configs
     from lorahub.cli import show
     from lorahub.publish import jobs
 
-    plan = jobs.plan(config, options)
+    flags = configs.flags(data=data, base=base, method=method, seed=seed)
+    options = jobs.Options(
+        flavor=flavor, push=push, timeout=timeout, upload_data=upload_data, private=private, token=token
+    )
+    plan = jobs.plan(configs.load(recipe, [*flags, *(settings or ())]), options)
     if dry_run:
-        show.print_json(plan.to_dict()) if as_json else _show(plan.to_dict())
+        show.print_json(plan.to_dict()) if as_json else _print(plan)
         return
-    typer.echo(f"note: {plan.cost}, at most {options.timeout}; Jobs need credits or a PRO account.", err=True)
-    job = jobs.start(plan)
-    look, stop = f"hf jobs logs {job.id}", f"hf jobs cancel {job.id}"
-    typer.echo(f"job {job.id} on {options.flavor}: {job.url}\n  stop it with:  {stop}", err=True)
-    stage = "RUNNING"
+    typer.echo(f"note: {plan.cost}, at most {timeout}; Jobs need credits or a PRO account.", err=True)
+    started = jobs.start(plan)
+    log, cancel = f"hf jobs logs {started.id}", f"hf jobs cancel {started.id}"
+    typer.echo(f"job {started.id} on {flavor}: {started.url}\n  cancel it with:  {cancel}", err=True)
     try:
-        stage = jobs.follow(job, token=options.token, tell=lambda line: typer.echo(line, err=as_json))
+        stage = jobs.follow(started, token=token, tell=lambda line: typer.echo(line, err=as_json))
     except KeyboardInterrupt:
-        typer.echo(f"lorahub: the job goes on. Look again: {look}; stop it: {stop}", err=True)
+        typer.echo(f"lorahub: the Job keeps running. Its log: {log}. Cancel it: {cancel}", err=True)
         raise typer.Exit(130) from None
     if as_json:
-        show.print_json({"job": job.id, "url": job.url, "stage": stage, "repo": options.push})
+        show.print_json({"job": started.id, "url": started.url, "stage": stage, "repo": push})
     if stage != "COMPLETED":
-        typer.echo(f"lorahub: the job ended as {stage}, so nothing may be pushed. Its log: {look}", err=True)
+        typer.echo(f"lorahub: the Job ended with {stage}, so its run may be missing. Its log: {log}", err=True)
         raise typer.Exit(1)
     if not as_json:
-        typer.echo(f"the job is done. Try:  lorahub verify {options.push}")
+        typer.echo(f"the Job is completed. Next:  lorahub verify {push}")
 
 
-def _show(spec: dict[str, Any]) -> None:
-    for key, value in spec.items():
+def _print(plan: "Plan") -> None:
+    for key, value in plan.to_dict().items():
         text = " ".join(value) if isinstance(value, list) else value
         if isinstance(value, dict):
             text = "; ".join(f"{', '.join(files)} to the private data set {repo}" for repo, files in value.items())
         typer.echo(f"  {key}: {text or 'none'}")
-    typer.echo("  nothing was sent or started.")
+    typer.echo("  Nothing was sent or started.")

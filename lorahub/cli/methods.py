@@ -5,20 +5,15 @@ from typing import Annotated
 
 import typer
 
-from lorahub.cli.train import Set
+from lorahub.cli.options import Base, Data, Discard, Json, Recipe, Set
 from lorahub.config import METHODS
 from lorahub.errors import need
 
 
-def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
-    app.command()(methods)
-
-
 def methods(
-    recipe: Annotated[str | None, typer.Argument(help="A YAML recipe, or a shipped one's name.")] = None,
-    data: Annotated[str | None, typer.Option(help="Named set, Hub id, folder or file; default as for train.")] = None,
-    base: Annotated[str | None, typer.Option(help="Hub id or folder of the base; default: embedded minilm.")] = None,
+    recipe: Recipe = None,
+    data: Data = None,
+    base: Base = None,
     names: Annotated[
         str, typer.Option("--methods", metavar="A,B,…", help=f"What to compare: {', '.join(METHODS)}.")
     ] = "full,lora,qlora",
@@ -29,9 +24,9 @@ def methods(
     out: Annotated[
         Path | None, typer.Option(help="Folder of cells, runs and report; default: runs/methods-DATA-BASE.")
     ] = None,
-    discard: Annotated[bool, typer.Option("--discard", help="Keep the figures of each run, not its folder.")] = False,
+    discard: Discard = False,
     settings: Set = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Compare methods on one data set: quality over several seeds, trained parameters, memory, time, file size.
 

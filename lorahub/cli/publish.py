@@ -4,24 +4,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lorahub.cli.options import BaseId, Json, Language, License, Message, Private, Run, Token
+
 if TYPE_CHECKING:
     from lorahub.publish.push import Plan
-
-Token = Annotated[
-    str | None, typer.Option(help="Access token; default: the login (`hf auth login` or HF_TOKEN).", show_default=False)
-]
-BaseId = Annotated[
-    str | None, typer.Option(help="Where a base that was a local folder is on the Hub: USER/NAME[@REVISION].")
-]
-Licence = Annotated[str | None, typer.Option("--license", help="Licence for the card, as in apache-2.0.")]
-Language = Annotated[str | None, typer.Option(help="Language for the card, as in en.")]
-Run = Annotated[str, typer.Argument(metavar="RUN", help="Run folder, or a name under runs/.")]
-
-
-def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
-    app.command()(push)
-    app.command()(card)
 
 
 def push(
@@ -29,13 +15,13 @@ def push(
     repo: Annotated[
         str | None, typer.Argument(metavar="[USER/NAME]", help="Repository; default: your own, named after the run.")
     ] = None,
-    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    private: Private = False,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead of a commit.")] = False,
     revision: Annotated[str, typer.Option(help="Branch to push to; made where it does not exist.")] = "main",
-    message: Annotated[str | None, typer.Option(help="Commit message.")] = None,
+    message: Message = None,
     collection: Annotated[str | None, typer.Option(help="Collection to add the repository to, by its slug.")] = None,
     base_id: BaseId = None,
-    licence: Licence = None,
+    licence: License = None,
     language: Language = None,
     benchmark: Annotated[
         str | None,
@@ -47,7 +33,7 @@ def push(
     force: Annotated[bool, typer.Option("--force", help="Replace what is newer or unknown on the Hub.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show files, sizes and card; send nothing.")] = False,
     token: Token = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Publish a run on the Hub, with its evidence, in one commit."""
     from lorahub import records
@@ -73,8 +59,7 @@ def push(
     if dry_run:
         show.print_json(_as_dict(plan)) if as_json else _show_plan(plan)
         return
-    for line in (*plan.worse, *plan.notes):
-        typer.echo(f"note: {line}.", err=True)
+    show.notes(plan.worse, plan.notes)
     if plan.deleted:
         typer.echo(f"note: removing {', '.join(plan.deleted)}, which this run does not have.", err=True)
     if plan.changed and not as_json:
@@ -98,9 +83,9 @@ def card(
     repo: Annotated[
         str | None, typer.Option(help="USER/NAME that the snippets load from; default: the folder itself.")
     ] = None,
-    licence: Licence = None,
+    licence: License = None,
     language: Language = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: card and metadata.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Print a run's card, written anew from its record, or rewrite it in place."""
     from lorahub import atomic, records

@@ -5,12 +5,8 @@ from typing import Annotated
 
 import typer
 
+from lorahub.cli.options import Discard, Json
 from lorahub.errors import ConfigError, need
-
-
-def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
-    app.command()(ranks)
 
 
 def ranks(
@@ -22,10 +18,8 @@ def ranks(
     data: Annotated[str | None, typer.Option(help="The run's data, where its record names no place.")] = None,
     base: Annotated[str | None, typer.Option(help="The run's base, where it was a folder.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of cells, runs and report; default: runs/ranks-RUN.")] = None,
-    discard: Annotated[
-        bool, typer.Option("--discard", help="Keep the figures of each retrained run, not its folder.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the curves as JSON.")] = False,
+    discard: Discard = False,
+    as_json: Json = False,
 ) -> None:
     """Show quality against rank, and name the rank from which more gains nothing that validation can tell.
 

@@ -5,15 +5,12 @@ from typing import Annotated
 
 import typer
 
-
-def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
-    app.command()(runs)
+from lorahub.cli.options import Json, Root
 
 
 def runs(
     names: Annotated[list[str] | None, typer.Argument(help="Run folders; default: all under --root.")] = None,
-    root: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("runs"),
+    root: Root = Path("runs"),
     where: Annotated[
         list[str] | None,
         typer.Option(
@@ -27,13 +24,12 @@ def runs(
         typer.Option(metavar="FIELD", help="Lowest first, or with -FIELD highest first; default: newest first."),
     ] = None,
     columns: Annotated[
-        str | None, typer.Option(metavar="FIELD,…", help="Show these fields of the record (docs/record.md).")
+        str | None,
+        typer.Option(metavar="FIELD,…", help="Only these fields of the record (docs/record.md)."),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Show at most so many runs.", min=1)] = None,
     memory: Annotated[bool, typer.Option("--memory", help="Show the peak memory of CPU and GPU too.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the records as JSON; with --columns these fields alone.")
-    ] = False,
+    as_json: Json = False,
 ) -> None:
     """List finished runs: before, the best of what costs nothing, and after, on test."""
     from lorahub import records

@@ -39,6 +39,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | 
     console.print(shown)
 
 
+def notes(*groups: Sequence[str]) -> None:
+    """Print each line as a note on stderr."""
+    for line in (line for group in groups for line in group):
+        print(f"note: {line}.", file=sys.stderr)
+
+
 def _console() -> Console:
     console = Console(highlight=False, markup=False, emoji=False)
     return console if console.is_terminal else Console(highlight=False, markup=False, emoji=False, width=160)

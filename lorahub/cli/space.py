@@ -4,16 +4,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lorahub.cli.publish import Token
+from lorahub.cli.options import Json, Message, Private, Token
 from lorahub.errors import ConfigError
 
 if TYPE_CHECKING:
     from lorahub.publish.space import Plan
-
-
-def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
-    app.command()(space)
 
 
 def space(
@@ -27,13 +22,13 @@ def space(
     hardware: Annotated[
         str | None, typer.Option(help="What to run on, as in zero-a10g; default: cpu-basic, or what it has.")
     ] = None,
-    private: Annotated[bool, typer.Option("--private", help="Make a new Space private.")] = False,
-    message: Annotated[str | None, typer.Option(help="Commit message.")] = None,
+    private: Private = False,
+    message: Message = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show files, sizes, README and requirements; send nothing.")
     ] = False,
     token: Token = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Put the page of `lorahub app` on a Space, with adapters from the Hub, in one commit."""
     from lorahub.cli import show
@@ -51,8 +46,7 @@ def space(
     if dry_run:
         show.print_json(_as_dict(plan)) if as_json else _show(plan)
         return
-    for line in plan.notes:
-        typer.echo(f"note: {line}.", err=True)
+    show.notes(plan.notes)
     done = publishing.send(plan)
     if as_json:
         show.print_json({**vars(done), "notes": plan.notes})

@@ -1,28 +1,21 @@
 """`lorahub sweep`: a search over config fields, and the hidden command of its worker processes."""
 
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lorahub.cli.train import Set
-from lorahub.config import METHODS
-from lorahub.errors import ConfigError, need
+from lorahub import durations
+from lorahub.cli.options import Base, Data, Json, Method, Recipe, Set
+from lorahub.errors import need
 
 if TYPE_CHECKING:
     from lorahub.experiments.sweep.result import Tried
 
 
-def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
-    app.command()(sweep)
-    app.command("sweep-worker", hidden=True)(worker)
-
-
 def sweep(
-    recipe: Annotated[str | None, typer.Argument(help="A YAML recipe, or a shipped one's name.")] = None,
+    recipe: Recipe = None,
     trials: Annotated[int | None, typer.Option(help="Trials in all; default: 30, or the whole grid.")] = None,
     timeout: Annotated[
         str | None, typer.Option(help="Begin no trial after this time, as in 90m or 2h; the same command goes on.")
@@ -52,17 +45,17 @@ def sweep(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the study; default: sweep-DATA-METHOD-BASE.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of study, report and best run; default: runs/NAME.")] = None,
-    data: Annotated[str | None, typer.Option(help="Named set, Hub id, folder or file; default as for train.")] = None,
-    base: Annotated[str | None, typer.Option(help="Hub id or folder of the base; default: embedded minilm.")] = None,
-    method: Annotated[str | None, typer.Option(help=f"How the base is adapted: {', '.join(METHODS)}.")] = None,
+    data: Data = None,
+    base: Base = None,
+    method: Method = None,
     settings: Set = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Search for the best values of config fields on validation, then train the best and test it once.
 
     Every trial is kept as it ends: the same command goes on where a search was stopped or killed.
     """
-    limit = None if timeout is None else _seconds(timeout)
+    limit = None if timeout is None else durations.seconds(timeout, option="--timeout takes")
     need("torch", extra="train")
     need("optuna", extra="sweep")
     from lorahub.cli import show
@@ -111,13 +104,6 @@ def sweep(
     typer.echo(
         f"  best config: lorahub train {found.folder / experiment.RECIPE}   (its run: {found.folder / experiment.RUN})"
     )
-
-
-def _seconds(text: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text)
-    if found is None:
-        raise ConfigError(f"--timeout takes a number of seconds, or one with s, m, h or d; found {text!r}.")
-    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
 
 
 def _line(tried: "Tried", ended: int, wanted: int, best: list[float]) -> str:

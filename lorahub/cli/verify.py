@@ -5,21 +5,16 @@ from typing import Annotated
 
 import typer
 
-from lorahub.cli.publish import Token
-
-
-def register(app: typer.Typer) -> None:
-    """Add this group's commands."""
-    app.command()(verify)
+from lorahub.cli.options import Adapter, AdapterBase, Json, Token
 
 
 def verify(
-    adapter: Annotated[str, typer.Argument(metavar="ADAPTER", help="Run folder, name under runs/ or USER/NAME[@REV].")],
+    adapter: Adapter,
     data: Annotated[str | None, typer.Option(help="Data to measure on; default: the recorded data set.")] = None,
-    base: Annotated[str | None, typer.Option(help="Base model; default: the recorded one.")] = None,
+    base: AdapterBase = None,
     tolerance: Annotated[float, typer.Option(help="Largest difference of a metric that is none.", min=0.0)] = 0.005,
     token: Token = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Load an adapter as a stranger would and measure its claims again; exit code 1 where they differ."""
     from lorahub.cli import show

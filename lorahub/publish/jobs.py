@@ -1,4 +1,4 @@
-"""`lorahub train --remote`: the same training as a Hub Job, which pushes its run, because its disk is lost.
+"""`lorahub job`: a training as a Hub Job, which pushes its run because its disk is deleted at the end.
 
 In: a resolved config and `Options`. `plan` only reads: the command that the Job runs, what has to be uploaded for it,
 what it costs, and whether its push will be taken. `start` makes the repository to push to, uploads and starts the Job,
@@ -7,16 +7,16 @@ once: it is never started a second time by a retry. The token goes in as a secre
 
 import dataclasses
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorahub import config as configs
+from lorahub import durations
 from lorahub.config import Config
 from lorahub.data import sources
-from lorahub.errors import ConfigError, HubError, PublishError
+from lorahub.errors import HubError, PublishError
 from lorahub.hub import client
 from lorahub.publish import hardware, package, remote, uploads
 from lorahub.publish.push import MAIN
@@ -83,8 +83,7 @@ def plan(config: Config, options: Options) -> Plan:
     Raises PublishError where the Job could not see the base or the data, or could not push at the end or would replace
     what lorahub did not write; HubError where the Hub refuses.
     """
-    if not re.fullmatch(r"\d+(\.\d+)?[smhd]?", options.timeout):
-        raise ConfigError(f"--timeout takes a number of seconds, or one with s, m, h or d; found {options.timeout!r}.")
+    durations.seconds(options.timeout, option="--timeout takes")
     repo = remote.full_id(options.push, token=options.token)
     owner = str(client.call(client.api(options.token).whoami, doing="tell who you are")["name"])
     cost = hardware.of_job(options.flavor, token=options.token)

@@ -26,7 +26,7 @@ tags:
 - {TAG}
 ---
 
-What the Jobs of `lorahub train --remote` need. Each upload replaces all of it: keep nothing of your own here.
+What the Jobs of `lorahub job` need. Each upload replaces all of it: keep nothing of your own here.
 """
 # The Hub's own file, in every repository.
 _ATTRIBUTES = ".gitattributes"

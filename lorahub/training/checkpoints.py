@@ -9,7 +9,6 @@ import itertools
 import json
 import logging
 import pickle
-import re
 import shutil
 import signal
 import threading
@@ -25,7 +24,7 @@ from accelerate import Accelerator, skip_first_batches
 from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 
-from lorahub import atomic, records
+from lorahub import atomic, durations, records
 from lorahub.errors import AdapterError, ConfigError, one_line
 from lorahub.training.progress import State
 
@@ -34,26 +33,28 @@ log = logging.getLogger(__name__)
 FOLDER = "checkpoints"
 _IDENTITY = "training.json"
 _DAMAGE = (OSError, ValueError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError)
-_UNITS = {"": 0, "s": 1, "m": 60, "h": 3600}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Every:
-    """How often to write a checkpoint: after so many optimiser steps, or else so many seconds."""
+    """How often to write a checkpoint: every `steps` optimizer steps or, where that is 0, every `seconds`."""
 
     steps: int = 0
-    seconds: int = 0
+    seconds: float = 0
 
     @classmethod
     def parse(cls, text: str | int) -> "Every":
         """Read `200` or `10m`; raises ConfigError."""
-        found = re.fullmatch(r"([1-9][0-9]*)([smh]?)", str(text).strip())
-        if not found:
-            raise ConfigError(
-                f"--save-every takes optimiser steps, as in 200, or a time, as in 30s, 10m or 2h; found {str(text)!r}."
+        steps = str(text).strip()
+        if steps.isdecimal():
+            every = cls(steps=int(steps))
+        else:
+            every = cls(
+                seconds=durations.seconds(steps, option="--save-every takes a number of steps, such as 200, or")
             )
-        count, unit = int(found[1]), found[2]
-        return cls(seconds=count * _UNITS[unit]) if unit else cls(steps=count)
+        if not every.steps and not every.seconds:
+            raise ConfigError(f"--save-every must be above 0; found {steps!r}.")
+        return every
 
 
 class Checkpoints:

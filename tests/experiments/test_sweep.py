@@ -319,7 +319,7 @@ def test_hyperband_stops_trials_too(flags, cli, tmp_path):
         (["--pruner", "mean"], "--pruner is one of median, hyperband, none"),
         (["--trials", "0"], "--trials must be at least 1; found 0"),
         (["--workers", "0"], "--workers must be at least 1; found 0"),
-        (["--timeout", "soon"], "--timeout takes a number of seconds, or one with s, m, h or d; found 'soon'"),
+        (["--timeout", "soon"], "--timeout takes a duration, such as 30s, 10m, 1.5h or 2d; found 'soon'"),
         (["--set", "train.epoch=3"], "there is no field train.epoch. Did you mean train.epochs?"),
         (["--set", "adapter.targets=nowhere"], "nowhere"),
         (["--data", "nowhere.csv"], "nowhere.csv"),

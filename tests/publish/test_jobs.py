@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 REPO = "alice/far"
-ASK = ["train", "--data", "starter-wording", "--set", "train.epochs=2", "--remote", "a10g-small"]
+ASK = ["job", "--data", "starter-wording", "--set", "train.epochs=2", "--flavor", "a10g-small"]
 
 
 @pytest.fixture(autouse=True)
@@ -234,14 +234,10 @@ def test_what_a_job_cannot_do_is_refused_before_anything_is_sent(hub, cli, tiny_
     folder = tiny_base("bert")
     capsys.readouterr()  # transformers tells of the base that is made here
     for arguments, words in {
-        ("--out", tmp_path / "x", "--push", REPO): "--out is about a folder here",
-        ("--force", "--push", REPO): "--force is about a folder here",
-        ("--license", "mit", "--push", REPO): "--license is for a push from here",
-        (): "--push USER/NAME",
         ("--push", REPO, "--base", folder): "folder of this machine",
-        ("--push", REPO, "--remote", "a11g"): "no hardware 'a11g'",
+        ("--push", REPO, "--flavor", "a11g"): "no hardware 'a11g'",
         ("--push", "a/b/c"): "no repository id",
-        ("--push", REPO, "--timeout", "soon"): "--timeout takes a number",
+        ("--push", REPO, "--timeout", "soon"): "--timeout takes a duration",
     }.items():
         code, out, err = cli(*ASK, *arguments)
         assert (code, out, err.count("\n")) == (2, "", 1), err
@@ -250,16 +246,39 @@ def test_what_a_job_cannot_do_is_refused_before_anything_is_sent(hub, cli, tiny_
     assert not hub.repos
 
 
+def test_an_option_of_local_training_is_refused_for_a_job_and_the_reverse(hub, cli):
+    for command, *arguments in (
+        [*ASK, "--push", REPO, "--out", "x"],
+        [*ASK, "--push", REPO, "--force"],
+        [*ASK, "--push", REPO, "--license", "mit"],
+        ["train", "--dry-run"],
+        ["train", "--upload-data"],
+        ["train", "--timeout", "2h"],
+    ):
+        code, out, err = cli(command, *arguments)
+        assert (code, out) == (2, "")
+        assert "No such option" in err
+    code, out, err = cli(*ASK)
+    assert (code, out) == (2, "")
+    assert "Missing option '--push'" in err
+    assert not hub.jobs
+
+
+def test_train_remote_is_an_alias_of_job(hub, cli):
+    more = ["--data", "starter-wording", "--push", REPO, "--dry-run", "--json"]
+    words = ["job", "--flavor", "a10g-small"], ["train", "--remote", "a10g-small"], ["train", "--remote=a10g-small"]
+    plans = [cli(*command, *more) for command in words]
+    assert json.loads(plans[0][1])["flavor"] == "a10g-small"
+    assert plans[0] == plans[1] == plans[2]
+
+
 def test_a_flag_that_would_do_nothing_is_refused(cli):
     for arguments, words in {
-        ("--dry-run",): "--dry-run does nothing without --remote",
-        ("--upload-data", "--push", REPO): "--upload-data does nothing without --remote",
-        ("--timeout", "2h", "--push", REPO): "--timeout does nothing without --remote",
-        ("--private",): "--private does nothing without --push",
-        ("--license", "mit"): "--license does nothing without --push",
-        ("--language", "en"): "--language does nothing without --push",
-        ("--base-id", "a/b"): "--base-id does nothing without --push",
-        ("--token", TOKEN): "--token does nothing without --push",
+        ("--private",): "--private has no effect without --push",
+        ("--license", "mit"): "--license has no effect without --push",
+        ("--language", "en"): "--language has no effect without --push",
+        ("--base-id", "a/b"): "--base-id has no effect without --push",
+        ("--token", TOKEN): "--token has no effect without --push",
     }.items():
         code, out, err = cli("train", "--data", "missing.csv", *arguments)
         assert (code, out, err.count("\n")) == (2, "", 1), err
@@ -289,7 +308,7 @@ def test_a_failed_job_is_exit_code_one(hub, cli):
     code, out, err = cli(*ASK, "--push", REPO)
     assert code == 1
     assert "Job failed with exit code 2" in out
-    assert "ended as ERROR" in err
+    assert "ended with ERROR" in err
     assert "hf jobs logs job-1" in err
     code, out, err = cli(*ASK, "--push", REPO, "--json")
     assert code == 1
@@ -328,7 +347,7 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_see_it_again(hub, tmp_pat
         hub.job_ends = "COMPLETED"
         running.kill()
     assert running.returncode == 130, err
-    assert "the job goes on. Look again: hf jobs logs job-1; stop it: hf jobs cancel job-1" in err
+    assert "the Job keeps running. Its log: hf jobs logs job-1. Cancel it: hf jobs cancel job-1" in err
     assert "Traceback" not in err
     assert TOKEN not in out + err
     assert hub.jobs["job-1"]["stage"] == "RUNNING"

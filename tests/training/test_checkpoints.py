@@ -1,6 +1,7 @@
 """A training that was stopped goes on as if it had not been: weights, curve and figures are equal bit for bit."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -244,15 +245,15 @@ def test_resuming_without_a_checkpoint_starts_from_the_beginning_and_says_so(ask
 @pytest.mark.parametrize(
     ("text", "found"),
     [("200", Every(steps=200)), (200, Every(steps=200)), ("30s", Every(seconds=30)), ("10m", Every(seconds=600)),
-     ("2h", Every(seconds=7200))],
+     ("1.5h", Every(seconds=5400))],
 )  # fmt: skip
 def test_steps_and_times_between_checkpoints(text, found):
     assert Every.parse(text) == found
 
 
-@pytest.mark.parametrize("text", ["0", "-3", "ten", "10 minutes", "0m", "1.5h", ""])
+@pytest.mark.parametrize("text", ["0", "-3", "ten", "10 minutes", "0m", "1.5.h", ""])
 def test_what_is_neither_steps_nor_a_time_is_refused(text, cli, tmp_path):
     code, out, error = cli("train", "--save-every", text, "--out", tmp_path / "run")
     assert (code, out) == (2, "")
-    assert "--save-every takes optimiser steps, as in 200, or a time" in error
+    assert re.search("--save-every (takes a number of steps, such as 200, or a duration|must be above 0)", error)
     assert not (tmp_path / "run").exists()
