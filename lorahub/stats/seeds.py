@@ -1,9 +1,9 @@
-"""A system trained with several seeds: its mean figures, and differences in which claims and seeds both count as noise.
+"""Systems trained with several seeds: mean figures, and differences with both claims and seeds as noise.
 
 In: gold ids (N,) and the answers (S, N) of S trainings. Out: per headline metric the mean over the seeds with an
 interval, and differences between two systems. The bootstrap has two levels (Davison and Hinkley 1997, section 3.8):
-a resample draws the claims, the same ones for every system, and for each system as many of its seeds as it has, with
-replacement. Few seeds understate their own part of the noise: by a factor of sqrt((S - 1) / S) in its width.
+each resample draws claims, the same for every system, and as many seeds of each system as it has, with replacement. The
+seeds' part of the noise is underestimated: its width by a factor of sqrt((S - 1) / S).
 """
 
 import zlib
@@ -20,9 +20,7 @@ from lorahub.stats.verdicts import Ids
 
 @dataclass(frozen=True, kw_only=True)
 class Draws:
-    """Per headline metric the mean over the seeds, observed and for each of R resamples (R + 1,), and each seed's own
-    figure (S,).
-    """
+    """By headline metric: the mean over the seeds (R + 1,), observed one first, and the figure of each seed (S,)."""
 
     means: dict[str, Values]
     by_seed: dict[str, Values]
@@ -38,7 +36,7 @@ class Mean:
 
 
 def draws(name: str, gold: Ids, answers: npt.NDArray[np.int64], labels: int, *, resamples: int) -> Draws:
-    """Resample a system called `name`, which decides the seeds that are drawn; see the module."""
+    """Resample claims and seeds of the system `name`; the name determines which seeds are drawn."""
     runs = [bootstrap.resampled(gold, row, labels, resamples=resamples) for row in answers]
     generator = np.random.default_rng(zlib.crc32(name.encode()))
     chosen = generator.integers(0, len(runs), (len(runs), resamples))
@@ -51,13 +49,13 @@ def draws(name: str, gold: Ids, answers: npt.NDArray[np.int64], labels: int, *, 
     return Draws(means=means, by_seed=by_seed)
 
 
-def mean(found: Draws, metric: str, *, confidence: float) -> Mean:
-    """What a table shows of a metric."""
-    values = found.by_seed[metric]
+def mean(drawn: Draws, metric: str, *, confidence: float) -> Mean:
+    """Summarize a metric over the seeds."""
+    values = drawn.by_seed[metric]
     return Mean(
         mean=float(values.mean()),
         deviation=float(values.std(ddof=1)) if len(values) > 1 else None,
-        interval=bootstrap.percentiles(found.means[metric][1:], confidence),
+        interval=bootstrap.percentiles(drawn.means[metric][1:], confidence),
     )
 
 

@@ -545,7 +545,7 @@ COMPARE = {
     ),
     "a required run that is not there": (["'gone'", "lorahub runs"], lambda d: d.compare("--require-better", "gone")),
     "a required run that is among the compared": (
-        ["--require-better", "leave it out"],
+        ["--require-better", "remove it"],
         lambda d: d.compare("--require-better", d.folder / "one"),
     ),
     "a metric that there is not": (["--metric", "f1_macro", "'f1'"], lambda d: d.compare("--metric", "f1")),
