@@ -40,7 +40,7 @@ from lorahub.models import base as bases
 from lorahub.reports import tables
 from lorahub.serving.engine import first_token
 from lorahub.serving.engine.engine import Engine
-from lorahub.serving.engine.scheduler import Job, Line
+from lorahub.serving.engine.scheduler import Job, Scheduler
 
 RESULTS = Path(__file__).parent / "results"
 LABELS = LabelSet(("false", "mixture", "true", "unproven"))
@@ -109,14 +109,14 @@ class Peers:
         """The batches that the engine makes of these texts, each text once, where it has so many tokens a pass."""
         found = []
 
-        def keep(shares):
-            (share,) = shares
-            items = [share.job.items[place] for place in share.places]
+        def keep(slices):
+            (part,) = slices
+            items = [part.job.items[place] for place in part.places]
             found.append(self.tokenizer.pad(items, return_tensors="pt").to(self.device))
             return [torch.zeros(len(items), 1).numpy()]
 
         items = encode(self.tokenizer, texts, None, max_length=MAX_LENGTH)
-        Line(keep, tokens=tokens, most=1).answer([Job(items=items, adapters=range(copies))])
+        Scheduler(keep, tokens=tokens, most=1).run([Job(items=items, adapters=range(copies))])
         return found
 
     @torch.inference_mode()

@@ -1,11 +1,11 @@
-"""`ClaimClassifier`: an adapter as a scikit-learn classifier of texts, saved, loaded and pushed as Hub models are.
+"""`ClaimClassifier`: a scikit-learn classifier of texts that is saved, loaded and pushed like a Hub model.
 
-In: texts and labels, or a run folder. Out: labels and calibrated probabilities. Training is `training.run`, answers are
-the engine's, and what is saved or pushed is a run folder, by the one path of `lorahub push`. A fitted classifier holds
-that folder as bytes, so that it can be pickled; the base is found by its id.
+In: texts and labels, or a run folder. Out: labels and calibrated probabilities. `training.run` trains, a `Predictor`
+predicts, and the saved or pushed files are a run folder as `lorahub push` publishes it. A fitted classifier holds that
+folder as bytes, so that it can be pickled; the base is loaded by its id.
 
-It has the methods of huggingface_hub's ModelHubMixin and does not inherit them: those write a `config.json`, which
-keeps transformers from loading an adapter folder, and a card from a template.
+It has the methods of huggingface_hub's ModelHubMixin without inheriting them: those write a `config.json`, which keeps
+transformers from loading an adapter folder, and a card from a template.
 """
 
 import logging
@@ -30,7 +30,8 @@ from lorahub.errors import ConfigError, DataError, LorahubError, one_line
 from lorahub.hub import fetch
 from lorahub.labels import LabelSet
 from lorahub.publish import push
-from lorahub.serving.single import Answers, answering
+from lorahub.serving.loading import open_predictors
+from lorahub.serving.predictor import Prediction, Predictor, check_request
 from lorahub.stats.verdicts import Floats, calibrated, decide
 from lorahub.training import run
 from lorahub.training.folder import check_free
@@ -38,23 +39,23 @@ from lorahub.training.session import Watcher
 
 log = logging.getLogger(__name__)
 
-# Config fields that are parameters of their own.
+# Config fields that have their own parameter.
 _OWN_SETTINGS = ("base.id", "adapter.method", "train.seed")
 
 
 class UnfittedError(LorahubError, NotFittedError):  # type: ignore[misc]
-    """An answer was asked of a classifier that has not been fitted."""
+    """Raised by methods that need a fitted classifier."""
 
 
 class ClaimClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Trains an adapter on texts and answers with labels.
+    """Train an adapter on texts and predict labels.
 
-    Parameters are checked in `fit`. `base` is a Hub id, a folder or `minilm`, `method` how it is adapted; `settings`
-    are any other fields of the sections base, adapter, train and eval, as in {"train.epochs": 3}. `fit` sets two shares
-    of its claims aside, stratified: on `validation_fraction` it chooses checkpoint, bias and temperature, on
-    `test_fraction` it measures what `record_` and the card report. `seed` is the training seed.
+    `base` is a Hub id, a folder or `minilm`; `method` is how it is adapted. `settings` are any other fields of the
+    sections base, adapter, train and eval, as in {"train.epochs": 3}. `fit` sets two stratified fractions of its texts
+    aside: `validation_fraction` to choose checkpoint, bias and temperature, `test_fraction` for the figures in
+    `record_` and the card. `seed` is the training seed. Parameters are validated in `fit`.
 
-    Fitted: `classes_`, sorted, and `record_`, the run's record (None for an adapter that came without one).
+    Fitted attributes: `classes_`, sorted, and `record_`, the run's record (None for an adapter without one).
     """
 
     def __init__(
@@ -75,69 +76,69 @@ class ClaimClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.seed = seed
 
     def fit(self, X: Iterable[str], y: Iterable[Any]) -> Self:
-        """Train on texts and their labels: lists, arrays or Series, one label a text.
+        """Train on texts and their labels: lists, arrays or Series, one label per text.
 
         Raises a LorahubError; those about parameters and data (ConfigError, DataError) are ValueErrors too.
         """
-        asked = self._config()
+        settings = self._config()
         texts = _texts(X)
         classes, gold = _labels(y, len(texts))
         names = LabelSet(tuple(str(label) for label in classes.tolist()))
-        data = claims.from_memory(texts, gold, names, asked.data)
-        with tempfile.TemporaryDirectory() as place:
-            done = run.run(asked, data, Path(place) / run.default_name(asked), Watcher())
-            (answers,) = answering([done.folder], str(self.base), settings=asked.base)
-            self._adopt(done.folder, classes, answers, asked.base)
+        data = claims.from_memory(texts, gold, names, settings.data)
+        with tempfile.TemporaryDirectory() as parent:
+            trained = run.run(settings, data, Path(parent) / run.default_name(settings), Watcher())
+            (predictor,) = open_predictors([trained.folder], str(self.base), settings=settings.base)
+            self._set_fitted(trained.folder, classes, predictor, settings.base)
         return self
 
     def predict(self, X: Iterable[str]) -> npt.NDArray[Any]:
-        """The label (N,) of each text: the arg max of `predict_proba`."""
-        engine, logits = self._logits(X)
-        labels: npt.NDArray[Any] = self.classes_[decide(logits, _only(engine).calibration)]
+        """Return the label (N,) of each text: the arg max of `predict_proba`."""
+        prediction = self._predict(X)
+        labels: npt.NDArray[Any] = self.classes_[decide(prediction.logits, prediction.calibration)]
         return labels
 
     def predict_proba(self, X: Iterable[str]) -> Floats:
-        """Probabilities (N, C) in the order of `classes_`.
+        """Return probabilities (N, C) in the order of `classes_`, calibrated on the validation fraction.
 
-        They are calibrated on the claims that `fit` set aside for validation; fewer than 50 are too few to do so.
+        A validation fraction of fewer than 50 texts is too small to calibrate on.
         """
-        engine, logits = self._logits(X)
-        return calibrated(logits, _only(engine).calibration)
+        prediction = self._predict(X)
+        return calibrated(prediction.logits, prediction.calibration)
 
     @classmethod
     def from_pretrained(
         cls, identifier: str | Path, *, revision: str | None = None, token: str | None = None, base: str | None = None
     ) -> Self:
-        """A fitted classifier from a run folder, a run's name or a Hub id; its `classes_` are the label names.
+        """Return a fitted classifier from a run folder, a run's name or a Hub id; `classes_` are its label names.
 
-        Its parameters are those of the run, so that a clone trains in the same way. `base` is where the base is: for an
-        adapter whose base was a local folder, and for one on the Hub, unless its base is our own. Raises AdapterError
-        where it is not there or not safe to load, BaseModelError and HubError.
+        Its parameters are those of the run, so that a clone trains in the same way. `base` replaces the recorded base;
+        it is required for an adapter trained on a local folder, and for one on the Hub whose base is not MiniLM. Raises
+        AdapterError if the adapter does not exist or is not safe to load, BaseModelError and HubError.
         """
-        found = fetch.adapter(f"{identifier}@{revision}" if revision else identifier, token=token)
-        record = records.load(found.folder) if (found.folder / records.FILE_NAME).exists() else None
-        asked = config.from_dict(record.asked) if record else Config()
-        if found.repo is not None:
-            # A repository on the Hub says how long its texts are, and not which base is loaded, or how.
-            asked = replace(asked, base=BaseConfig(max_length=asked.base.max_length))
-        (engine,) = answering([found], base, settings=asked.base, token=token)
-        made = cls(
-            base or _only(engine).base_id,
-            method=asked.adapter.method,
-            settings=_settings(asked),
-            validation_fraction=asked.data.validation_fraction,
-            test_fraction=asked.data.test_fraction,
-            seed=asked.train.seed,
+        located = fetch.adapter(f"{identifier}@{revision}" if revision else identifier, token=token)
+        record = records.load(located.folder) if (located.folder / records.FILE_NAME).exists() else None
+        settings = config.from_dict(record.asked) if record else Config()
+        if located.repo is not None:
+            # A repository on the Hub decides how long texts may be, but not which base is loaded, or how.
+            settings = replace(settings, base=BaseConfig(max_length=settings.base.max_length))
+        (predictor,) = open_predictors([located], base, settings=settings.base, token=token)
+        (adapter,) = predictor.adapters.values()
+        classifier = cls(
+            base or adapter.base_id,
+            method=settings.adapter.method,
+            settings=_settings(settings),
+            validation_fraction=settings.data.validation_fraction,
+            test_fraction=settings.data.test_fraction,
+            seed=settings.train.seed,
         )
-        made._adopt(found.folder, np.array(_only(engine).labels.names), engine, asked.base)
-        return made
+        classifier._set_fitted(located.folder, np.array(adapter.labels.names), predictor, settings.base)
+        return classifier
 
     def save_pretrained(self, folder: str | Path, *, force: bool = False) -> None:
-        """Write the run folder, whole or not at all; `force` allows to replace a run. Raises AdapterError."""
-        target = Path(folder)
+        """Write the run folder, complete or not at all; `force` replaces an existing run. Raises AdapterError."""
         files = self._fitted().files_
-        check_free(target, force=force)
-        with atomic.replacing_folder(target) as part:
+        check_free(Path(folder), force=force)
+        with atomic.replacing_folder(Path(folder)) as part:
             _write(files, part)
 
     def push_to_hub(
@@ -150,14 +151,14 @@ class ClaimClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         create_pr: bool = False,
         commit_message: str | None = None,
         base_id: str | None = None,
-        license: str | None = None,  # noqa: A002 - the card's and the Hub's word
+        license: str | None = None,  # noqa: A002 - the name on the Hub
         language: str | None = None,
         force: bool = False,
     ) -> str:
-        """Publish the adapter with its evidence as `lorahub push` does; returns the URL of the commit or pull request.
+        """Publish the run folder as `lorahub push` does and return the URL of the commit or pull request.
 
-        `base_id` says where on the Hub a base is that was a local folder, `force` allows to replace what is newer or
-        unknown there. Raises AdapterError, PublishError and HubError.
+        `base_id` is the Hub id of a base that was a local folder; `force` replaces files that are newer or unknown on
+        the Hub. Raises AdapterError, PublishError and HubError.
         """
         options = push.Options(
             repo=repo_id, private=private, token=token, revision=branch, create_pr=create_pr, message=commit_message,
@@ -168,19 +169,19 @@ class ClaimClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             for line in plan.worse:
                 log.warning("%s", line)
             done = push.send(plan)
-            # The folder now remembers this push, and a next one builds on that.
+            # The folder now records this push, and the next one builds on it.
             self.files_ = _read(folder)
         return done.pull_request or f"{done.url}/commit/{done.commit}"
 
     def _config(self) -> Config:
-        """The resolved configuration; raises ConfigError."""
+        """Return the resolved configuration; raises ConfigError."""
         settings = {} if self.settings is None else self.settings
         if not isinstance(settings, Mapping):
             raise ConfigError(f'settings takes a mapping, as in {{"train.epochs": 3}}; found {settings!r}.')
         own = next((key for key in settings if str(key).startswith("data.") or key in _OWN_SETTINGS), None)
         if own is not None:
-            raise ConfigError(f"settings names {own}, which fit or a parameter of its own decides. Remove it there.")
-        given = {
+            raise ConfigError(f"settings names {own}, which `fit` or a separate parameter sets. Remove it there.")
+        values = {
             "data.id": claims.MEMORY,
             "data.validation_fraction": self.validation_fraction,
             "data.test_fraction": self.test_fraction,
@@ -190,47 +191,46 @@ class ClaimClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             **settings,
         }
         sections: dict[str, dict[str, Any]] = {}
-        for key, value in given.items():
+        for key, value in values.items():
             section, _, name = str(key).partition(".")
-            # A search over parameters hands out numpy's numbers.
+            # A parameter search passes numpy scalars.
             sections.setdefault(section, {})[name] = value.item() if isinstance(value, np.generic) else value
         return config.from_dict(sections)
 
-    def _adopt(self, folder: Path, classes: npt.NDArray[Any], engine: Answers, asked: BaseConfig) -> None:
-        """Become what a folder holds."""
+    def _set_fitted(self, folder: Path, classes: npt.NDArray[Any], predictor: Predictor, settings: BaseConfig) -> None:
+        """Take over a run folder and its opened predictor."""
         self.classes_ = classes
         self.files_ = _read(folder)
         self.record_ = records.load(folder) if records.FILE_NAME in self.files_ else None
-        # What an engine after unpickling must load: this very base.
-        self._base = replace(asked, id=str(self.base), revision=engine.base_revision)
-        self._engine = engine
+        # After unpickling exactly this base is loaded again.
+        self._base = replace(settings, id=str(self.base), revision=predictor.base_revision)
+        self._predictor = predictor
 
     def _fitted(self) -> Self:
         if not self.__sklearn_is_fitted__():
             raise UnfittedError("this ClaimClassifier is not fitted. Call fit, or load one with from_pretrained.")
         return self
 
-    def _logits(self, X: Iterable[str]) -> tuple[Answers, Floats]:
-        """Raw logits (N, C), and the engine that gave them."""
-        if "_engine" not in vars(self._fitted()):
+    def _predict(self, X: Iterable[str]) -> Prediction:
+        if "_predictor" not in vars(self._fitted()):
             with self._folder() as folder:
-                (self._engine,) = answering([folder], self._base.id, settings=self._base)
-        (logits,) = self._engine.logits(_texts(X)).values()
-        return self._engine, logits
+                (self._predictor,) = open_predictors([folder], self._base.id, settings=self._base)
+        (prediction,) = self._predictor.predict(check_request(_texts(X))).values()
+        return prediction
 
     @contextmanager
     def _folder(self) -> Iterator[Path]:
-        """The run folder, for as long as the block lasts."""
+        """Write the run folder to a temporary place for the duration of the block."""
         files = self._fitted().files_
-        with tempfile.TemporaryDirectory() as place:
-            folder = Path(place) / "adapter"
+        with tempfile.TemporaryDirectory() as parent:
+            folder = Path(parent) / "adapter"
             folder.mkdir()
             _write(files, folder)
             yield folder
 
     def __getstate__(self) -> dict[str, Any]:
-        # The engine holds the base, which is loaded again when it is needed.
-        return {key: value for key, value in super().__getstate__().items() if key != "_engine"}
+        # The predictor holds the base, which is loaded again on demand.
+        return {key: value for key, value in super().__getstate__().items() if key != "_predictor"}
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "files_")
@@ -241,52 +241,47 @@ class ClaimClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return tags
 
 
-def _settings(asked: Config) -> dict[str, Any] | None:
-    """What differs from the defaults and is no parameter of its own."""
+def _settings(settings: Config) -> dict[str, Any] | None:
+    """Return the fields that differ from the defaults and have no parameter of their own."""
     changed = {
         key: value
-        for key, value in config.differences(asked).items()
+        for key, value in config.differences(settings).items()
         if not key.startswith("data.") and key not in _OWN_SETTINGS
     }
     return changed or None
 
 
-def _only(engine: Answers) -> Any:
-    (adapter,) = engine.adapters.values()
-    return adapter
-
-
 def _texts(X: Any) -> list[str]:
     if isinstance(X, str) or not isinstance(X, Iterable) or getattr(X, "ndim", 1) != 1:
-        found = f"{type(X).__name__} of shape {X.shape}" if hasattr(X, "shape") else f"{X!r:.60}"
-        raise DataError(f"X takes a list, array or Series with one text each; found {found}. Of a table give a column.")
-    values = list(X)
-    wrong = next((place for place, value in enumerate(values) if not isinstance(value, str)), None)
-    if wrong is not None:
-        raise DataError(f"X[{wrong}] is {values[wrong]!r:.60}, not text. Remove it, or turn it into text.")
-    return [columns.clean_text(value, f"X[{place}]") for place, value in enumerate(values)]
+        description = f"{type(X).__name__} of shape {X.shape}" if hasattr(X, "shape") else f"{X!r:.60}"
+        raise DataError(f"X takes a list, array or Series of texts; found {description}. Of a table give one column.")
+    texts = []
+    for place, value in enumerate(X):
+        if not isinstance(value, str):
+            raise DataError(f"X[{place}] is {value!r:.60}, not text. Remove it, or convert it to text.")
+        texts.append(columns.clean_text(value, f"X[{place}]"))
+    return texts
 
 
 def _labels(y: Any, count: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-    """The classes (C,), sorted, and each label's place among them (N,)."""
+    """Return the sorted classes (C,) and the index of each label in them (N,)."""
     try:
         labels = column_or_1d(y, warn=True)
         check_classification_targets(labels)
         classes, gold = np.unique(labels, return_inverse=True)
-    except (ValueError, TypeError) as error:  # whatever numpy and scikit-learn cannot read, sort or call classes
-        raise DataError(f"y holds no class labels ({one_line(error)}). Give one label a text.") from error
+    except (ValueError, TypeError) as error:  # values that numpy and scikit-learn cannot read, sort or take as classes
+        raise DataError(f"y holds no class labels ({one_line(error)}). Give one label per text.") from error
     if len(labels) != count:
-        raise DataError(f"X holds {count:,} texts and y {len(labels):,} labels. Give one label a text.")
+        raise DataError(f"X holds {count:,} texts and y {len(labels):,} labels. Give one label per text.")
     if len(classes) < 2:
-        found = f"only one class, {classes[0]!s}" if len(classes) else "no label"
-        raise DataError(f"y holds {found}; a classifier needs at least two classes. Add claims of another.")
+        content = f"only one class, {classes[0]!s}" if len(classes) else "no label"
+        raise DataError(f"y holds {content}; a classifier needs at least two classes. Add texts of another class.")
     return classes, gold.astype(np.int64)
 
 
 def _read(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
-    }
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def _write(files: Mapping[str, bytes], folder: Path) -> None:

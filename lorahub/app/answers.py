@@ -13,7 +13,8 @@ from lorahub.app import zerogpu
 from lorahub.errors import ConfigError
 from lorahub.serving import attribution
 from lorahub.serving.attribution import Attribution
-from lorahub.serving.engine.engine import Engine, Verdict
+from lorahub.serving.engine.engine import Engine
+from lorahub.serving.predictor import Verdict
 
 STRONGEST = 2
 # No base reads as many; its tokenizer would have to all the same.

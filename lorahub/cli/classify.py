@@ -10,90 +10,69 @@ from lorahub.cli.options import AdapterBase, Adjust, Json, Token
 from lorahub.errors import ConfigError, need
 
 if TYPE_CHECKING:
-    from lorahub.serving.mixed import Together
+    from lorahub.serving.predictor import Verdict
 
 
 def classify(
-    texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT", help="Claims to judge.")] = None,
+    texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT", help="Texts to classify.")] = None,
     adapter: Annotated[
         list[str] | None, typer.Option(help="Run folder, name under runs/ or USER/NAME[@REV]; repeatable.")
     ] = None,
     base: AdapterBase = None,
     file: Annotated[Path | None, typer.Option(help="csv, tsv, jsonl or parquet file to classify.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Where the file with verdict columns goes.")] = None,
-    claim: Annotated[str | None, typer.Option(help="Column with the claims.")] = None,
+    output: Annotated[Path | None, typer.Option(help="File to write: the rows of --file with verdict columns.")] = None,
+    claim: Annotated[str | None, typer.Option(help="Column of the claims.")] = None,
     evidence: Annotated[
-        str | None, typer.Option(help="Column with a second text (with TEXT: the text itself).")
+        str | None, typer.Option(help="Column of the evidence; with TEXT, the evidence itself.")
     ] = None,
     adjust: Adjust = True,
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """Judge claims with one or more adapters: in one pass over one base, those that cannot share it apart."""
+    """Classify texts or a file with one or more adapters; those that can share a base run in one pass."""
     if not adapter:
         raise ConfigError("no adapter is given. Add --adapter FOLDER; `lorahub runs` lists the runs that exist.")
     if bool(texts) == (file is not None):
         raise ConfigError("give either TEXT... or --file FILE.")
-    if file is not None and output is None:
-        raise ConfigError("--file needs --output, the file to write.")
-    if output is not None and file is None:
-        raise ConfigError("--output needs --file, the file to classify; the verdict on a TEXT is printed.")
-    blank = [place for place, text in enumerate(texts or (), start=1) if not text.strip()]
+    if (file is None) != (output is None):
+        raise ConfigError("--file and --output belong together: the file to classify, and the file to write.")
+    blank = [number for number, text in enumerate(texts or (), start=1) if not text.strip()]
     if blank:
         raise ConfigError(f"TEXT number {blank[0]} is empty. Leave it out.")
     need("torch", extra="train")
+    from lorahub.cli import show
     from lorahub.serving import files
-    from lorahub.serving.mixed import Together
+    from lorahub.serving.loading import MixedPredictor, open_predictors
 
     if file is not None and output is not None:
         # Before the bases, which take longer.
         files.check(file, output, claim=claim, evidence=evidence)
-        opened = Together(adapter, base, token=token)
-        _file(opened, file, output, claim=claim, evidence=evidence, adjust=adjust, as_json=as_json)
-    elif texts:
-        _texts(Together(adapter, base, token=token), texts, evidence=evidence, adjust=adjust, as_json=as_json)
-
-
-def _file(
-    opened: "Together",
-    file: Path,
-    output: Path,
-    *,
-    claim: str | None,
-    evidence: str | None,
-    adjust: bool,
-    as_json: bool,
-) -> None:
-    from lorahub.cli import show
-    from lorahub.serving import files
-
+    predictor = MixedPredictor(open_predictors(adapter, base, token=token))
+    if file is None or output is None:
+        second = [evidence] * len(texts or ()) if evidence else None
+        _show(texts or [], predictor.classify(texts or [], evidence=second, adjust=adjust), as_json=as_json)
+        return
     with show.counting("classifying", quiet=as_json) as bar:
         task = bar.add_task("rows", total=None)
         rows = files.classify_file(
-            opened,
-            file,
-            output,
-            claim=claim,
-            evidence=evidence,
-            adjust=adjust,
+            predictor, file, output, claim=claim, evidence=evidence, adjust=adjust,
             on_rows=lambda count: bar.advance(task, count),
-        )
+        )  # fmt: skip
     if as_json:
-        show.print_json({"rows": rows, "output": str(output), "adapters": opened.names})
+        show.print_json({"rows": rows, "output": str(output), "adapters": predictor.names})
     else:
         typer.echo(f"{rows:,} rows written to {output}")
 
 
-def _texts(opened: "Together", texts: list[str], *, evidence: str | None, adjust: bool, as_json: bool) -> None:
+def _show(texts: list[str], verdicts: "dict[str, list[Verdict]]", *, as_json: bool) -> None:
     from lorahub.cli import show
 
-    answers = opened.classify(texts, evidence=[evidence] * len(texts) if evidence else None, adjust=adjust)
-    found = [(text, name, answers[name][place]) for place, text in enumerate(texts) for name in answers]
+    answers = [(text, name, verdicts[name][place]) for place, text in enumerate(texts) for name in verdicts]
     if as_json:
-        show.print_json([{"text": text, "adapter": name, **asdict(verdict)} for text, name, verdict in found])
+        show.print_json([{"text": text, "adapter": name, **asdict(verdict)} for text, name, verdict in answers])
         return
     rows = []
-    for text, name, verdict in found:
+    for text, name, verdict in answers:
         shares = sorted(verdict.calibrated.items(), key=lambda item: -item[1])
         label = f"{verdict.label} (abstains)" if verdict.abstain else verdict.label
         rows.append((text, name, label, "  ".join(f"{label} {share:.2f}" for label, share in shares)))

@@ -37,7 +37,7 @@ def evaluate(
     from lorahub.reports import tables
     from lorahub.serving import evaluate
 
-    judged = evaluate.judge(adapters or (), data=data, split=split, base=base, settings=settings or ())
+    judged = evaluate.evaluate(adapters or (), data=data, split=split, base=base, settings=settings or ())
     for note in judged.notes:
         typer.echo(f"note: {note}", err=True)
     if as_json:

@@ -48,6 +48,8 @@ def encode(
     tokenizer: PreTrainedTokenizerBase, texts: list[str], evidence: list[str] | None, *, max_length: int
 ) -> list[dict[str, list[int]]]:
     """Tokenize without padding. Only the evidence of a pair is truncated, unless the claim alone is too long."""
+    if not texts:
+        return []
     if evidence is None:
         batch = tokenizer(texts, truncation=True, max_length=max_length)
         return _rows(batch, len(texts))

@@ -62,12 +62,14 @@ def hub_id(identifier: str) -> tuple[str, str | None] | None:
     return (found[1], found[2]) if found else None
 
 
-def adapter(identifier: str | Path, *, token: str | None = None) -> Located:
+def adapter(identifier: str | Path | Located, *, token: str | None = None) -> Located:
     """Locate an adapter: a folder, the name of a run under `runs/`, or `user/name[@revision]` on the Hub.
 
     One on the Hub is pinned to a commit, looked at, and then downloaded; without a network the cache serves. Raises
     AdapterError where it is not there, UnsafeAdapterError where it is not safe to load, HubError where the Hub refuses.
     """
+    if isinstance(identifier, Located):
+        return identifier
     wanted = remote_id(identifier)
     if wanted is None:
         return _here(records.locate(identifier))

@@ -36,28 +36,36 @@ _PREFIX = "base_model.model."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adapter:
-    """A LoRA adapter, or a head alone, in memory.
+class AdapterInfo:
+    """What a run folder says about an adapter, without its weights.
 
-    `lora` maps a layer's name in the base to (A (r, in), B (out, r)) with the scale folded into B, `magnitudes` to
-    DoRA's lengths (out,); `heads` maps a head module's name to its state dict. All are float32 and on the CPU.
-    `max_length` is where its tokenizer cuts an input, in tokens; None where the folder has no tokenizer.
-    `reads_evidence` tells whether it was trained on pairs of claim and evidence; None where the folder has no record.
-    `quantize` is how the base was kept that it was trained on.
+    `max_length` is the number of tokens after which its tokenizer truncates; None for a folder without a tokenizer.
+    `reads_evidence` is whether it was trained on pairs of claim and evidence; None for a folder without a record.
+    `quantize` is the quantization of the base during training.
     """
 
     name: str
     labels: LabelSet
     base_id: str
     base_revision: str | None
-    lora: dict[str, tuple[torch.Tensor, torch.Tensor]]
-    magnitudes: dict[str, torch.Tensor]
-    heads: dict[str, dict[str, torch.Tensor]]
     calibration: Calibration
-    probe: LinearProbe | None
     max_length: int | None
     reads_evidence: bool | None
     quantize: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter(AdapterInfo):
+    """A LoRA adapter, or a head alone, in memory.
+
+    `lora` maps a layer's name in the base to (A (r, in), B (out, r)) with the scale folded into B, `magnitudes` to
+    DoRA's magnitudes (out,); `heads` maps a head module's name to its state dict. All are float32 and on the CPU.
+    """
+
+    lora: dict[str, tuple[torch.Tensor, torch.Tensor]]
+    magnitudes: dict[str, torch.Tensor]
+    heads: dict[str, dict[str, torch.Tensor]]
+    probe: LinearProbe | None
 
 
 def save(model: nn.Module, folder: Path, base: Base, labels: LabelSet, layout: Layout = safety.PEFT) -> None:
@@ -127,20 +135,15 @@ def load(folder: Path, *, name: str | None = None) -> Adapter:
             f"{folder} holds {alone}, which cannot share a base with other adapters: the engine serves lora, qlora, "
             "dora, rslora and linear-probe. `lorahub classify` and `lorahub evaluate` run it apart."
         )
-    labels, notes = LabelSet.load(folder), trained_on(folder)
+    info = read_info(folder, report.config, name=name)
     stored = read_tensors(folder / report.layout.weights)
     tensors = {key.removeprefix(_PREFIX): tensor for key, tensor in stored.items()}
     return Adapter(
-        name=name or folder.resolve().name,
-        labels=labels,
-        base_id=str(report.config.get("base_model_name_or_path") or ""),
-        base_revision=report.config.get("revision"),
+        **vars(info),
         lora=_updates(report.config, tensors),
         magnitudes={key.removesuffix(_MAGNITUDE): value for key, value in tensors.items() if key.endswith(_MAGNITUDE)},
         heads=_head_states(report.config["modules_to_save"], tensors),
-        calibration=Calibration.load(folder, len(labels)),
-        probe=LinearProbe.load(folder, len(labels)),
-        **{key: notes[key] for key in ("max_length", "reads_evidence", "quantize")},
+        probe=LinearProbe.load(folder, len(info.labels)),
     )
 
 
@@ -175,7 +178,7 @@ def load_with_peft(folder: Path, base: Base) -> nn.Module:
 
 
 def _onto(folder: Path, base: Base) -> nn.Module:
-    base.shorten(trained_on(folder)["max_length"] or base.max_length, "as in training")
+    base.shorten(_max_length(folder) or base.max_length, "as in training")
     kind = safety.layout(folder)
     if kind is safety.WHOLE:
         model: nn.Module = AutoModelForSequenceClassification.from_pretrained(
@@ -193,16 +196,22 @@ def _onto(folder: Path, base: Base) -> nn.Module:
     return model
 
 
-def trained_on(folder: Path) -> dict[str, Any]:
-    """What an adapter was trained on and to read, as in Adapter: base_id, quantize, max_length, reads_evidence."""
+def read_info(folder: Path, config: Mapping[str, Any], *, name: str | None = None) -> AdapterInfo:
+    """Read what a run folder and its adapter config say; raises AdapterError for a damaged file."""
+    labels = LabelSet.load(folder)
     record = records.load(folder) if (folder / records.FILE_NAME).exists() else None
-    asked = None if record is None else record.asked
-    return {
-        "base_id": "" if record is None else str(record.environment.get("base_id", "")),
-        "max_length": _max_length(folder),
-        "reads_evidence": None if asked is None else asked.get("data", {}).get("evidence") is not None,
-        "quantize": str((asked or {}).get("base", {}).get("quantize", "none")),
-    }
+    asked = {} if record is None else record.asked
+    base_id = config.get("base_model_name_or_path") or (record.environment.get("base_id") if record else None)
+    return AdapterInfo(
+        name=name or folder.resolve().name,
+        labels=labels,
+        base_id=str(base_id or ""),
+        base_revision=config.get("revision"),
+        calibration=Calibration.load(folder, len(labels)),
+        max_length=_max_length(folder),
+        reads_evidence=None if record is None else asked.get("data", {}).get("evidence") is not None,
+        quantize=str(asked.get("base", {}).get("quantize", "none")),
+    )
 
 
 def _max_length(folder: Path) -> int | None:

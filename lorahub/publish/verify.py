@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from lorahub.data.claimset import ClaimData, ClaimSet
-    from lorahub.serving.single import Answers
+    from lorahub.serving.predictor import Predictor
 
 PROBE_FILE = "probe.json"
 # Other processors round differently: about 1e-5 on float32 logits, and now and then a claim on the border falls over.
@@ -57,7 +57,7 @@ class Options:
 def verify(identifier: str, options: Options) -> Iterator[Check]:
     """Yield one check after the other; raises AdapterError where there is no adapter or no record of one."""
     need("torch", extra="train")
-    from lorahub.serving.single import answering
+    from lorahub.serving.loading import open_predictors
 
     safe = Check(name="file safety", claimed="loads without risk", found="no finding", ok=True)
     try:
@@ -72,14 +72,14 @@ def verify(identifier: str, options: Options) -> Iterator[Check]:
     record = records.load(located.folder)
     base = recorded.base(located, record, instead=options.base)
     # First, because it looks whether the adapter fits its base.
-    (engine,) = answering([located], base.id, settings=base, token=options.token)
+    (engine,) = open_predictors([located], base.id, settings=base, token=options.token)
     yield from _revision(record, engine)
     yield from _probe(located.folder, base, engine, options)
     yield from _card(located.folder, record)
     yield from _figures(located, record, engine, options)
 
 
-def _revision(record: RunRecord, engine: "Answers") -> Iterator[Check]:
+def _revision(record: RunRecord, engine: "Predictor") -> Iterator[Check]:
     claimed, found = record.environment.get("base_revision"), engine.base_revision
     if claimed or found:
         # Another commit of the base makes no claim false, but figures may differ for it.
@@ -91,7 +91,7 @@ def _revision(record: RunRecord, engine: "Answers") -> Iterator[Check]:
         )
 
 
-def _probe(folder: Path, base: BaseConfig, engine: "Answers", options: Options) -> Iterator[Check]:
+def _probe(folder: Path, base: BaseConfig, engine: "Predictor", options: Options) -> Iterator[Check]:
     from lorahub.labels import LabelSet
     from lorahub.models import adapters
     from lorahub.models import base as bases
@@ -166,7 +166,7 @@ def _generated(card: str) -> list[str]:
     return [line for line in lines if line.startswith(("**", "| ", "- "))]
 
 
-def _figures(located: Located, record: RunRecord, engine: "Answers", options: Options) -> Iterator[Check]:
+def _figures(located: Located, record: RunRecord, engine: "Predictor", options: Options) -> Iterator[Check]:
     from lorahub.serving import evaluate
 
     config = configs.from_dict(record.asked)

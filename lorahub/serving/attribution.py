@@ -1,8 +1,8 @@
-"""Which words moved an answer: leave one word out, and look how far the answer's probability falls.
+"""Word attribution: leave out one word, and measure how far the probability of the answer falls.
 
-In: a claim and adapter names. Out: per adapter the effect of every word on the label that it chose, as a difference of
-calibrated probabilities. All versions of the claim go to the engine in one call.
-Source: representation erasure, Li et al. 2016, arXiv:1612.08220, section 3, on probabilities in place of log odds.
+In: a claim and adapter names. Out: per adapter the effect of every word on the chosen label, as a difference of
+calibrated probabilities. All versions of the claim are classified in one call.
+Source: representation erasure, Li et al. 2016, arXiv:1612.08220, section 3, with probabilities instead of log odds.
 """
 
 import re
@@ -10,20 +10,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lorahub.errors import ConfigError
-from lorahub.serving.engine.engine import Engine
+from lorahub.serving.predictor import Predictor
 
-# A version of the claim for each word: with more, one question would keep everybody waiting.
+# Each word is one more version of the claim to classify; the limit bounds the time of one call.
 MOST_WORDS = 100
-# Letters and digits with what joins them (don't, 4.1, COVID-19), or signs that stand together.
+# Letters and digits with joining characters (don't, 4.1, COVID-19), or a group of other signs.
 _WORD = re.compile(r"\w+(?:[-'’.,]\w+)*|[^\w\s]+")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attribution:
-    """The effects of a claim's words on one adapter's answer.
+    """The effects of a claim's words on the answer of one adapter.
 
-    `spans` are the words' places in the claim, start and end; `effects` how much less probable `label` is without each
-    word (calibrated, between -1 and 1). A positive effect speaks for the label, a negative one against it.
+    `spans` are the start and end of each word in the claim. `effects` are the differences, between -1 and 1, of the
+    calibrated probability of `label` with and without each word: positive for words that support the label.
     """
 
     label: str
@@ -33,37 +33,37 @@ class Attribution:
 
 
 def leave_one_out(
-    engine: Engine,
+    predictor: Predictor,
     claim: str,
     adapters: Sequence[str] | None = None,
     *,
     evidence: str | None = None,
     strength: float = 1.0,
 ) -> dict[str, Attribution]:
-    """Return adapter name -> the effect of each word of the claim; the evidence stays whole, the adapters as strong.
+    """Return adapter name -> the effect of each word of the claim; the evidence is not changed.
 
-    Raises ConfigError where the claim has fewer than two or more than `MOST_WORDS` words, AdapterError where an adapter
-    is not loaded.
+    Raises ConfigError for a claim with fewer than two or more than `MOST_WORDS` words, AdapterError for an unknown
+    adapter.
     """
-    spans = [found.span() for found in _WORD.finditer(claim)]
+    spans = [match.span() for match in _WORD.finditer(claim)]
     if not 2 <= len(spans) <= MOST_WORDS:
         raise ConfigError(
-            f"the claim has {len(spans)} words; which of them moved an answer is told for 2 to {MOST_WORDS}. "
-            "Give a shorter or longer one."
+            f"the claim has {len(spans)} words; word effects are computed for 2 to {MOST_WORDS}. "
+            "Give a shorter or longer claim."
         )
     versions = [claim, *(without(claim, span) for span in spans)]
-    beside = None if evidence is None else [evidence] * len(versions)
-    answers = engine.classify(versions, adapters, evidence=beside, strength=strength)
-    found = {}
-    for name, (whole, *parts) in answers.items():
-        label, probability = whole.label, whole.confidence
-        effects = [probability - part.calibrated[label] for part in parts]
-        found[name] = Attribution(label=label, probability=probability, spans=spans, effects=effects)
-    return found
+    second = None if evidence is None else [evidence] * len(versions)
+    attributions = {}
+    for name, (whole, *parts) in predictor.classify(versions, adapters, evidence=second, strength=strength).items():
+        effects = [whole.confidence - part.calibrated[whole.label] for part in parts]
+        attributions[name] = Attribution(
+            label=whole.label, probability=whole.confidence, spans=spans, effects=effects
+        )  # fmt: skip
+    return attributions
 
 
 def without(claim: str, span: tuple[int, int]) -> str:
-    """The claim without one word and the space before it; two words that it joined stay two."""
+    """Return the claim without one word and the space before it; two words that it joined stay separate."""
     before, after = claim[: span[0]], claim[span[1] :]
     joined = re.search(r"\w$", before) and re.match(r"\w", after)
     return f"{before} {after}" if joined else (before.rstrip() + after).strip()

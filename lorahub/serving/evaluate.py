@@ -1,4 +1,4 @@
-"""Finished adapters judged on a data set: their answers against the gold labels."""
+"""Evaluate finished adapters on a data set: their predictions against the gold labels."""
 
 import json
 from collections.abc import Sequence
@@ -11,21 +11,22 @@ from lorahub.data.claimset import ClaimData
 from lorahub.data.sources import SPLITS
 from lorahub.errors import ConfigError, DataError
 from lorahub.hub import fetch, recorded
-from lorahub.serving.single import Answers, Known, answering
+from lorahub.serving.loading import open_predictors
+from lorahub.serving.predictor import Prediction, Predictor, check_request
 from lorahub.stats import metrics, selective
-from lorahub.stats.verdicts import Floats, Ids, calibrated, decide
+from lorahub.stats.verdicts import Ids, calibrated, decide
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
-    """Adapter name -> the results block that a record would hold, the split that was judged, and what to know of it."""
+class Evaluation:
+    """The results block of a record by adapter name, the evaluated split, and notes about the data."""
 
     results: dict[str, dict[str, Any]]
     split: str
     notes: list[str]
 
 
-def judge(
+def evaluate(
     adapters: Sequence[str],
     *,
     data: str,
@@ -33,51 +34,52 @@ def judge(
     base: str | None = None,
     settings: Sequence[str] = (),
     token: str | None = None,
-) -> Judged:
-    """Judge adapters on one split of a data set.
+) -> Evaluation:
+    """Evaluate adapters on one split of a data set; `hub.recorded.to_judge` chooses the claims if it has no such split.
 
-    Which claims these are, where the data has no such split, `hub.recorded.to_judge` says. Raises DataError where the
-    data's labels are not the adapter's.
+    Raises ConfigError for an unknown split and DataError if the data has labels unknown to an adapter.
     """
     if split not in SPLITS:
         raise ConfigError(f"--split is one of {', '.join(SPLITS)}; found {split!r}.")
     config = configs.load(None, [f"data.id={json.dumps(data)}", *settings])
     # Before the base, which takes longer.
     located = [fetch.adapter(adapter, token=token) for adapter in adapters]
-    found, split = recorded.to_judge(config.data, split, located, token=token)
-    results: dict[str, dict[str, Any]] = {}
-    for answers in answering(located, base, settings=config.base, token=token):
-        for name in answers.adapters:
-            results[name] = score(answers, name, found, split, config.eval)
-    return Judged(results=results, split=split, notes=found.warnings)
+    claims, split = recorded.to_judge(config.data, split, located, token=token)
+    results = {
+        name: score(predictor, name, claims, split, config.eval)
+        for predictor in open_predictors(located, base, settings=config.base, token=token)
+        for name in predictor.names
+    }
+    return Evaluation(results=results, split=split, notes=claims.warnings)
 
 
-def score(answers: Answers, name: str, data: ClaimData, split: str, options: EvalConfig) -> dict[str, Any]:
-    """The results block of one adapter; raises DataError where the data has labels unknown to it."""
-    return block(*answer(answers, name, data, split), answers.adapters[name], options)
+def score(predictor: Predictor, name: str, data: ClaimData, split: str, options: EvalConfig) -> dict[str, Any]:
+    """Return the results block of one adapter; raises DataError if the data has labels unknown to it."""
+    return block(*predict(predictor, name, data, split), options)
 
 
-def block(gold: Ids, logits: Floats, adapter: Known, options: EvalConfig) -> dict[str, Any]:
-    """The results block of gold ids (N,) and an adapter's logits (N, C)."""
-    found = metrics.score(
+def block(gold: Ids, prediction: Prediction, options: EvalConfig) -> dict[str, Any]:
+    """Return the results block of gold ids (N,) and the prediction for the same claims."""
+    logits, calibration = prediction.logits, prediction.calibration
+    figures = metrics.score(
         gold,
-        decide(logits, adapter.calibration),
-        calibrated(logits, adapter.calibration),
-        adapter.labels,
+        decide(logits, calibration),
+        calibrated(logits, calibration),
+        prediction.labels,
         resamples=options.bootstrap,
         confidence=options.confidence,
     )
-    abstention = selective.figures(logits, gold, adapter.calibration, confidence=options.confidence)
-    return {**found, "selective": abstention}
+    abstention = selective.figures(logits, gold, calibration, confidence=options.confidence)
+    return {**figures, "selective": abstention}
 
 
-def answer(answers: Answers, name: str, data: ClaimData, split: str) -> tuple[Ids, Floats]:
-    """Gold ids (N,) and raw logits (N, C) of one adapter on a split, in the adapter's label order; see `score`."""
-    adapter, part = answers.adapters[name], data.splits[split]
+def predict(predictor: Predictor, name: str, data: ClaimData, split: str) -> tuple[Ids, Prediction]:
+    """Return gold ids (N,), in the adapter's label order, and the adapter's prediction for a split; see `score`."""
+    labels, part = predictor.adapters[name].labels, data.splits[split]
     present = [data.labels.names[index] for index in part.gold]
-    if not set(present) <= set(adapter.labels.names):
+    if not set(present) <= set(labels.names):
         raise DataError(
             f"{data.source.id} has the labels {', '.join(sorted(set(present)))}; "
-            f"{name} knows {', '.join(adapter.labels.names)}. Map them with --set data.label_map=MAPPING."
+            f"{name} knows {', '.join(labels.names)}. Map them with --set data.label_map=MAPPING."
         )
-    return adapter.labels.encode(present), answers.logits(part.texts, [name], evidence=part.evidence)[name]
+    return labels.encode(present), predictor.predict(check_request(part.texts, [name], part.evidence))[name]

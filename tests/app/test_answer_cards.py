@@ -5,7 +5,7 @@ from urllib.parse import parse_qs
 from test_present import NASTY, Reader
 
 from lorahub.app import answers, cards
-from lorahub.serving.engine.engine import Verdict
+from lorahub.serving.predictor import Verdict
 
 
 def verdict(label, labels=("false", "true"), **more):

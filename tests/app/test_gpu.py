@@ -12,13 +12,15 @@ import threading
 import time
 
 import gradio as gr
+import numpy as np
 import pytest
 
-from lorahub.app import answers, borrowing, errors, zerogpu
+from lorahub.app import answers, errors, gpu_batches, zerogpu
 from lorahub.data import table_check
 from lorahub.errors import AdapterError, EngineBusyError
 from lorahub.experiments.compare import file as compare_file
-from lorahub.serving.engine.engine import Verdict
+from lorahub.labels import LabelSet
+from lorahub.serving.predictor import Prediction
 
 
 def zero_gpu(declared):
@@ -84,9 +86,9 @@ class FileEngine:
 
     names = ("a",)
 
-    def classify(self, texts, adapters, *, evidence, adjust):
-        verdict = Verdict(label="no", probabilities={"no": 0.9, "yes": 0.1}, calibrated={"no": 0.9, "yes": 0.1})
-        return {name: [verdict] * len(texts) for name in adapters}
+    def predict(self, request):
+        logits = np.tile(np.float32([2, 0]), (len(request.texts), 1))
+        return {name: Prediction(logits=logits, labels=LabelSet(("no", "yes"))) for name in request.adapters}
 
 
 def test_a_question_is_put_to_another_process_and_comes_back_as_values(declared):
@@ -138,33 +140,35 @@ def test_the_next_call_declares_what_the_last_one_took(declared):
 def test_a_file_is_judged_in_few_loans(declared, monkeypatch, claims_file, tmp_path):
     """Each loan starts a worker: many rows go into one, and their seconds are declared."""
     monkeypatch.setenv("SPACES_ZERO_GPU", "true")
-    asked = borrowing.Borrowing(FileEngine())
+    predictor = gpu_batches.GpuBatchPredictor(FileEngine())
     table = table_check.read(claims_file([{"claim": "water"}] * 5000), claim="claim")
-    rows = asked.rows_at_once(1)
-    *_, found = compare_file.compare(asked, table, tmp_path / "out.csv", ["a"], rows_at_once=rows)
+    rows = predictor.chunk_rows(1)
+    *_, found = compare_file.compare(predictor, table, tmp_path / "out.csv", ["a"], chunk_rows=rows)
     assert found.answers == {"a": {"no": 5000, "yes": 0}}
     assert len(declared) == 2
     assert declared[0] == 5 + 41
     # More adapters are more work for the same rows: a loan stays below what is lent at most.
-    assert zerogpu.Pace().seconds(12 * asked.rows_at_once(12)) < 60
+    assert zerogpu.Pace().seconds(12 * predictor.chunk_rows(12)) < 60
 
 
 def test_a_file_waits_where_the_engine_takes_no_more(monkeypatch):
     engine, refused = FileEngine(), []
+    predict = engine.predict
 
-    def classify(texts, adapters, *, evidence, adjust):
+    def busy_twice(request):
         if len(refused) < 2:
-            refused.append(texts)
+            refused.append(request)
             raise EngineBusyError("requests waiting: 64, and the engine takes no more. Try again in a moment.")
-        return {"a": "answers"}
+        return predict(request)
 
-    monkeypatch.setattr(engine, "classify", classify)
-    monkeypatch.setattr(borrowing, "_WAITS", (0, 0))
-    assert borrowing.Borrowing(engine).classify(["one"], ["a"]) == {"a": "answers"}
+    monkeypatch.setattr(engine, "predict", busy_twice)
+    monkeypatch.setattr(gpu_batches, "_WAITS", (0, 0))
+    predictor = gpu_batches.GpuBatchPredictor(engine)
+    assert [verdict.label for verdict in predictor.classify(["one"], ["a"])["a"]] == ["no"]
     refused.clear()
-    monkeypatch.setattr(borrowing, "_WAITS", (0,))
+    monkeypatch.setattr(gpu_batches, "_WAITS", (0,))
     with pytest.raises(EngineBusyError):
-        borrowing.Borrowing(engine).classify(["one"], ["a"])
+        predictor.classify(["one"], ["a"])
 
 
 def test_the_package_itself_changes_nothing_where_no_gpu_is_lent(monkeypatch):

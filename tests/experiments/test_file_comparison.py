@@ -40,7 +40,7 @@ def test_the_figures_are_scikit_learns_on_the_written_answers(suffix, engine, cl
     rows = learnable(150, seed=4)
     table = table_check.read(claims_file(rows, f"in{suffix}"), claim="claim", label="label")
     output = tmp_path / f"out{suffix}"
-    found = compared(engine, table, output, list(engine.adapters), rows_at_once=64)
+    found = compared(engine, table, output, list(engine.adapters), chunk_rows=64)
     written = list(tables.read(output))
     gold = [row["label"] for row in rows]
     assert [row["claim"] for row in written] == [row["claim"] for row in rows]
@@ -120,7 +120,7 @@ def test_rows_without_a_label_do_not_count(engine, claims_file, tmp_path):
 def test_who_stops_leaves_nothing_behind(engine, claims_file, tmp_path):
     table = table_check.read(claims_file([{"claim": text} for text in sentences(50)]), claim="claim")
     folder = tmp_path / "outputs"
-    work = compare_file.compare(engine, table, folder / "out.csv", ["tiny"], rows_at_once=10)
+    work = compare_file.compare(engine, table, folder / "out.csv", ["tiny"], chunk_rows=10)
     next(work)
     assert list(folder.iterdir())
     work.close()

@@ -76,10 +76,10 @@ def test_a_pinned_adapter_stays(engine, folders):
 
 
 def test_an_adapter_in_use_never_leaves_and_who_waits_is_told(engine, folders, monkeypatch):
-    monkeypatch.setattr(caches, "_PATIENCE", 0.1)
-    with engine._cache.holding(["a0", "a1"]):
+    monkeypatch.setattr(caches, "_WAIT_SECONDS", 0.1)
+    with engine._cache.hold(["a0", "a1"]):
         assert all(held.in_use for held in engine.status().adapters)
-        with pytest.raises(EngineBusyError, match="no room for a2: other requests hold their adapters"):
+        with pytest.raises(EngineBusyError, match="no memory for a2: other requests use their adapters"):
             engine.add(folders[2])
     engine.add(folders[2])
     assert not any(held.in_use for held in engine.status().adapters)
@@ -92,7 +92,7 @@ def test_a_request_waits_for_room(engine, folders):
         started.set()
         done.extend(engine.add(folders[2]))
 
-    with engine._cache.holding(["a0", "a1"]):
+    with engine._cache.hold(["a0", "a1"]):
         thread = threading.Thread(target=add)
         thread.start()
         started.wait()
@@ -102,9 +102,9 @@ def test_a_request_waits_for_room(engine, folders):
 
 
 def test_a_dropped_adapter_is_forgotten_and_requests_under_way_finish_with_it(engine):
-    with engine._cache.holding(["a0"]) as held:
+    with engine._cache.hold(["a0"]) as held:
         engine.drop("a0")
-        assert held["a0"].placed.lora
+        assert held["a0"].lora
     with pytest.raises(AdapterError, match="no adapter 'a0' is loaded; loaded: a1"):
         engine.logits(TEXTS, ["a0"])
 

@@ -50,8 +50,8 @@ def test_names_and_lengths_that_do_not_fit_are_said(tiny_run, tiny_base):
 
 def test_warming_up_runs_the_base_and_the_adapters_up_to_the_longest_input(tiny_run, tiny_base):
     engine = Engine(str(tiny_base("bert")), [tiny_run.folder])
-    seen, run = [], engine._passes.run
-    engine._line._run = lambda shares: (seen.append((shares[0].job.kind, shares[0].job.longest)), run(shares))[1]
+    seen, run = [], engine._forward.run
+    engine._scheduler._run = lambda slices: (seen.append((slices[0].job.kind, slices[0].job.longest)), run(slices))[1]
     engine.warm_up()
     assert {kind for kind, _ in seen} == {"features", "logits"}
     assert max(tokens for _, tokens in seen) == engine._base.max_length

@@ -91,7 +91,7 @@ def test_a_gpus_way_to_multiply_with_every_a_gives_each_row_its_own(adapters, ro
     x = torch.randn(adapters, rows, 24, generator=random)
     # As in memory on a GPU: the A of all side by side.
     down = torch.randn(24, adapters, 4, generator=random).transpose(0, 1)
-    torch.testing.assert_close(lora_layers.every_down(x, down), torch.matmul(x, down))
+    torch.testing.assert_close(lora_layers.batched_down_projection(x, down), torch.matmul(x, down))
 
 
 @pytest.mark.slow

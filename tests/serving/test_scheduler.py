@@ -1,4 +1,4 @@
-"""Requests that share passes: right answers, turns, cancelling, a full line, errors."""
+"""Requests that part passes: right answers, turns, cancelling, a full line, errors."""
 
 import multiprocessing
 import subprocess
@@ -13,15 +13,15 @@ from conftest import sentences
 
 from lorahub.errors import EngineBusyError
 from lorahub.serving.engine.engine import Engine
-from lorahub.serving.engine.scheduler import Job, Line
+from lorahub.serving.engine.scheduler import Job, Scheduler
 
 
 def job(*lengths, adapters=("a",), kind="logits"):
     return Job(items=[{"input_ids": [0] * length} for length in lengths], adapters=adapters, kind=kind)
 
 
-def lengths(share):
-    return np.array([len(share.job.items[place]["input_ids"]) for place in share.places])
+def lengths(part):
+    return np.array([len(part.job.items[place]["input_ids"]) for place in part.places])
 
 
 class Recorder:
@@ -32,18 +32,15 @@ class Recorder:
         if not hold:
             self.go.set()
 
-    def __call__(self, shares):
-        self.passes.append(shares)
+    def __call__(self, slices):
+        self.passes.append(slices)
         self.started.set()
         assert self.go.wait(20)
-        return [lengths(share) for share in shares]
+        return [lengths(part) for part in slices]
 
 
 def in_order(job):
-    found = np.zeros(len(job.items), int)
-    for places, values in job.results:
-        found[places] = values
-    return found.tolist()
+    return job.output().tolist()
 
 
 def wait_for(condition):
@@ -55,41 +52,41 @@ def wait_for(condition):
 
 def test_every_text_is_answered_once_and_passes_keep_to_their_tokens():
     run, asked = Recorder(), job(*range(1, 60), adapters=("a", "b"))
-    Line(run, tokens=200, most=1).answer([asked])
+    Scheduler(run, tokens=200, most=1).run([asked])
     assert in_order(asked) == list(range(1, 60))
-    for (share,) in run.passes:
-        cost = max(lengths(share)) * 2 * len(share.places)
-        assert cost <= 200 or len(share.places) == 1
+    for (part,) in run.passes:
+        cost = max(lengths(part)) * 2 * len(part.places)
+        assert cost <= 200 or len(part.places) == 1
     assert len(run.passes) < 59
 
 
 def test_a_text_longer_than_a_pass_still_gets_one():
     run, asked = Recorder(), job(500, 3)
-    Line(run, tokens=100, most=1).answer([asked])
+    Scheduler(run, tokens=100, most=1).run([asked])
     assert in_order(asked) == [500, 3]
 
 
 def test_whoever_asks_all_passes_run_in_one_thread():
     threads = set()
 
-    def run(shares):
+    def run(slices):
         threads.add(threading.get_ident())
-        return [lengths(share) for share in shares]
+        return [lengths(part) for part in slices]
 
-    line = Line(run, tokens=50, most=9)
+    scheduler = Scheduler(run, tokens=50, most=9)
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: line.answer([job(9, 20, 50)]), range(16)))
+        list(pool.map(lambda _: scheduler.run([job(9, 20, 50)]), range(16)))
     assert len(threads) == 1
 
 
 def test_a_process_that_is_forked_later_answers_too():
-    line, fork = Line(Recorder(), tokens=100, most=9), multiprocessing.get_context("fork")
-    line.answer([job(3)])
+    scheduler, fork = Scheduler(Recorder(), tokens=100, most=9), multiprocessing.get_context("fork")
+    scheduler.run([job(3)])
     answers = fork.Queue()
 
     def ask():
         asked = job(5, 7)
-        line.answer([asked])
+        scheduler.run([asked])
         answers.put(in_order(asked))
 
     child = fork.Process(target=ask, daemon=True)
@@ -102,16 +99,16 @@ def test_a_process_that_is_forked_later_answers_too():
 def test_threads_that_outlive_the_main_one_are_answered():
     code = """
 import threading, time
-from lorahub.serving.batching import Job, Line
+from lorahub.serving.engine.scheduler import Job, Scheduler
 
 def ask():
-    line.answer([Job(items=[{"input_ids": [0]}])])
+    scheduler.run([Job(items=[{"input_ids": [0]}])])
     threading.main_thread().join()
     time.sleep(0.2)
-    line.answer([Job(items=[{"input_ids": [0]}])])
+    scheduler.run([Job(items=[{"input_ids": [0]}])])
     print("answered")
 
-line = Line(lambda shares: [[0] for _ in shares], tokens=9, most=9)
+scheduler = Scheduler(lambda slices: [[0] for _ in slices], tokens=9, most=9)
 threading.Thread(target=ask).start()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -120,75 +117,75 @@ threading.Thread(target=ask).start()
 
 def test_what_waits_at_the_same_time_is_answered_together():
     run = Recorder(hold=True)
-    line = Line(run, tokens=1000, most=9)
+    scheduler = Scheduler(run, tokens=1000, most=9)
     jobs = [job(10, adapters=(name,)) for name in "abcdef"]
     with ThreadPoolExecutor(9) as pool:
-        busy = pool.submit(line.answer, [job(10)])
+        busy = pool.submit(scheduler.run, [job(10)])
         assert run.started.wait(20)
-        waiting = [pool.submit(line.answer, [item]) for item in jobs]
-        wait_for(lambda: line.requests == 7)
+        waiting = [pool.submit(scheduler.run, [item]) for item in jobs]
+        wait_for(lambda: scheduler.requests == 7)
         run.go.set()
         for each in (busy, *waiting):
             each.result(20)
     assert [in_order(item) for item in jobs] == [[10]] * 6
-    assert sorted(len(shares) for shares in run.passes) == [1, 6]
-    assert line.requests == 0
+    assert sorted(len(slices) for slices in run.passes) == [1, 6]
+    assert scheduler.requests == 0
 
 
 def test_a_long_request_does_not_keep_a_short_one_waiting_until_it_is_done():
     run = Recorder(hold=True)
-    line = Line(run, tokens=100, most=9)
+    scheduler = Scheduler(run, tokens=100, most=9)
     long, short = job(*[50] * 40), job(10)
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(line.answer, [long])
+        first = pool.submit(scheduler.run, [long])
         assert run.started.wait(20)
-        second = pool.submit(line.answer, [short])
-        wait_for(lambda: line.requests == 2)
+        second = pool.submit(scheduler.run, [short])
+        wait_for(lambda: scheduler.requests == 2)
         run.go.set()
         second.result(20)
         first.result(20)
-    turn = next(number for number, shares in enumerate(run.passes) if any(share.job is short for share in shares))
+    turn = next(number for number, slices in enumerate(run.passes) if any(part.job is short for part in slices))
     assert turn <= 2
     assert len(run.passes) > 10
 
 
 def test_jobs_of_different_kinds_never_share_a_pass():
     run = Recorder(hold=True)
-    line = Line(run, tokens=1000, most=9)
+    scheduler = Scheduler(run, tokens=1000, most=9)
     with ThreadPoolExecutor(5) as pool:
-        first = pool.submit(line.answer, [job(10)])
+        first = pool.submit(scheduler.run, [job(10)])
         assert run.started.wait(20)
-        others = [pool.submit(line.answer, [job(10, kind=kind)]) for kind in ("logits", "features") * 2]
-        wait_for(lambda: line.requests == 5)
+        others = [pool.submit(scheduler.run, [job(10, kind=kind)]) for kind in ("logits", "features") * 2]
+        wait_for(lambda: scheduler.requests == 5)
         run.go.set()
         for each in (first, *others):
             each.result(20)
-    assert all(len({share.job.kind for share in shares}) == 1 for shares in run.passes)
+    assert all(len({part.job.kind for part in slices}) == 1 for slices in run.passes)
 
 
 def test_a_full_line_says_so_at_once_and_takes_requests_again_later():
     run = Recorder(hold=True)
-    line = Line(run, tokens=1000, most=1)
+    scheduler = Scheduler(run, tokens=1000, most=1)
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(line.answer, [job(10)])
+        first = pool.submit(scheduler.run, [job(10)])
         assert run.started.wait(20)
         with pytest.raises(EngineBusyError, match="requests waiting: 1, .* Try again in a moment"):
-            line.answer([job(10)])
+            scheduler.run([job(10)])
         run.go.set()
         first.result(20)
-    line.answer([job(10)])
+    scheduler.run([job(10)])
 
 
 def test_a_cancelled_request_leaves_and_the_others_are_answered():
     run, stop = Recorder(hold=True), threading.Event()
-    line = Line(run, tokens=100, most=9)
+    scheduler = Scheduler(run, tokens=100, most=9)
     kept = job(20)
     with ThreadPoolExecutor(3) as pool:
-        first = pool.submit(line.answer, [job(*[20] * 50)], stop=stop)
+        first = pool.submit(scheduler.run, [job(*[20] * 50)], stop=stop)
         assert run.started.wait(20)
-        second = pool.submit(line.answer, [job(*[20] * 50)], stop=stop)
-        third = pool.submit(line.answer, [kept])
-        wait_for(lambda: line.requests == 3)
+        second = pool.submit(scheduler.run, [job(*[20] * 50)], stop=stop)
+        third = pool.submit(scheduler.run, [kept])
+        wait_for(lambda: scheduler.requests == 3)
         stop.set()
         with pytest.raises(CancelledError):
             second.result(20)
@@ -197,39 +194,39 @@ def test_a_cancelled_request_leaves_and_the_others_are_answered():
             first.result(20)
         third.result(20)
     assert in_order(kept) == [20]
-    assert line.requests == 0
+    assert scheduler.requests == 0
     assert len(run.passes) < 10
 
 
 def test_an_error_reaches_those_whose_pass_it_was_and_nobody_else():
-    def run(shares):
-        if any(len(share.job.items) == 2 for share in shares):
+    def run(slices):
+        if any(len(part.job.items) == 2 for part in slices):
             raise MemoryError("too much")
-        return [lengths(share) for share in shares]
+        return [lengths(part) for part in slices]
 
-    line = Line(run, tokens=1000, most=9)
+    scheduler = Scheduler(run, tokens=1000, most=9)
     with pytest.raises(MemoryError, match="too much"):
-        line.answer([job(10, 10)])
+        scheduler.run([job(10, 10)])
     fine = job(10)
-    line.answer([fine])
+    scheduler.run([fine])
     assert in_order(fine) == [10]
 
 
 def test_ctrl_c_in_one_thread_leaves_the_line_to_the_others():
     interrupt = True
 
-    def run(shares):
+    def run(slices):
         nonlocal interrupt
         if interrupt:
             interrupt = False
             raise KeyboardInterrupt
-        return [lengths(share) for share in shares]
+        return [lengths(part) for part in slices]
 
-    line = Line(run, tokens=1000, most=9)
+    scheduler = Scheduler(run, tokens=1000, most=9)
     with pytest.raises(KeyboardInterrupt):
-        line.answer([job(10)])
+        scheduler.run([job(10)])
     fine = job(10)
-    line.answer([fine])
+    scheduler.run([fine])
     assert in_order(fine) == [10]
 
 
@@ -240,8 +237,8 @@ def test_requests_for_different_adapters_and_lengths_are_answered_right_together
     texts = sentences(40, seed=5, low=1, high=29)
     expected = engine.logits(texts)
     passes = []
-    answer = engine._passes.run
-    engine._line._run = lambda shares: (passes.append(len(shares)), time.sleep(0.01), answer(shares))[-1]
+    answer = engine._forward.run
+    engine._scheduler._run = lambda slices: (passes.append(len(slices)), time.sleep(0.01), answer(slices))[-1]
 
     def ask(number):
         names = [f"a{number % 4}", f"a{(number * 3 + 1) % 4}"]

@@ -8,7 +8,8 @@ from scipy import stats
 
 from lorahub.config import EvalConfig
 from lorahub.errors import AdapterError
-from lorahub.serving.engine.engine import verdicts
+from lorahub.labels import LabelSet
+from lorahub.serving.predictor import Prediction
 from lorahub.stats import calibration, selective
 from lorahub.stats.verdicts import Calibration, abstains, calibrated, confidences, decide, softmax
 
@@ -16,8 +17,8 @@ LOGITS = np.array([[3, 0, 0], [0.2, 0, 0.1], [0, 1, 0]], np.float32)
 
 
 def test_an_answer_below_the_threshold_is_marked_and_keeps_its_label():
-    plain = verdicts(LOGITS, "abc", Calibration())
-    marked = verdicts(LOGITS, "abc", Calibration(threshold=0.5))
+    plain = Prediction(logits=LOGITS, labels=LabelSet(tuple("abc"))).verdicts()
+    marked = Prediction(logits=LOGITS, labels=LabelSet(tuple("abc")), calibration=Calibration(threshold=0.5)).verdicts()
     assert [verdict.label for verdict in marked] == [verdict.label for verdict in plain] == ["a", "a", "b"]
     assert [verdict.abstain for verdict in plain] == [False] * 3
     assert [verdict.abstain for verdict in marked] == [False, True, False]

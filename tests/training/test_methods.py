@@ -20,9 +20,8 @@ from lorahub.labels import LabelSet
 from lorahub.models import adapters, initialization, methods, quantization
 from lorahub.models import base as bases
 from lorahub.serving.engine.engine import Engine
-from lorahub.serving.evaluate import judge
-from lorahub.serving.mixed import Together
-from lorahub.serving.single import answering
+from lorahub.serving.evaluate import evaluate
+from lorahub.serving.loading import MixedPredictor, open_predictors
 from lorahub.stats.verdicts import softmax
 from lorahub.training import optimizers
 from lorahub.training.run import train
@@ -114,9 +113,9 @@ def test_a_method_is_saved_for_anyone_and_answers_as_it_did(model_type, method, 
 def test_a_method_is_judged_and_stacked_or_refused_in_one_line(model_type, method, trained, tiny_base, data):
     run, base = trained(model_type, method), str(tiny_base(model_type))
     texts, claimed = probe(run)
-    (answers,) = answering([run.folder], base, settings=BaseConfig(quantize=run.record.asked["base"]["quantize"]))
+    (answers,) = open_predictors([run.folder], base, settings=BaseConfig(quantize=run.record.asked["base"]["quantize"]))
     np.testing.assert_allclose(answers.logits(texts)[run.folder.name], claimed, atol=1e-4)
-    (figures,) = judge([str(run.folder)], data=data, base=base, settings=["base.device=cpu"]).results.values()
+    (figures,) = evaluate([str(run.folder)], data=data, base=base, settings=["base.device=cpu"]).results.values()
     if method != "qlora":  # judged on the whole base that was given
         assert figures["f1_macro"] == pytest.approx(run.record.results["test"]["adapter"]["f1_macro"])
     if method in STACKED:
@@ -140,15 +139,15 @@ def test_classify_takes_every_kind_of_run_and_says_which_run_apart(trained, tiny
         shares = [list(found[text, run.folder.name].values()) for text in claims]
         np.testing.assert_allclose(shares, softmax(claimed), atol=1e-4)
     whole, shared, scaled = (run.folder.name for run in made)
-    assert f"{whole} holds a whole model and shares no base: it runs apart" in caplog.text
-    assert f"{scaled} holds IA3 weights and shares no base" in caplog.text
+    assert f"{whole} holds a whole model and cannot share a base: it runs separately" in caplog.text
+    assert f"{scaled} holds IA3 weights and cannot share a base" in caplog.text
     assert f"{shared} holds" not in caplog.text
 
 
 def test_runs_of_one_name_that_run_apart_are_numbered(trained, tmp_path):
     run = trained("bert", "full")
     copy = shutil.copytree(run.folder, tmp_path / run.folder.name)
-    assert Together([run.folder, copy]).names == [run.folder.name, f"{run.folder.name}-2"]
+    assert MixedPredictor(open_predictors([run.folder, copy])).names == [run.folder.name, f"{run.folder.name}-2"]
 
 
 @pytest.mark.slow
@@ -204,7 +203,7 @@ def test_what_does_not_go_together_is_refused_before_training(settings, words, t
 def test_claims_leave_room_for_virtual_tokens_and_padding_changes_nothing(trained, tiny_base):
     run = trained("bert", "prompt", "base.max_length=128")
     assert run.record.environment["reasons"]["max_length"].startswith("44 tokens: 64 less 20 virtual ones")
-    (answers,) = answering([run.folder], str(tiny_base("bert")))
+    (answers,) = open_predictors([run.folder], str(tiny_base("bert")))
     short, long = "vaccine causes flu .", " ".join(sentences(1, low=60, high=61))
     name = run.folder.name
     alone = [answers.logits([text])[name][0] for text in (short, long)]

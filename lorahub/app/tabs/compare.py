@@ -11,7 +11,7 @@ from gradio.components.api_component import Api
 from gradio_client.utils import python_type_to_json_schema
 
 from lorahub.app import errors, file_report, present
-from lorahub.app.borrowing import Borrowing
+from lorahub.app.gpu_batches import GpuBatchPredictor
 from lorahub.data import columns, table_check, tables
 from lorahub.data.table_check import CheckedTable
 from lorahub.errors import ConfigError, LorahubError
@@ -31,7 +31,7 @@ def build(engine: Engine, tab: gr.Tab) -> gr.CheckboxGroup:
 
     Whoever opens the tab is offered the adapters that are loaded then.
     """
-    asked, names = Borrowing(engine), engine.names
+    asked, names = GpuBatchPredictor(engine), engine.names
     offered = gr.State(names)
     upload = gr.File(label="File (csv, tsv, jsonl or parquet)", file_types=list(tables.SUFFIXES), height=130)
     with gr.Row():
@@ -92,8 +92,8 @@ def build(engine: Engine, tab: gr.Tab) -> gr.CheckboxGroup:
             try:
                 table = _read(path, claim, label, evidence, mapping(renamed))
                 output = _output(table, download)
-                rows = asked.rows_at_once(len(adapters))
-                for found in compare_file.compare(asked, table, output, adapters, rows_at_once=rows):
+                rows = asked.chunk_rows(len(adapters))
+                for found in compare_file.compare(asked, table, output, adapters, chunk_rows=rows):
                     if isinstance(found, Step):
                         progress(found.share, desc=found.text)
                         yield gr.skip(), gr.skip()
@@ -147,7 +147,7 @@ def build(engine: Engine, tab: gr.Tab) -> gr.CheckboxGroup:
     return chosen
 
 
-def _endpoint(asked: Borrowing) -> None:
+def _endpoint(asked: GpuBatchPredictor) -> None:
     """The same for programs: `gr.api` takes no files, so its fields are components that nobody sees."""
 
     def compare(
@@ -177,8 +177,8 @@ def _endpoint(asked: Borrowing) -> None:
                 table = _read(file, claim or (guess(Path(file))[1][0] if file else None), label, evidence, label_map)
                 output = _output(table, judged)
                 chosen = adapters or asked.names
-                rows = asked.rows_at_once(len(chosen))
-                *_, found = compare_file.compare(asked, table, output, chosen, rows_at_once=rows)
+                rows = asked.chunk_rows(len(chosen))
+                *_, found = compare_file.compare(asked, table, output, chosen, chunk_rows=rows)
             except LorahubError as error:
                 raise ConfigError(_without_folder(error, file)) from error
             assert isinstance(found, FileComparison)

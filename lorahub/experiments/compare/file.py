@@ -24,11 +24,10 @@ from lorahub.stats import metrics, paired
 from lorahub.stats.verdicts import Floats, Ids
 
 if TYPE_CHECKING:  # serving needs torch
-    from lorahub.serving.engine.engine import Verdict
-    from lorahub.serving.files import Classifies
+    from lorahub.serving.predictor import Predictor, Verdict
 
 ROWS_SHOWN = 200
-ROWS_AT_ONCE = 512
+_CHUNK_ROWS = 512
 # Up to this many adapters with the same labels every pair is compared; above, each is compared with the first.
 _ALL_PAIRS_UP_TO = 4
 # Above this many claims intervals are narrow and resampling is slow, so fewer resamples are drawn.
@@ -89,12 +88,12 @@ class Step:
 
 
 def compare(
-    engine: "Classifies",
+    predictor: "Predictor",
     table: CheckedTable,
     output: Path,
     adapters: Sequence[str],
     *,
-    rows_at_once: int = ROWS_AT_ONCE,
+    chunk_rows: int = _CHUNK_ROWS,
     options: EvalConfig | None = None,
 ) -> Iterator[Step | FileComparison]:
     """Classify the file into `output`: yield a `Step` for each piece of work, and finally the `FileComparison`.
@@ -106,13 +105,13 @@ def compare(
     if not adapters:
         raise ConfigError("Choose at least one adapter.")
     chunks = files.stream(
-        engine,
+        predictor,
         table.source,
         output,
         adapters=adapters,
         claim=table.claim,
         evidence=table.evidence,
-        rows_at_once=rows_at_once,
+        chunk_rows=chunk_rows,
     )
     collected = None
     for rows, answers in chunks:

@@ -164,12 +164,12 @@ class Systems:
         data = self.claims(entry)
         need("torch", extra="train")
         from lorahub.serving import evaluate
-        from lorahub.serving.single import answering
+        from lorahub.serving.loading import open_predictors
 
         base = recorded.base(entry.located, entry.record, instead=self.base) if entry.record else None
-        (answers,) = answering([entry.located], base.id if base else self.base, settings=base, token=self.token)
-        gold, logits = evaluate.answer(answers, next(iter(answers.adapters)), data, self.evaluated)
-        return Predictions(sha256=fingerprints(data.splits[self.evaluated].joined()), gold=gold, logits=logits)
+        (predictor,) = open_predictors([entry.located], base.id if base else self.base, settings=base, token=self.token)
+        gold, prediction = evaluate.predict(predictor, predictor.names[0], data, self.evaluated)
+        return Predictions(sha256=fingerprints(data.splits[self.evaluated].joined()), gold=gold, logits=prediction.logits)
 
 
 def check_same_claims(entries: Sequence[Entry], answers: Mapping[str, Answers], split: str) -> None:

@@ -50,11 +50,10 @@ def since(
     claims, judged = recorded.to_judge(asked.data, split, [located], token=token)
     need("torch", extra="train")
     from lorahub.serving import evaluate
-    from lorahub.serving.single import answering
+    from lorahub.serving.loading import open_predictors
 
-    (answers,) = answering([located], asked.base.id, settings=asked.base, token=token)
-    (adapter,) = answers.adapters.values()
-    gold, logits = evaluate.answer(answers, located.name, claims, judged)
+    (predictor,) = open_predictors([located], asked.base.id, settings=asked.base, token=token)
+    gold, prediction = evaluate.predict(predictor, located.name, claims, judged)
     source = claims.source
     row = Row(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
@@ -65,9 +64,9 @@ def since(
             "split": judged,
             "sha256": source.sha256[judged],
         },
-        figures=history.shortened(evaluate.block(gold, logits, adapter, asked.eval)),
-        base_revision=answers.base_revision,
-        answers=history.written(decide(logits, adapter.calibration)),
+        figures=history.shortened(evaluate.block(gold, prediction, asked.eval)),
+        base_revision=predictor.base_revision,
+        answers=history.written(decide(prediction.logits, prediction.calibration)),
     )
     test, metric, confidence = history.of_record(folder, record), asked.train.metric, asked.eval.confidence
     resamples = paired.enough_resamples(asked.eval.bootstrap, max(1, len(earlier)), confidence)

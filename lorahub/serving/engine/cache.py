@@ -1,39 +1,29 @@
-"""A bounded cache of adapters: which are in memory, which may go, and which a request holds.
+"""A bounded cache of adapters: which are in memory, which can be evicted, and which are in use.
 
-In: adapters that were loaded, limits, and a function that loads one again. Out: what a request holds from its start to
-its end, one consistent set. Over the limits the least recently used adapter leaves memory, never one that is pinned or
-that a request holds; it stays known, and is loaded again when it is named. Knows nothing of models.
+In: loaded adapters, limits, and a function that loads an adapter again. Out: the adapters of a request, held from its
+start to its end as one consistent set. Above the limits the least recently used adapter is evicted, never one that is
+pinned or in use. An evicted adapter stays known and is loaded again on its next request.
 """
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
 
-from lorahub.errors import AdapterError, ConfigError, EngineBusyError
+from lorahub.errors import ConfigError, EngineBusyError
 from lorahub.hub.fetch import Located
+from lorahub.serving.engine.lora_layers import LoadedAdapter
+from lorahub.serving.predictor import free_name, select_names
 
-# Seconds that a request waits for others to let go of their adapters, before it is told to come again.
-_PATIENCE = 30.0
-
-
-class Loaded(Protocol):
-    """An adapter in memory."""
-
-    @property
-    def bytes(self) -> int:
-        """What it takes."""
-
-
-Item = TypeVar("Item", bound=Loaded)
+# Seconds that a request waits for memory before it fails with EngineBusyError.
+_WAIT_SECONDS = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Held:
-    """One known adapter: the bytes that it takes in memory, whether it is there, is kept there, and is answering."""
+class AdapterStatus:
+    """One known adapter: its size in memory, and whether it is in memory, pinned there, and in use."""
 
     name: str
     bytes: int
@@ -43,201 +33,181 @@ class Held:
 
 
 @dataclass(kw_only=True, eq=False)
-class _Entry(Generic[Item]):
+class _Entry:
     name: str
     source: Located
     bytes: int
     pinned: bool
-    item: Item | None  # None where it has left memory
+    adapter: LoadedAdapter | None  # None after eviction
     users: int = 0
-    used: int = 0
+    last_used: int = 0
     loading: threading.Lock = field(default_factory=threading.Lock)
 
 
-class Cache(Generic[Item]):
-    """Adapters by name, at most `most` and `most_bytes` of them in memory; None is no limit. Safe for many threads.
+class Cache:
+    """Adapters by name, at most `most_adapters` and `most_bytes` of them in memory; None means no limit. Thread-safe.
 
-    `load` brings one back that had to leave; `leave` is told of each that leaves.
+    `load` loads an evicted adapter again; `on_evict` is called with each evicted adapter.
     """
 
     def __init__(
         self,
-        load: Callable[[Located, str], Item],
-        leave: Callable[[Item], None],
+        load: Callable[[Located, str], LoadedAdapter],
+        on_evict: Callable[[LoadedAdapter], None],
         *,
-        most: int | None = None,
+        most_adapters: int | None = None,
         most_bytes: int | None = None,
     ) -> None:
-        for name, limit in (("most_adapters", most), ("most_bytes", most_bytes)):
+        for name, limit in (("most_adapters", most_adapters), ("most_bytes", most_bytes)):
             if limit is not None and limit < 1:
-                raise ConfigError(f"{name} is {limit}; at least 1, or None for no limit.")
-        self._load, self._leave, self._most, self._most_bytes = load, leave, most, most_bytes
-        self._entries: dict[str, _Entry[Item]] = {}
-        self._tickets: list[object] = []
+                raise ConfigError(f"{name} is {limit}; give at least 1, or None for no limit.")
+        self._load, self._on_evict, self._most_adapters, self._most_bytes = load, on_evict, most_adapters, most_bytes
+        self._entries: dict[str, _Entry] = {}
+        self._waiting: list[object] = []
         self._changed = threading.Condition()
         self._clock = count(1)
 
-    def add(self, source: Located, item: Item, *, pinned: bool = False) -> str:
-        """Keep an adapter and return its name: its source's, numbered where that is taken.
+    def add(self, source: Located, adapter: LoadedAdapter, *, pinned: bool = False) -> str:
+        """Add an adapter and return its name: that of its source, numbered if it is taken.
 
-        Raises ConfigError where it does not fit beside the pinned ones, EngineBusyError where those in use leave no
-        room for a while.
+        Raises ConfigError if it does not fit beside the pinned adapters, EngineBusyError if adapters in use leave no
+        memory within 30 seconds.
         """
         with self._changed:
             name = free_name(source.name, self._entries)
-            entry = _Entry(name=name, source=source, bytes=item.bytes, pinned=pinned, item=item)
-            self._make_room([entry])
-            # Another thread may have taken the name while this one waited for room.
+            entry = _Entry(name=name, source=source, bytes=adapter.bytes, pinned=pinned, adapter=adapter)
+            self._free_memory([entry])
+            # Another thread may have taken the name while this one waited for memory.
             entry.name = name = free_name(source.name, self._entries)
-            entry.used = next(self._clock)
+            entry.last_used = next(self._clock)
             self._entries[name] = entry
             self._changed.notify_all()
         return name
 
     def drop(self, name: str) -> None:
-        """Forget an adapter; a request that holds it finishes with it. Raises AdapterError where none has the name."""
+        """Remove an adapter; a request that uses it finishes with it. Raises AdapterError for an unknown name."""
         with self._changed:
-            (entry,) = self._named([name])
+            (entry,) = self._select([name])
             del self._entries[name]
             if not entry.users:
                 self._evict(entry)
             self._changed.notify_all()
 
     def name_of(self, folder: Path) -> str | None:
-        """The name under which the adapter of a folder is known; None where it is not."""
+        """Return the name of the adapter loaded from a folder; None if there is none."""
+        path = folder.resolve()
         with self._changed:
-            found = (
-                entry.name for entry in self._entries.values() if entry.source.folder.resolve() == folder.resolve()
-            )
-            return next(found, None)
+            names = (entry.name for entry in self._entries.values() if entry.source.folder.resolve() == path)
+            return next(names, None)
 
     def pin(self, name: str, pinned: bool) -> None:
-        """Keep an adapter in memory whatever else is loaded, or no longer; raises as `holding`."""
-        with self.holding([name]), self._changed:
+        """Keep an adapter in memory, or make it evictable again; raises the errors of `hold`."""
+        with self.hold([name]), self._changed:
             self._entries[name].pinned = pinned
 
-    def known(self) -> list[Held]:
-        """Every adapter, in the order of adding."""
+    def status(self) -> list[AdapterStatus]:
+        """Return the status of every known adapter, in the order of adding."""
         with self._changed:
             return [
-                Held(
+                AdapterStatus(
                     name=entry.name,
                     bytes=entry.bytes,
-                    loaded=entry.item is not None,
+                    loaded=entry.adapter is not None,
                     pinned=entry.pinned,
                     in_use=entry.users > 0,
                 )
                 for entry in self._entries.values()
             ]
 
-    def items(self) -> dict[str, Item]:
-        """The adapters in memory by name, in the order of adding."""
+    def loaded(self) -> dict[str, LoadedAdapter]:
+        """Return the adapters in memory by name, in the order of adding."""
         with self._changed:
-            return {entry.name: entry.item for entry in self._entries.values() if entry.item is not None}
+            return {entry.name: entry.adapter for entry in self._entries.values() if entry.adapter is not None}
 
     @contextmanager
-    def holding(self, names: Sequence[str] | None) -> Iterator[dict[str, Item]]:
-        """Hold the named adapters, or all that are in memory: none of them leaves it before the block ends.
+    def hold(self, names: Sequence[str] | None) -> Iterator[dict[str, LoadedAdapter]]:
+        """Hold the named adapters, or all in memory, against eviction until the block ends; load the evicted ones.
 
-        What has left memory is loaded again. Raises AdapterError for an unknown name, and as `add`.
+        Raises AdapterError for an unknown name, and the errors of `add`.
         """
         with self._changed:
             if names is None:
-                entries = [entry for entry in self._entries.values() if entry.item is not None]
+                entries = [entry for entry in self._entries.values() if entry.adapter is not None]
             else:
-                entries = self._named(list(dict.fromkeys(names)))
-            self._make_room(entries)
+                entries = self._select(names)
+            self._free_memory(entries)
             for entry in entries:
                 entry.users += 1
-                entry.used = next(self._clock)
+                entry.last_used = next(self._clock)
         try:
-            yield {entry.name: self._item(entry) for entry in entries}
+            yield {entry.name: self._loaded(entry) for entry in entries}
         finally:
             with self._changed:
                 for entry in entries:
                     entry.users -= 1
-                    if not entry.users and self._entries.get(entry.name) is not entry:  # dropped meanwhile
+                    if not entry.users and self._entries.get(entry.name) is not entry:  # dropped in the meantime
                         self._evict(entry)
                 self._changed.notify_all()
 
-    def _item(self, entry: _Entry[Item]) -> Item:
-        """What an entry that is held has, loaded where it is not there; two threads load it once."""
+    def _loaded(self, entry: _Entry) -> LoadedAdapter:
+        """Return the adapter of a held entry, loaded once if it was evicted."""
         with entry.loading:
-            item = entry.item
-            if item is None:
-                item = self._load(entry.source, entry.name)
+            adapter = entry.adapter
+            if adapter is None:
+                adapter = self._load(entry.source, entry.name)
                 with self._changed:
-                    entry.item = item
-            return item
+                    entry.adapter = adapter
+            return adapter
 
-    def _named(self, names: Sequence[str]) -> list[_Entry[Item]]:
-        for name in names:
-            if name not in self._entries:
-                there = ", ".join(self._entries) or "none"
-                raise AdapterError(f"no adapter {name!r} is loaded; loaded: {there}.")
-        return [self._entries[name] for name in names]
+    def _select(self, names: Sequence[str]) -> list[_Entry]:
+        return [self._entries[name] for name in select_names(names, self._entries)]
 
-    def _make_room(self, wanted: Sequence[_Entry[Item]]) -> None:
-        """Wait until the wanted adapters fit beside what cannot leave, and let leave what has to."""
+    def _free_memory(self, wanted: Sequence[_Entry]) -> None:
+        """Wait until the wanted adapters fit beside those that cannot be evicted, then evict others as needed."""
         pinned = [entry for entry in self._entries.values() if entry.pinned and entry not in wanted]
+        names = ", ".join(entry.name for entry in wanted)
         if not self._fit([*wanted, *pinned]):
             raise ConfigError(
-                f"{_listed(wanted)} and {len(pinned)} pinned adapters do not fit into memory at once; the limit is "
-                f"{self._limits()}. Ask for fewer at once, unpin some, or raise the limit."
+                f"{names} and {len(pinned)} pinned adapters do not fit into memory at once; the limit is "
+                f"{self._limits()}. Request fewer at once, unpin some, or raise the limit."
             )
         ticket = object()
-        self._tickets.append(ticket)
+        self._waiting.append(ticket)
         try:
-            # In order of arrival: else those whose adapters are in memory anyway would keep the others out for ever.
-            there = self._changed.wait_for(
-                lambda: self._tickets[0] is ticket and self._fit([*wanted, *self._staying(wanted)]), timeout=_PATIENCE
+            # In order of arrival: otherwise requests for adapters in memory could keep the others waiting forever.
+            fits = self._changed.wait_for(
+                lambda: self._waiting[0] is ticket and self._fit(self._retained(wanted)), timeout=_WAIT_SECONDS
             )
         finally:
-            self._tickets.remove(ticket)
+            self._waiting.remove(ticket)
             self._changed.notify_all()
-        if not there:
+        if not fits:
             raise EngineBusyError(
-                f"no room for {_listed(wanted)}: other requests hold their adapters, and the limit is "
-                f"{self._limits()}. Try again in a moment."
+                f"no memory for {names}: other requests use their adapters, and the limit is {self._limits()}. "
+                "Try again in a moment."
             )
-        staying = [*wanted, *self._staying(wanted)]
-        present = [entry for entry in self._entries.values() if entry.item is not None and entry not in staying]
-        for entry in sorted(present, key=lambda entry: -entry.used):
-            if self._fit([*staying, entry]):
-                staying.append(entry)
+        retained = self._retained(wanted)
+        others = [entry for entry in self._entries.values() if entry.adapter is not None and entry not in retained]
+        for entry in sorted(others, key=lambda entry: -entry.last_used):
+            if self._fit([*retained, entry]):
+                retained.append(entry)
             else:
                 self._evict(entry)
 
-    def _staying(self, wanted: Sequence[_Entry[Item]]) -> list[_Entry[Item]]:
-        """What cannot leave beside the wanted: a held one counts before it is loaded."""
-        entries = (entry for entry in self._entries.values() if entry not in wanted)
-        return [entry for entry in entries if entry.pinned or entry.users]
+    def _retained(self, wanted: Sequence[_Entry]) -> list[_Entry]:
+        """Return the wanted entries and those that cannot be evicted: pinned or in use, also before they are loaded."""
+        others = (entry for entry in self._entries.values() if entry not in wanted)
+        return [*wanted, *(entry for entry in others if entry.pinned or entry.users)]
 
-    def _fit(self, entries: Sequence[_Entry[Item]]) -> bool:
-        few = self._most is None or len(entries) <= self._most
+    def _fit(self, entries: Sequence[_Entry]) -> bool:
+        few = self._most_adapters is None or len(entries) <= self._most_adapters
         return few and (self._most_bytes is None or sum(entry.bytes for entry in entries) <= self._most_bytes)
 
     def _limits(self) -> str:
-        limits = []
-        if self._most is not None:
-            limits.append(f"{self._most} adapters")
-        if self._most_bytes is not None:
-            limits.append(f"{self._most_bytes:,} bytes")
-        return " and ".join(limits)
+        limits = [] if self._most_adapters is None else [f"{self._most_adapters} adapters"]
+        return " and ".join(limits + ([] if self._most_bytes is None else [f"{self._most_bytes:,} bytes"]))
 
-    def _evict(self, entry: _Entry[Item]) -> None:
-        item, entry.item = entry.item, None
-        if item is not None:
-            self._leave(item)
-
-
-def _listed(entries: Sequence[_Entry[Item]]) -> str:
-    return ", ".join(entry.name for entry in entries)
-
-
-def free_name(name: str, taken: Iterable[str]) -> str:
-    """A name, numbered where it is taken."""
-    free, number = name, 2
-    while free in taken:
-        free, number = f"{name}-{number}", number + 1
-    return free
+    def _evict(self, entry: _Entry) -> None:
+        adapter, entry.adapter = entry.adapter, None
+        if adapter is not None:
+            self._on_evict(adapter)

@@ -1,22 +1,45 @@
-"""Whether an adapter was made for a base: by name, then by the shape of every tensor.
+"""Which base an adapter needs, and whether it fits a loaded one: by name, then by the shape of every tensor.
 
-In: a base that is not yet wrapped, and adapters. Out: nothing, or an AdapterError that says what differs.
+In: adapters, and a base that is not wrapped yet. Out: the configuration of the base, or an AdapterError that names the
+difference.
 """
 
 import logging
+from dataclasses import replace
 
 from torch import nn
 
+from lorahub.config import BaseConfig
 from lorahub.errors import AdapterError
+from lorahub.hub import fetch
 from lorahub.models import architectures
-from lorahub.models.adapters import Adapter
+from lorahub.models.adapters import Adapter, AdapterInfo
 from lorahub.models.base import Base
 
 log = logging.getLogger(__name__)
 
 
-class Shapes:
-    """What a base has room for: the sizes of its linear layers, and its head's tensors."""
+def base_config(base: str | None, located: fetch.Located, adapter: AdapterInfo, settings: BaseConfig) -> BaseConfig:
+    """Return the base to load for an adapter: `base` if given, else the one recorded in the adapter.
+
+    Raises AdapterError if a repository on the Hub names a base other than MiniLM: a downloaded file must not choose
+    what is fetched next.
+    """
+    if base is not None:
+        return replace(settings, id=base)
+    settings = replace(settings, quantize=adapter.quantize)
+    if located.repo is None:
+        return replace(settings, id=adapter.base_id or settings.id, revision=adapter.base_revision)
+    if adapter.base_id.lower() != fetch.MINILM.lower():
+        raise AdapterError(
+            f"{located.repo} names {adapter.base_id or 'nothing'} as its base; no base is fetched on the word of a "
+            f"downloaded file. If you trust it, give --base {adapter.base_id or 'ID'}."
+        )
+    return replace(settings, id=fetch.MINILM)
+
+
+class BaseShapes:
+    """The shapes of a base's linear layers and of its head's tensors."""
 
     def __init__(self, base: Base) -> None:
         self._base = base
@@ -33,20 +56,22 @@ class Shapes:
         }
 
     def check(self, adapter: Adapter) -> None:
-        """Raise AdapterError where an adapter was made for another base."""
+        """Raise AdapterError if an adapter was made for another base."""
         self._check_source(adapter)
         id = self._base.resolved.id
         for layer, (down, up) in adapter.lora.items():
-            found = (up.shape[0], down.shape[1])
-            if self._linears.get(layer) != found:
-                has = self._linears.get(layer, "no such layer")
-                raise AdapterError(f"{adapter.name} adapts {layer} as {found}, {id} has {has}: another base?")
-        own = {(head, key, tuple(value.shape)) for head, state in adapter.heads.items() for key, value in state.items()}
-        wrong = sorted({f"{head}.{key}" for head, key, _ in own ^ self._head(len(adapter.labels))})
-        if wrong:
-            # A tensor that is not there would be random, one that has no place would be lost.
+            shape = (up.shape[0], down.shape[1])
+            if self._linears.get(layer) != shape:
+                own = self._linears.get(layer, "no such layer")
+                raise AdapterError(f"{adapter.name} adapts {layer} as {shape}, {id} has {own}: another base?")
+        stored = {
+            (head, key, tuple(value.shape)) for head, state in adapter.heads.items() for key, value in state.items()
+        }
+        different = sorted({f"{head}.{key}" for head, key, _ in stored ^ self._head(len(adapter.labels))})
+        if different:
+            # A missing tensor would stay random, an additional one would be ignored.
             raise AdapterError(
-                f"{adapter.name}: its head and that of {id} differ in {', '.join(wrong[:3])}. "
+                f"{adapter.name}: its head and that of {id} differ in {', '.join(different[:3])}. "
                 "Restore its weights or train again."
             )
         hidden = getattr(self._base.model.config.get_text_config(), "hidden_size", None)
@@ -57,25 +82,24 @@ class Shapes:
             )
 
     def _check_source(self, adapter: Adapter) -> None:
-        id, revision = self._base.resolved.id, self._base.resolved.revision
-        if adapter.base_id and adapter.base_id.lower() != id.lower():
+        base = self._base
+        if adapter.base_id and adapter.base_id.lower() != base.resolved.id.lower():
             raise AdapterError(
-                f"{adapter.name} was trained on {adapter.base_id}, but the loaded base is {id}. "
+                f"{adapter.name} was trained on {adapter.base_id}, but the loaded base is {base.resolved.id}. "
                 f"Give --base {adapter.base_id}, or load it by itself."
             )
-        if adapter.base_revision != revision:
-            log.warning(
-                "%s was trained on revision %s of %s; revision %s is loaded: its answers may differ",
-                adapter.name, adapter.base_revision, id, revision,
-            )  # fmt: skip
-        if adapter.quantize != self._base.quantize:
-            log.warning(
-                "%s was trained on a base with quantize=%s; %s is loaded: its answers may differ",
-                adapter.name, adapter.quantize, self._base.quantize,
-            )  # fmt: skip
+        for what, trained, loaded in (
+            ("revision", adapter.base_revision, base.resolved.revision),
+            ("quantize", adapter.quantize, base.quantize),
+        ):
+            if trained != loaded:
+                log.warning(
+                    "%s was trained on %s with %s %s; %s is loaded: its answers may differ",
+                    adapter.name, base.resolved.id, what, trained, loaded,
+                )  # fmt: skip
 
     def _head(self, labels: int) -> set[tuple[str, str, tuple[int, ...]]]:
-        """The head's tensors with their shapes, as an adapter with this many labels has them."""
+        """Return the name and shape of every head tensor of an adapter with this many labels."""
         return {
             (head, key, (labels, *shape[1:]) if shape[:1] == (self._outputs,) else shape)
             for (head, key), shape in self._heads.items()

@@ -1,10 +1,10 @@
-"""Many adapters in one forward pass: every row of a batch carries its own adapter, and no adapter is ever active.
+"""Many adapters in one forward pass: every row of a batch has its own adapter.
 
-In: a base model and a `Stack` of adapters. The base's linear layers are wrapped once; a wrapped layer adds to each row
-its adapter's B·A·x, with the A and B of the stack's adapters side by side and ranks padded with zeros. Head modules are
-wrapped too, and run each adapter's own copy on that adapter's rows. The rows of one adapter stand together, so that its
-matrices are multiplied with all of them at once and never copied. Which rows are whose travels in a context variable:
-threads share the model without sharing a state.
+In: a base model and a `Stack` of adapters. The base's linear layers are wrapped once; a wrapped layer adds B·A·x with
+the A and B of each row's adapter, which are stacked with ranks padded with zeros. Head modules are wrapped too, and
+apply each adapter's own copy to that adapter's rows. The rows of one adapter are contiguous, so that its matrices are
+multiplied with all of them at once and never copied. The assignment of rows to adapters is a context variable: threads
+share the model without shared state.
 """
 
 import threading
@@ -24,29 +24,34 @@ from lorahub.models import quantization
 from lorahub.models.adapters import Adapter
 
 _Pair = tuple[torch.Tensor, torch.Tensor]
-# Rows times columns up to which a GPU multiplies all rows with the A of all adapters.
-_FEW = 1 << 19
-# Sets of adapters that stay stacked.
+# Largest result, in rows times columns, for which a GPU multiplies all rows with the A of all adapters.
+_MOST_BATCHED = 1 << 19
+# Number of sets of adapters that stay stacked.
 _MOST_STACKS = 4
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Placed:
-    """One adapter on the base's device, ready to be stacked.
+class LoadedAdapter:
+    """One adapter with its tensors on the base's device, ready to be stacked.
 
-    `lora` maps a layer to A (r, in) and B (out, r), the scale within B. A layer that DoRA adapts answers with
-    gain · (W + B·A) x + bias: `lora` holds the gain within B, and `gains` what makes the base's own answer right, a
-    factor and a summand for every output, (out,) each. `heads` maps a head module's name to the adapter's own.
+    `lora` maps a layer to A (r, in) and B (out, r), with the scale in B. A layer adapted by DoRA computes
+    gain · (W + B·A) x + bias: `lora` has the gain in B, and `gains` maps the layer to the factor and the summand,
+    (out,) each, that correct the base's own output. `heads` maps a head module's name to the adapter's own.
     """
 
+    adapter: Adapter
     lora: Mapping[str, _Pair]
     gains: Mapping[str, _Pair]
     heads: Mapping[str, nn.Module]
-    labels: int
+
+    @property
+    def num_labels(self) -> int:
+        """The number of labels."""
+        return len(self.adapter.labels)
 
     @property
     def bytes(self) -> int:
-        """What its tensors take on the device."""
+        """The memory of its tensors on the device."""
         tensors = [tensor for pair in (*self.lora.values(), *self.gains.values()) for tensor in pair]
         tensors += [parameter for head in self.heads.values() for parameter in head.parameters()]
         return sum(tensor.nbytes for tensor in tensors)
@@ -56,8 +61,8 @@ class Placed:
 class Stack:
     """The adapters of one forward pass, in order.
 
-    `lora` maps a layer to the A of all (K, in, r) and the B (K, r, out), both turned round; `gains` maps one that a
-    DoRA adapter adapts to factors and summands, (K, 1, out) each; `heads` maps a head module's name to one an adapter.
+    `lora` maps a layer to the transposed A (K, in, r) and B (K, r, out) of all adapters; `gains` maps a layer adapted
+    by DoRA to factors and summands, (K, 1, out) each; `heads` maps a head module's name to one module per adapter.
     """
 
     lora: Mapping[str, _Pair]
@@ -67,11 +72,11 @@ class Stack:
 
 @dataclass(kw_only=True, eq=False)
 class _Route:
-    """Whose rows are whose: the first `counts[0]` are the first adapter's, and so on.
+    """The adapter of every row: the first `counts[0]` rows belong to the first adapter, and so on.
 
-    `places` is each row's adapter (B,), None where all have the same number of rows. Where these are the same texts for
-    every adapter (`shared`), `embedded` is what the embeddings gave: K times the same rows. Of what the adapters change
-    in the base's weights there is `strength`.
+    `places` is each row's adapter (B,), None if all have the same number of rows. If the texts are the same for every
+    adapter (`shared`), `embedded` is the output of the embeddings, K times the same rows. `strength` scales the
+    adapters' updates.
     """
 
     stack: Stack
@@ -82,16 +87,16 @@ class _Route:
     embedded: torch.Tensor | None = None
 
     def of_rows(self, pair: _Pair) -> _Pair:
-        """A pair of the stack's tensors (K, ...), or one entry a row (B, ...)."""
+        """Return a pair of the stack's tensors (K, ...), or one entry per row (B, ...)."""
         return pair if self.places is None else (pair[0][self.places], pair[1][self.places])
 
     def down(self, x: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
-        """Each group's rows (K, n, in) times its own A (K, in, r): (K, n, r)."""
+        """Multiply each group's rows (K, n, in) with its own A (K, in, r): (K, n, r)."""
         groups, rows, _ = x.shape
-        few = groups * rows * groups * down.shape[2] <= _FEW
-        # With an A for every row there is a copy of each already.
-        if x.is_cuda and groups > 1 and few and self.places is None:
-            return every_down(x, down)
+        small = groups * rows * groups * down.shape[2] <= _MOST_BATCHED
+        # With one A per row, the A are copies already.
+        if x.is_cuda and groups > 1 and small and self.places is None:
+            return batched_down_projection(x, down)
         return torch.matmul(x, down)
 
 
@@ -102,11 +107,10 @@ _route: ContextVar[_Route | None] = ContextVar("lorahub_route", default=None)
 def routed(
     stack: Stack, counts: Sequence[int], device: torch.device, *, shared: bool, strength: float
 ) -> Iterator[None]:
-    """Give the first `counts[0]` rows of a batch the stack's first adapter, and so on; in this block and thread only.
+    """Assign the first `counts[0]` rows of a batch to the stack's first adapter, and so on, in this block and thread.
 
-    `shared` says that every adapter has the same texts in the same order. With a single adapter every row is its own,
-    however a layer arranges them. `strength` multiplies what the adapters change in the base's weights: with 0 the
-    adapters' heads read the base itself.
+    `shared` means that every adapter has the same texts in the same order. `strength` multiplies the adapters' updates
+    of the base weights.
     """
     places = None
     if len(set(counts)) > 1:
@@ -120,12 +124,12 @@ def routed(
 
 
 def is_routed() -> bool:
-    """Whether a routed pass is under way in this thread."""
+    """Whether this thread is in a `routed` block."""
     return _route.get() is not None
 
 
 class StackedLinear(nn.Module):
-    """A frozen linear layer plus each row's low-rank update."""
+    """A frozen linear layer plus the low-rank update of each row's adapter."""
 
     def __init__(self, linear: nn.Module, name: str) -> None:
         super().__init__()
@@ -137,7 +141,7 @@ class StackedLinear(nn.Module):
         shape = x.shape[:-1]
         copies = 1
         if route is not None and x is route.embedded:
-            # The same rows for every adapter: the base's product is worked out once.
+            # The same rows for every adapter: the base's product is computed once.
             copies = len(route.counts)
             x = x[: len(x) // copies]
         pair = None if route is None else route.stack.lora.get(self.layer)
@@ -152,7 +156,7 @@ class StackedLinear(nn.Module):
         if copies == 1 and gain is None and type(self.linear) is nn.Linear and self.linear.bias is not None:
             weight = self.linear.weight
             if weight.dtype == up.dtype:
-                # The update first and the base's product on top of it: `linear` would begin by copying the bias.
+                # The base's product is added to the update: `linear` would begin with a copy of the bias.
                 y = torch.baddbmm(self.linear.bias, route.down(flat, down), up, alpha=route.strength)
                 return y.view(-1, len(weight)).addmm_(flat.view(-1, x.shape[-1]), weight.T).view(*shape, len(weight))
         y = self.linear(x)
@@ -160,89 +164,90 @@ class StackedLinear(nn.Module):
         if gain is not None:
             factor, summand = route.of_rows(gain)
             if route.strength != 1:
-                # DoRA changes W to gain · (W + B·A): of this change too there is `strength` times as much.
+                # DoRA changes W to gain · (W + B·A); `strength` scales this change too.
                 factor, summand = 1 + route.strength * (factor - 1), route.strength * summand
             wide = torch.addcmul(summand, wide.to(up.dtype), factor)
         update = route.down(flat, down)
-        # In place where that can be: on a CPU, fresh memory for every layer costs more than the sums.
+        # In place if possible: on a CPU, new memory for every layer costs more than the sums.
         in_place = len(wide) == len(up)
         if wide.dtype == up.dtype:
             wide = (wide.baddbmm_ if in_place else wide.baddbmm)(update, up, alpha=route.strength)
         else:
-            # The base is in fewer bits: the sum is worked out in those of the adapters and rounded once.
+            # The base has a lower precision: the sum is computed in that of the adapters and rounded once.
             wide = (wide.add_ if in_place else wide.add)(torch.matmul(update, up), alpha=route.strength)
         return wide.view(*shape, y.shape[-1]).to(y.dtype)
 
 
-def every_down(x: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
-    """Rows (K, n, in) times A (K, in, r), from one product of all rows with all A: each row keeps its adapter's part.
+def batched_down_projection(x: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
+    """Multiply rows (K, n, in) with A (K, in, r) as one product of all rows with all A, and keep each adapter's part.
 
-    A few rows times a narrow matrix occupy as many of a GPU's processors as there are adapters. This is K times the
-    arithmetic on all of them: on an H200 with 8 adapters 10 microseconds in place of 75 for 160 rows of 4,096, and 46
-    in place of 135 for 2,560.
+    K narrow products occupy only K multiprocessors of a GPU. One product is K times the arithmetic on all of them: on
+    an H200 with 8 adapters 10 instead of 75 microseconds for 160 rows of 4,096, and 46 instead of 135 for 2,560.
     """
     groups, rows, width = x.shape
-    every = x.reshape(-1, width) @ down.transpose(0, 1).reshape(width, -1)
-    return every.view(groups, rows, groups, -1).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
+    product = x.reshape(-1, width) @ down.transpose(0, 1).reshape(width, -1)
+    return product.view(groups, rows, groups, -1).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
 
 
-def _only_texts(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
-    """Leave the embeddings each text once, where every adapter reads the same."""
+def _keep_unique_texts(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
+    """Pre-hook: pass each text to the embeddings once if every adapter reads the same texts."""
     route = _route.get()
     if route is None or not route.shared:
         return None
     rows = sum(route.counts)
 
     def once(value: Any) -> Any:
-        there = isinstance(value, torch.Tensor) and len(value) == rows
-        return value[: route.counts[0]] if there else value
+        per_row = isinstance(value, torch.Tensor) and len(value) == rows
+        return value[: route.counts[0]] if per_row else value
 
     return tuple(map(once, args)), {name: once(value) for name, value in kwargs.items()}
 
 
-def _for_every_adapter(module: nn.Module, args: tuple[Any, ...], found: torch.Tensor) -> torch.Tensor | None:
-    """Give every adapter the embedded texts."""
+def _repeat_for_adapters(module: nn.Module, args: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor | None:
+    """Hook: repeat the embedded texts for every adapter."""
     route = _route.get()
     if route is None or not route.shared:
         return None
-    route.embedded = found.repeat(len(route.counts), *[1] * (found.dim() - 1))
+    route.embedded = output.repeat(len(route.counts), *[1] * (output.dim() - 1))
     return route.embedded
 
 
 class RoutedHead(nn.Module):
-    """A head module of which every adapter has its own copy; outputs of different widths are padded with zeros."""
+    """A head module with one copy per adapter; outputs of different widths are padded with zeros."""
 
     def __init__(self, original: nn.Module, name: str) -> None:
         super().__init__()
         self.original, self.head = original, name
 
     def forward(self, x: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
-        """Map x, whose first dimension is the batch, with each row's own head."""
+        """Apply to x, whose first dimension is the batch, the head of each row's adapter."""
         route = _route.get()
         if route is None:
-            found: torch.Tensor = self.original(x, *args, **kwargs)
-            return found
+            output: torch.Tensor = self.original(x, *args, **kwargs)
+            return output
         heads = route.stack.heads[self.head]
         if len(heads) == 1:
-            return _run(heads[0], x, *args, **kwargs)
+            return _run_head(heads[0], x, *args, **kwargs)
         bounds = pairwise(accumulate(route.counts, initial=0))
-        parts = [_run(head, x[start:stop], *args, **kwargs) for head, (start, stop) in zip(heads, bounds, strict=True)]
+        parts = [
+            _run_head(head, x[start:stop], *args, **kwargs) for head, (start, stop) in zip(heads, bounds, strict=True)
+        ]
         width = max(part.shape[-1] for part in parts)
         return torch.cat([nn.functional.pad(part, (0, width - part.shape[-1])) for part in parts])
 
 
-def _run(head: nn.Module, x: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
-    """A head's answer in the precision that its weights have."""
+def _run_head(head: nn.Module, x: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
+    """Apply a head in the precision of its weights."""
     first = next(head.parameters(), None)
-    found: torch.Tensor = head(x if first is None else x.to(first.dtype), *args, **kwargs)
-    return found
+    output: torch.Tensor = head(x if first is None else x.to(first.dtype), *args, **kwargs)
+    return output
 
 
 def wrap(model: PreTrainedModel, heads: Sequence[str]) -> None:
-    """Replace the linear layers and head modules of a base, in place; without a route it answers as before."""
+    """Wrap the linear layers and head modules of a base, in place; outside a `routed` block its output is unchanged."""
     embeddings = getattr(model.base_model, "embeddings", None) or model.get_input_embeddings()
-    embeddings.register_forward_pre_hook(_only_texts, with_kwargs=True)
-    embeddings.register_forward_hook(_for_every_adapter)
+    embeddings.register_forward_pre_hook(_keep_unique_texts, with_kwargs=True)
+    embeddings.register_forward_hook(_repeat_for_adapters)
     head_modules = {name: module for name, module in model.named_modules() if _ends_with_any(name, heads)}
     inside = tuple(f"{name}." for name in head_modules)
     linears = {
@@ -256,10 +261,10 @@ def wrap(model: PreTrainedModel, heads: Sequence[str]) -> None:
         _replace(model, name, StackedLinear(module, name))
 
 
-def place(model: nn.Module, adapter: Adapter, device: torch.device) -> Placed:
-    """Bring an adapter to the device of a wrapped base; the caller has checked that it fits.
+def load(model: nn.Module, adapter: Adapter, device: torch.device) -> LoadedAdapter:
+    """Copy an adapter, already checked to fit, to the device of a wrapped base.
 
-    DoRA's gain m / |W + B·A| is worked out here, once. Source: arXiv:2402.09353, equation 5.
+    DoRA's gain m / |W + B·A| is computed here, once. Source: arXiv:2402.09353, equation 5.
     """
     originals = {module.head: module.original for module in model.modules() if isinstance(module, RoutedHead)}
     linears = {module.layer: module.linear for module in model.modules() if isinstance(module, StackedLinear)}
@@ -270,16 +275,16 @@ def place(model: nn.Module, adapter: Adapter, device: torch.device) -> Placed:
         bias = getattr(linears[layer], "bias", None)
         summand = torch.zeros_like(gain) if bias is None else (1 - gain) * bias.detach().cpu().float()
         lora[layer], gains[layer] = (down, gain[:, None] * up), (gain, summand)
-    return Placed(
+    return LoadedAdapter(
+        adapter=adapter,
         lora={layer: (down.to(device), up.to(device)) for layer, (down, up) in lora.items()},
         gains={layer: (gain.to(device), summand.to(device)) for layer, (gain, summand) in gains.items()},
         heads={name: _head(original, adapter.heads.get(name, {}), device) for name, original in originals.items()},
-        labels=len(adapter.labels),
     )
 
 
-def stack(adapters: Sequence[Placed]) -> Stack:
-    """Stack adapters, padding ranks; one alone is not copied."""
+def stack(adapters: Sequence[LoadedAdapter]) -> Stack:
+    """Stack adapters with ranks padded to the highest; a single adapter is not copied."""
     layers = dict.fromkeys(layer for adapter in adapters for layer in adapter.lora)
     scaled = dict.fromkeys(layer for adapter in adapters for layer in adapter.gains)
     return Stack(
@@ -289,39 +294,39 @@ def stack(adapters: Sequence[Placed]) -> Stack:
     )
 
 
-class Stacks:
-    """The sets of adapters that were asked for last, stacked; safe for many threads."""
+class StackCache:
+    """The most recently requested sets of adapters, stacked. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: dict[tuple[Placed, ...], Stack] = {}
+        self._stacks: dict[tuple[LoadedAdapter, ...], Stack] = {}
 
-    def of(self, wanted: Set[Placed], *, larger: bool) -> tuple[tuple[Placed, ...], Stack]:
-        """These adapters in some order, stacked; `larger` takes a set that is kept and has others too."""
+    def get(self, adapters: Set[LoadedAdapter], *, superset: bool) -> tuple[tuple[LoadedAdapter, ...], Stack]:
+        """Return the adapters in some order and their stack; with `superset`, possibly a cached one with more."""
         with self._lock:
-            kept = [key for key in self._kept if wanted == set(key) or (larger and wanted < set(key))]
-            key = min(kept, key=len, default=tuple(wanted))
-            # The one that is asked for moves to the end.
-            found = self._kept.pop(key, None) or stack(key)
-            self._kept[key] = found
-            if len(self._kept) > _MOST_STACKS:
-                del self._kept[next(iter(self._kept))]
-        return key, found
+            cached = [key for key in self._stacks if adapters == set(key) or (superset and adapters < set(key))]
+            key = min(cached, key=len, default=tuple(adapters))
+            # The requested one moves to the end.
+            stacked = self._stacks.pop(key, None) or stack(key)
+            self._stacks[key] = stacked
+            if len(self._stacks) > _MOST_STACKS:
+                del self._stacks[next(iter(self._stacks))]
+        return key, stacked
 
-    def forget(self, adapter: Placed) -> None:
+    def forget(self, adapter: LoadedAdapter) -> None:
         """Free the memory of every set with this adapter."""
         with self._lock:
-            self._kept = {key: kept for key, kept in self._kept.items() if adapter not in key}
+            self._stacks = {key: stacked for key, stacked in self._stacks.items() if adapter not in key}
 
 
 def _pairs(pairs: Sequence[_Pair | None]) -> _Pair:
-    """A (K, in, r) and B (K, r, out) of one layer; an adapter without the layer has zeros."""
-    there = [pair for pair in pairs if pair is not None]
-    down, up = there[0]
+    """Return A (K, in, r) and B (K, r, out) of one layer; zeros for an adapter that does not adapt it."""
+    adapted = [pair for pair in pairs if pair is not None]
+    down, up = adapted[0]
     if len(pairs) == 1:
         return down.T[None], up.T[None]
-    rank = max(pair[0].shape[0] for pair in there)
-    # In memory the A of all stand side by side, row by row, so that `every_down` needs no copy; a CPU wants each whole.
+    rank = max(pair[0].shape[0] for pair in adapted)
+    # On a GPU the A of all adapters are interleaved row by row, so that `batched_down_projection` needs no copy.
     downs = down.new_zeros(down.shape[1], len(pairs), rank).transpose(0, 1)
     downs = downs if down.is_cuda else downs.contiguous()
     ups = up.new_zeros(len(pairs), rank, up.shape[0])
@@ -332,15 +337,15 @@ def _pairs(pairs: Sequence[_Pair | None]) -> _Pair:
 
 
 def _gains(pairs: Sequence[_Pair | None]) -> _Pair:
-    """Factors and summands (K, 1, out) of one layer; 1 and 0 without DoRA."""
-    there = next(pair for pair in pairs if pair is not None)
-    neutral = torch.ones_like(there[0]), torch.zeros_like(there[1])
+    """Return factors and summands (K, 1, out) of one layer; 1 and 0 without DoRA."""
+    first = next(pair for pair in pairs if pair is not None)
+    neutral = torch.ones_like(first[0]), torch.zeros_like(first[1])
     factors, summands = zip(*(pair or neutral for pair in pairs), strict=True)
     return torch.stack(factors)[:, None], torch.stack(summands)[:, None]
 
 
 def _head(original: nn.Module, state: Mapping[str, torch.Tensor], device: torch.device) -> nn.Module:
-    """A copy of a head module with an adapter's tensors, whatever their number of outputs."""
+    """Return a copy of a head module with an adapter's tensors and its number of outputs."""
     module = deepcopy(original)
     for name, tensor in state.items():
         owner, _, parameter = name.rpartition(".")

@@ -1,9 +1,8 @@
-"""Requests of many threads become forward passes: what waits at the same time is answered together.
+"""Batch the requests of many threads into forward passes.
 
-In: jobs, the tokenized texts of a request with the adapters that read them. Out: each job's results. Of the threads
-that wait, one at a time has a pass run for all of them, so a request waits for no timer and at most for the pass that
-is under way. The requests take turns: a long one does not keep the others waiting until it is done. Knows nothing of
-models.
+In: jobs, the tokenized texts of a request with the adapters that read them. Out: each job's results. One of the waiting
+threads at a time runs a forward pass for all of them: a request waits for no timer, and at most for the pass in
+progress. Requests take turns, so a long one does not block the others until it is done. Independent of models.
 """
 
 import os
@@ -13,19 +12,21 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from lorahub.errors import EngineBusyError
 from lorahub.stats.verdicts import Floats
 
-# Seconds between two looks at whether a waiting request has been cancelled.
-_LOOK = 0.05
+# Seconds between two checks whether a waiting request has been cancelled.
+_CANCEL_CHECK_SECONDS = 0.05
 
 
 @dataclass(kw_only=True, eq=False)
 class Job:
-    """The texts of a request that the same adapters read.
+    """The tokenized texts of a request that the same adapters read.
 
-    `items` are the tokenized texts. They are answered from the longest to the shortest; `done` says how many are. Only
-    jobs of one `kind` and `strength` share a pass.
+    Texts are processed from the longest to the shortest; `done` counts the finished ones. Only jobs of the same `kind`
+    and `strength` share a pass.
     """
 
     items: Sequence[dict[str, list[int]]]
@@ -41,85 +42,92 @@ class Job:
         self._order = sorted(range(len(self.items)), key=lambda row: -self._lengths[row])
 
     @property
-    def left(self) -> int:
-        """How many texts are not answered yet."""
+    def remaining(self) -> int:
+        """Number of unfinished texts."""
         return len(self.items) - self.done
 
     @property
     def finished(self) -> bool:
-        """Whether all are, or none will be."""
-        return self.error is not None or not self.left
+        """Whether all texts are done, or an error ended the job."""
+        return self.error is not None or not self.remaining
 
     @property
     def longest(self) -> int:
-        """Tokens of the text that is next."""
+        """Number of tokens of the next text."""
         return self._lengths[self._order[self.done]]
 
     @property
-    def rows_a_text(self) -> int:
-        """Rows of a pass that a text takes."""
+    def rows_per_text(self) -> int:
+        """Rows of a pass that one text takes."""
         return max(1, len(self.adapters))
 
-    def goes_with(self, other: "Job") -> bool:
-        """Whether one pass can answer both."""
+    def can_batch_with(self, other: "Job") -> bool:
+        """Whether one pass can process both jobs."""
         return (self.kind, self.strength) == (other.kind, other.strength)
 
     def next(self, count: int) -> list[int]:
-        """The places of the texts that are next."""
+        """Return the positions of the next `count` texts."""
         return self._order[self.done : self.done + count]
+
+    def output(self) -> Floats:
+        """Return the results (N, ...) of a finished job in the order of its texts."""
+        output = np.zeros((len(self.items), *self.results[0][1].shape[1:]), np.float32)
+        for places, values in self.results:
+            output[places] = values
+        return output
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share:
-    """What a pass answers of a job: the texts at these places."""
+class Slice:
+    """The part of a job that one pass processes: the texts at these positions."""
 
     job: Job
     places: list[int]
 
 
-class _OneThread:
+class _SingleThread:
     """Runs every pass in the same thread.
 
-    Each thread that multiplies matrices keeps buffers of its own, and helpers on the other cores: with 50 visitors'
-    threads the process grows by hundreds of megabytes.
+    Each thread that multiplies matrices keeps its own buffers and helper threads: with the threads of 50 visitors the
+    process would grow by hundreds of megabytes.
     """
 
     def __init__(self) -> None:
         self._process: int | None = None
 
     def run(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Return what `function` returns, or raise what it raises."""
+        """Return the result of `function`, or raise its exception."""
         if self._process != os.getpid():  # a forked process has none of its parent's threads
             self._process, self._executor = os.getpid(), ThreadPoolExecutor(1)
         try:
             future = self._executor.submit(function, *args)
-        except RuntimeError:  # the main thread has ended, and with it all executors; others may still ask
+        except RuntimeError:  # after the main thread has ended executors accept no work, but other threads may go on
             return function(*args)
         return future.result()
 
 
-class Line:
-    """The jobs that wait, and whose turn it is.
+class Scheduler:
+    """The queue of jobs.
 
-    `run` answers the shares of a pass: one array a share, its first dimension the share's texts. A pass has about
-    `tokens` tokens, padding included; at most `most` requests wait, those that are being answered among them.
+    `run` processes the slices of a pass and returns one array per slice, whose first dimension is the slice's texts. A
+    pass has about `tokens` tokens, padding included. At most `most` requests wait or are in progress.
     """
 
-    def __init__(self, run: Callable[[Sequence[Share]], Sequence[Floats]], *, tokens: int, most: int) -> None:
+    def __init__(self, run: Callable[[Sequence[Slice]], Sequence[Floats]], *, tokens: int, most: int) -> None:
         self._run, self._tokens, self._most = run, tokens, most
-        self._thread, self._changed = _OneThread(), threading.Condition()
+        self._thread, self._changed = _SingleThread(), threading.Condition()
         self._jobs: list[Job] = []
         self._requests, self._running = 0, False
 
     @property
     def requests(self) -> int:
-        """How many requests wait or are being answered."""
+        """Number of requests that wait or are in progress."""
         return self._requests
 
-    def answer(self, jobs: Sequence[Job], *, stop: threading.Event | None = None) -> None:
-        """Answer a request's jobs; when `stop` is set meanwhile, it leaves the line.
+    def run(self, jobs: Sequence[Job], *, stop: threading.Event | None = None) -> None:
+        """Process a request's jobs; setting `stop` cancels it before its next pass.
 
-        Raises EngineBusyError where too many wait already, CancelledError where it was stopped, and what a pass raised.
+        Raises EngineBusyError when too many requests wait, CancelledError after `stop`, and the exception of a pass.
         """
         with self._changed:
             if self._requests >= self._most:
@@ -129,8 +137,8 @@ class Line:
             self._requests += 1
             self._jobs += jobs
         try:
-            while self._my_turn(jobs, stop):
-                self._pass()
+            while self._wait_for_turn(jobs, stop):
+                self._run_pass()
         finally:
             with self._changed:
                 self._requests -= 1
@@ -140,8 +148,8 @@ class Line:
             if job.error is not None:
                 raise job.error
 
-    def _my_turn(self, jobs: Sequence[Job], stop: threading.Event | None) -> bool:
-        """Wait until this thread is to run a pass (True), or its own jobs are finished."""
+    def _wait_for_turn(self, jobs: Sequence[Job], stop: threading.Event | None) -> bool:
+        """Wait until this thread has to run a pass (True) or its own jobs are finished (False)."""
         with self._changed:
             while not all(job.finished for job in jobs):
                 if stop is not None and stop.is_set():
@@ -149,44 +157,44 @@ class Line:
                 if not self._running:
                     self._running = True
                     return True
-                self._changed.wait(None if stop is None else _LOOK)
+                self._changed.wait(None if stop is None else _CANCEL_CHECK_SECONDS)
             return False
 
-    def _pass(self) -> None:
-        """Run one pass for the jobs whose turn it is. An error is theirs, an interrupt only this thread's."""
+    def _run_pass(self) -> None:
+        """Run one pass. An exception ends the jobs in it, an interrupt only this thread's request."""
         try:
             with self._changed:
-                shares = self._take()
+                slices = self._next_slices()
             try:
-                found = self._thread.run(self._run, shares)
+                outputs = self._thread.run(self._run, slices)
             except Exception as error:
-                for share in shares:
-                    share.job.error = error
+                for part in slices:
+                    part.job.error = error
             else:
-                for share, values in zip(shares, found, strict=True):
-                    share.job.results.append((share.places, values))
-                    share.job.done += len(share.places)
+                for part, values in zip(slices, outputs, strict=True):
+                    part.job.results.append((part.places, values))
+                    part.job.done += len(part.places)
         finally:
             with self._changed:
                 self._running = False
                 self._jobs = [job for job in self._jobs if not job.finished]
                 self._changed.notify_all()
 
-    def _take(self) -> list[Share]:
-        """The first job's next texts, and beside them those of other jobs that need little padding, in equal shares."""
+    def _next_slices(self) -> list[Slice]:
+        """Return the next texts of the first job and, in equal parts, those of other jobs that need little padding."""
         first = self._jobs.pop(0)
         self._jobs.append(first)
         longest, left = first.longest, self._tokens
-        others = [job for job in self._jobs[:-1] if job.goes_with(first) and longest / 2 <= job.longest <= longest]
-        others.sort(key=lambda job: job.left * job.rows_a_text)
-        shares = []
+        others = [job for job in self._jobs[:-1] if job.can_batch_with(first) and longest / 2 <= job.longest <= longest]
+        others.sort(key=lambda job: job.remaining * job.rows_per_text)
+        slices = []
         for number, job in enumerate([*others, first]):
-            tokens = longest * job.rows_a_text
+            tokens = longest * job.rows_per_text
             count = left // (len(others) + 1 - number) // tokens
             if job is first:
                 count = max(count, 1)
             places = job.next(count)
             left -= len(places) * tokens
             if places:
-                shares.append(Share(job=job, places=places))
-        return shares
+                slices.append(Slice(job=job, places=places))
+        return slices

@@ -1,0 +1,196 @@
+"""One interface to every trained model: texts in, logits or verdicts by adapter out.
+
+In: texts, with or without evidence, and adapter names. Out: per adapter one `Verdict` per text, in the texts' order.
+`Predictor` checks the arguments and turns logits into verdicts; its subclasses compute the logits.
+"""
+
+import logging
+import math
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from lorahub.errors import AdapterError, ConfigError
+from lorahub.labels import LabelSet
+from lorahub.models.adapters import AdapterInfo
+from lorahub.stats.verdicts import Calibration, Floats, abstains, calibrated, confidences, decide, softmax
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """The answer of one adapter to one text.
+
+    `probabilities` is the plain softmax by label name; `calibrated` is computed after bias and temperature. `abstain`
+    marks a confidence below the adapter's threshold: a person should decide. The label stays.
+    """
+
+    label: str
+    probabilities: dict[str, float]
+    calibrated: dict[str, float]
+    abstain: bool = False
+
+    @property
+    def confidence(self) -> float:
+        """The calibrated probability of the label."""
+        return self.calibrated[self.label]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The logits (N, C) of one adapter, with the labels and the calibration that turn them into verdicts."""
+
+    logits: Floats
+    labels: LabelSet
+    calibration: Calibration = Calibration()
+
+    def verdicts(self, *, adjust: bool = True) -> list[Verdict]:
+        """Return one verdict per row; `adjust=False` ignores bias, temperature and threshold."""
+        calibration, names = self.calibration if adjust else Calibration(), self.labels.names
+        plain, shown = softmax(self.logits), calibrated(self.logits, calibration)
+        ids = decide(self.logits, calibration)
+        marks = abstains(confidences(shown, ids), calibration)
+        return [
+            Verdict(
+                label=names[int(best)],
+                probabilities=dict(zip(names, raw.tolist(), strict=True)),
+                calibrated=dict(zip(names, sure.tolist(), strict=True)),
+                abstain=bool(mark),
+            )
+            for best, raw, sure, mark in zip(ids, plain, shown, marks, strict=True)
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """The checked arguments of one call; see `Predictor.logits`."""
+
+    texts: list[str]
+    adapters: list[str] | None = None
+    evidence: list[str] | None = None
+    strength: float = 1.0
+    stop: threading.Event | None = None
+
+    def evidence_for(self, name: str, adapter: AdapterInfo) -> list[str] | None:
+        """Return the evidence that an adapter reads: none for adapters trained on claims alone."""
+        if adapter.reads_evidence and self.evidence is None:
+            log.warning("%s was trained on claims with evidence; its answers without it are less reliable", name)
+        return None if adapter.reads_evidence is False else self.evidence
+
+
+class Predictor(ABC):
+    """One or more adapters that classify texts."""
+
+    @property
+    @abstractmethod
+    def adapters(self) -> Mapping[str, AdapterInfo]:
+        """The adapters in memory, by name."""
+
+    @property
+    @abstractmethod
+    def base_revision(self) -> str | None:
+        """The commit of the base model on the Hub; None for a local folder."""
+
+    @abstractmethod
+    def predict(self, request: Request) -> dict[str, Prediction]:
+        """Return adapter name -> logits for checked arguments; `classify` and `logits` call this."""
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all adapters that can be requested."""
+        return list(self.adapters)
+
+    def classify(
+        self,
+        texts: Sequence[str],
+        adapters: Sequence[str] | None = None,
+        *,
+        evidence: Sequence[str] | None = None,
+        adjust: bool = True,
+        strength: float = 1.0,
+        stop: threading.Event | None = None,
+    ) -> dict[str, list[Verdict]]:
+        """Return adapter name -> one Verdict per text.
+
+        `adjust=False` ignores the bias and threshold chosen on validation. The other arguments and the errors are those
+        of `logits`; calibration and threshold were chosen with `strength=1`.
+        """
+        predictions = self.predict(check_request(texts, adapters, evidence, strength, stop))
+        return {name: prediction.verdicts(adjust=adjust) for name, prediction in predictions.items()}
+
+    def logits(
+        self,
+        texts: Sequence[str],
+        adapters: Sequence[str] | None = None,
+        *,
+        evidence: Sequence[str] | None = None,
+        strength: float = 1.0,
+        stop: threading.Event | None = None,
+    ) -> dict[str, Floats]:
+        """Return adapter name -> raw logits (N, C), equal to those of peft.
+
+        `adapters` defaults to all adapters in memory; `evidence` is one second text per text. `strength` multiplies the
+        adapters' update of the base weights: 0 applies their heads to the unchanged base. Setting `stop` ends the call
+        before its next forward pass with concurrent.futures.CancelledError.
+
+        Raises ConfigError for invalid arguments, AdapterError for an unknown adapter and EngineBusyError when too many
+        requests are waiting.
+        """
+        predictions = self.predict(check_request(texts, adapters, evidence, strength, stop))
+        return {name: prediction.logits for name, prediction in predictions.items()}
+
+
+def check_request(
+    texts: Sequence[str],
+    adapters: Sequence[str] | None = None,
+    evidence: Sequence[str] | None = None,
+    strength: float = 1.0,
+    stop: threading.Event | None = None,
+) -> Request:
+    """Return the arguments of a call as a request; raises ConfigError with the argument and the fix."""
+    request = Request(
+        texts=_strings("texts", texts),
+        adapters=None if adapters is None else _strings("adapters", adapters),
+        evidence=None if evidence is None else _strings("evidence", evidence),
+        strength=strength,
+        stop=stop,
+    )
+    if request.evidence is not None and len(request.evidence) != len(request.texts):
+        raise ConfigError(
+            f"{len(request.texts)} texts came with {len(request.evidence)} pieces of evidence; give one per text."
+        )
+    if not math.isfinite(strength):
+        raise ConfigError(f"strength is {strength}; give a finite number, 1 for the adapters as trained.")
+    return request
+
+
+def _strings(name: str, values: Sequence[str]) -> list[str]:
+    if isinstance(values, str):
+        raise ConfigError(f"{name} is a single string; give a list, as in [{values!r:.60}].")
+    strings = list(values)
+    for place, value in enumerate(strings):
+        if not isinstance(value, str):
+            raise ConfigError(f"{name}[{place}] is {value!r:.60}, not a string. Remove it or convert it to a string.")
+    return strings
+
+
+def select_names(names: Iterable[str] | None, known: Iterable[str]) -> list[str]:
+    """Return the requested names once each, all known ones for None; raises AdapterError for an unknown name."""
+    available = list(known)
+    if names is None:
+        return available
+    selected = list(dict.fromkeys(names))
+    for name in selected:
+        if name not in available:
+            raise AdapterError(f"no adapter {name!r} is loaded; loaded: {', '.join(available) or 'none'}.")
+    return selected
+
+
+def free_name(name: str, taken: Iterable[str]) -> str:
+    """Return a name, numbered if it is taken."""
+    free, number = name, 2
+    while free in taken:
+        free, number = f"{name}-{number}", number + 1
+    return free
