@@ -190,6 +190,6 @@ def test_without_a_lender_a_function_stays_itself(monkeypatch):
 
 def test_a_folder_named_spaces_is_not_taken_for_the_package(tmp_path):
     (tmp_path / "spaces").mkdir()
-    code = "from lorahub.app import gpu; assert gpu.GPU is None or gpu.GPU.__module__.startswith('spaces.'); print(1)"
+    code = "from lorahub.app.zerogpu import GPU; assert GPU is None or GPU.__module__.startswith('spaces.'); print(1)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
