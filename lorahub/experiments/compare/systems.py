@@ -169,7 +169,9 @@ class Systems:
         base = recorded.base(entry.located, entry.record, instead=self.base) if entry.record else None
         (predictor,) = open_predictors([entry.located], base.id if base else self.base, settings=base, token=self.token)
         gold, prediction = evaluate.predict(predictor, predictor.names[0], data, self.evaluated)
-        return Predictions(sha256=fingerprints(data.splits[self.evaluated].joined()), gold=gold, logits=prediction.logits)
+        return Predictions(
+            sha256=fingerprints(data.splits[self.evaluated].joined()), gold=gold, logits=prediction.logits
+        )
 
 
 def check_same_claims(entries: Sequence[Entry], answers: Mapping[str, Answers], split: str) -> None:
