@@ -35,7 +35,6 @@ from lorahub.serving.predictor import Prediction, Predictor, check_request
 from lorahub.stats.verdicts import Floats, calibrated, decide
 from lorahub.training import run
 from lorahub.training.folder import check_free
-from lorahub.training.session import Watcher
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +85,7 @@ class ClaimClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         names = LabelSet(tuple(str(label) for label in classes.tolist()))
         data = claims.from_memory(texts, gold, names, settings.data)
         with tempfile.TemporaryDirectory() as parent:
-            trained = run.run(settings, data, Path(parent) / run.default_name(settings), Watcher())
+            trained = run.run(settings, data, Path(parent) / run.default_name(settings))
             (predictor,) = open_predictors([trained.folder], str(self.base), settings=settings.base)
             self._set_fitted(trained.folder, classes, predictor, settings.base)
         return self

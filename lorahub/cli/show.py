@@ -19,8 +19,7 @@ from lorahub.reports import tables
 from lorahub.reports.report import Report
 
 if TYPE_CHECKING:
-    from lorahub.training.loop import Step
-    from lorahub.training.session import Watcher
+    from lorahub.training.progress import Callbacks, Step
 
 
 def print_json(value: Any) -> None:
@@ -86,9 +85,9 @@ def _is_95(record: RunRecord) -> bool:
 
 
 @contextmanager
-def training_events() -> Iterator["Watcher"]:
+def training_events() -> Iterator["Callbacks"]:
     """Each stage and each optimiser step as a JSON object on a line of stderr: docs/training.md."""
-    from lorahub.training.session import Watcher
+    from lorahub.training.progress import Callbacks
 
     def write(event: str, values: dict[str, Any]) -> None:
         sys.stderr.write(json.dumps({"event": event, **values}, ensure_ascii=False) + "\n")
@@ -96,19 +95,19 @@ def training_events() -> Iterator["Watcher"]:
 
     # Who reads along stops the training with SIGINT; a program that was started in the background would ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield Watcher(
+    yield Callbacks(
         on_stage=lambda text: write("stage", {"text": text}), on_step=lambda step: write("step", asdict(step))
     )
 
 
 @contextmanager
-def training_progress(*, quiet: bool) -> Iterator["Watcher"]:
+def training_progress(*, quiet: bool) -> Iterator["Callbacks"]:
     """A live line per stage, and for training a bar with loss, learning rate, samples a second and time left."""
-    from lorahub.training.session import Watcher
+    from lorahub.training.progress import Callbacks
 
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
-        yield Watcher()
+        yield Callbacks()
         return
     columns = (
         SpinnerColumn(),
@@ -133,7 +132,7 @@ def training_progress(*, quiet: bool) -> Iterator["Watcher"]:
             figures = f"loss {step.loss:.3f} lr {step.learning_rate:.1e} {step.samples_per_second:.0f} claims/s{shown}"
             progress.update(task, total=step.total, completed=step.step, figures=figures)
 
-        yield Watcher(on_stage=on_stage, on_step=on_step)
+        yield Callbacks(on_stage=on_stage, on_step=on_step)
 
 
 def counting(description: str, *, quiet: bool) -> Progress:

@@ -69,7 +69,7 @@ def sweep(
             best[:] = [max([*best, tried.quality])]
         typer.echo(_line(tried, ended, wanted, best), err=True)
 
-    with show.training_progress(quiet=as_json) as watcher:
+    with show.training_progress(quiet=as_json) as callbacks:
         found = experiment.sweep(
             recipe,
             trials=trials,
@@ -86,7 +86,7 @@ def sweep(
             base=base,
             method=method,
             settings=settings or (),
-            watcher=watcher,
+            callbacks=callbacks,
             on_trial=on_trial,
         )
     report = found.report

@@ -54,7 +54,7 @@ def train(
     from lorahub.cli import show
     from lorahub.training import run
 
-    with show.training_events() if events else show.training_progress(quiet=as_json) as watcher:
+    with show.training_events() if events else show.training_progress(quiet=as_json) as callbacks:
         finished = run.train(
             recipe,
             data=data,
@@ -67,7 +67,7 @@ def train(
             save_every=save_every,
             resume=resume,
             tracker=tracker,
-            watcher=watcher,
+            callbacks=callbacks,
         )
     if as_json:
         show.print_json(finished.record.to_dict())

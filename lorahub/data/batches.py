@@ -7,7 +7,6 @@ In: a ClaimSet and a tokenizer. Out: `input_ids` (B, T) int64, `attention_mask` 
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import PreTrainedTokenizerBase
@@ -133,10 +132,3 @@ def training_batches(
     """Shuffled batches for training; call `loader.batch_sampler.set_epoch` before each epoch."""
     sampler = LengthGroupedBatches(claims.lengths, batch_size, seed=seed, grouped=grouped)
     return DataLoader(claims, batch_sampler=sampler, collate_fn=Collate(tokenizer))
-
-
-def scoring_batches(claims: EncodedClaims, tokenizer: PreTrainedTokenizerBase, *, batch_size: int) -> DataLoader[Item]:
-    """Batches for evaluation, from the longest claim to the shortest; `row` is the index of each result."""
-    order = np.argsort([-length for length in claims.lengths], kind="stable").tolist()
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    return DataLoader(claims, batch_sampler=batches, collate_fn=Collate(tokenizer))

@@ -35,15 +35,15 @@ _FEWEST_TOKENS = 8
 class Method:
     """One row. `attach` prepares the model for training, `refusal` says why a base cannot take the method.
 
-    `layout` is how it is saved; `frugal` methods recompute activations and page their optimiser unless told otherwise.
-    `bases` are the values of base.quantize, `inits` those of adapter.init that it works with.
+    `layout` is how it is saved; `memory_efficient` methods recompute activations and page their
+    optimizer by default. `bases` are the values of base.quantize, `inits` those of adapter.init that it works with.
     """
 
     name: str
     attach: Callable[[Base, AdapterConfig], nn.Module]
     refusal: Callable[[Base, AdapterConfig], str | None] = lambda base, config: None
     layout: Layout = safety.PEFT
-    frugal: bool = False
+    memory_efficient: bool = False
     inits: tuple[str, ...] = ("default",)
     bases: tuple[str, ...] = (quantization.NONE, quantization.NF4)
     soft_prompt: bool = False
@@ -245,7 +245,7 @@ TABLE = {
     for row in (
         Method(name="lora", attach=_lora, inits=_LORA_INITS),
         Method(
-            name="qlora", attach=_lora, frugal=True, bases=(quantization.NF4,),
+            name="qlora", attach=_lora, memory_efficient=True, bases=(quantization.NF4,),
             inits=("default", "gaussian", initialization.LOFTQ),
         ),
         Method(name="dora", attach=_lora, bases=(quantization.NONE,)),

@@ -1,51 +1,55 @@
-"""`adapter.rank=auto`: a trained adapter of a high rank, cut to the smallest rank that validation cannot tell from it.
+"""`adapter.rank=auto`: choose the rank on validation and truncate the trained adapter to it.
 
-In: the trained model, what answers validation, and gold ids. Out: the model cut in place, and the `Plateau` that says
-why. The alternative, training anew at the rank that is named, is not done: what is kept would be another model than the
-one that was measured, with the noise of another training in it, for twice the time. A cut adapter is the one that was
-judged. It is never better than training at its rank can be, so the rank is enough and not always the least.
+In: a TrainingSession whose adapter was trained at a high rank. Out: the adapter truncated to the smallest rank that is
+not detectably worse on validation, and the `Plateau` that gives the reason. The adapter is not trained again at that
+rank: the kept model would differ from the measured one, with the noise of another training, for twice the time. A
+truncated adapter is never better than one trained at its rank, so the rank suffices but is not always the smallest.
 """
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
-from lorahub.config import Config
+from lorahub.config import AUTO, Config
 from lorahub.models import truncation
 from lorahub.reports import tables
 from lorahub.stats import calibration, plateau
 from lorahub.stats.plateau import Plateau
-from lorahub.stats.verdicts import Floats, Ids, decide
+from lorahub.stats.verdicts import decide
+from lorahub.training.session import TrainingSession
 
 
-def cut(model: Any, answer: Callable[[], Floats], gold: Mapping[str, Ids], config: Config) -> Plateau:
-    """Judge the model on validation at every rank of the ladder, with `answer` (N, C), and cut it to the plateau's."""
+def truncate_to_selected_rank(session: TrainingSession) -> Plateau | None:
+    """Evaluate the adapter on validation at every rank of the ladder and truncate it; None unless rank is auto."""
+    config, model = session.config, session.model
+    if config.adapter.rank != AUTO:
+        return None
+    gold = {split: claims.gold for split, claims in session.encoded.items()}
     updates, answers = truncation.updates(model), {}
     for rank in plateau.ladder(config.adapter.trained_rank):
         truncation.truncate(model, updates, rank)
-        logits = answer()
+        logits = session.logits("validation")
         answers[rank] = decide(logits, calibration.of_run(logits, gold, config))
-    found = plateau.find(
+    selected = plateau.find(
         gold["validation"],
         answers,
-        logits.shape[1],
+        len(session.data.labels),
         metric=config.train.metric,
         resamples=config.eval.bootstrap,
         confidence=config.eval.confidence,
     )
-    truncation.truncate(model, updates, found.rank)
-    return found
+    truncation.truncate(model, updates, selected.rank)
+    return selected
 
 
-def told(found: Plateau, config: Config) -> dict[str, Any]:
-    """What a record says of the choice."""
-    sure = tables.selected_rank(found, config.eval.confidence)
+def to_record(selected: Plateau, config: Config) -> dict[str, Any]:
+    """Return the choice for the run record."""
+    sure = tables.selected_rank(selected, config.eval.confidence)
     return {
-        "trained": found.reference,
-        "kept": found.rank,
-        "low": found.low,
-        "high": found.high,
-        "shares": {str(rank): share for rank, share in found.shares.items()},
-        "difference": found.gap.difference,
-        "interval": list(found.gap.interval),
-        "why": f"{sure}: {tables.rank_reason(found, config.train.metric)}",
+        "trained": selected.reference,
+        "kept": selected.rank,
+        "low": selected.low,
+        "high": selected.high,
+        "shares": {str(rank): share for rank, share in selected.shares.items()},
+        "difference": selected.gap.difference,
+        "interval": list(selected.gap.interval),
+        "why": f"{sure}: {tables.rank_reason(selected, config.train.metric)}",
     }

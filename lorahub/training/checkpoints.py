@@ -1,11 +1,10 @@
-"""Checkpoints: a training that was stopped goes on as if it had not been, bit for bit on a CPU.
+"""Checkpoints: an interrupted training resumes as if it had not been interrupted, bit for bit on a CPU.
 
-In: a training's state, and how often to write it. Out: the newest complete checkpoint, `checkpoints/step-N/` in the
-unfinished run folder, which the finished one replaces. It is written under another name and renamed, so that a process
-may be killed at any moment. It holds accelerate's state, with the trained weights in place of the whole model's.
+In: the state of a training, and how often to write it. Out: the newest complete checkpoint, `checkpoints/step-N/` in
+the run folder; the finished run replaces the folder. A checkpoint is written under another name and renamed, so the
+process may be killed at any time. It holds accelerate's state, with the trained weights in place of the whole model's.
 """
 
-import itertools
 import json
 import logging
 import pickle
@@ -13,26 +12,23 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
-from accelerate import Accelerator, skip_first_batches
+from accelerate import Accelerator
 from safetensors import SafetensorError
-from torch.utils.data import DataLoader
 
 from lorahub import atomic, durations, records
 from lorahub.errors import AdapterError, ConfigError, one_line
-from lorahub.training.progress import State
+from lorahub.training.progress import TrainingState
 
 log = logging.getLogger(__name__)
 
 FOLDER = "checkpoints"
 _IDENTITY = "training.json"
-_DAMAGE = (OSError, ValueError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError)
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +56,8 @@ class Every:
 class Checkpoints:
     """The checkpoints of one training, in its run folder.
 
-    As a context it turns Ctrl-C into a last checkpoint after the step that is being taken; a second Ctrl-C stops at
-    once. Without `every` nothing is written, and Ctrl-C is as elsewhere.
+    As a context manager it turns Ctrl-C into a last checkpoint after the current step; a second Ctrl-C stops at once.
+    Without `every` it writes nothing and leaves Ctrl-C alone.
     """
 
     def __init__(self, run_folder: Path, *, every: Every | None = None, resume: bool = False) -> None:
@@ -69,23 +65,23 @@ class Checkpoints:
         self._stopping = False
 
     def newest(self) -> Path | None:
-        """The newest complete checkpoint."""
+        """Return the newest complete checkpoint."""
         return max(self.folder.glob("step-*"), key=lambda path: int(path.name.split("-")[1]), default=None)
 
     def check(self, identity: dict[str, dict[str, Any]], *, main: bool) -> None:
-        """Say which training this is; raises ConfigError where the checkpoints are of another.
+        """Store which training this is; raises ConfigError if the checkpoints belong to another one.
 
-        `identity` holds names and JSON values by section. Where nothing is to be resumed, the main process deletes old
+        `identity` holds JSON values by section and name. Unless training resumes, the main process deletes old
         checkpoints.
         """
         path = self.folder / _IDENTITY
         if self.resume and path.exists():
-            found = records.differing(json.loads(path.read_text(encoding="utf-8")), identity)
-            if found:
-                name, then, now = found
+            difference = records.differing(json.loads(path.read_text(encoding="utf-8")), identity)
+            if difference:
+                name, then, now = difference
                 raise ConfigError(
-                    f"{self.folder} is of another training: {name} was {then!r} and is {now!r} now. Resume with the "
-                    "same command, choose another --out, or start anew with --force in place of --resume."
+                    f"{self.folder} belongs to another training: {name} was {then!r} and is {now!r} now. Resume with "
+                    "the same command, choose another --out, or start over with --force instead of --resume."
                 )
         if self.resume and self.newest() is None:
             log.warning("--resume: %s holds no checkpoint; training starts from the beginning", self.folder)
@@ -94,8 +90,8 @@ class Checkpoints:
         if main and self.every is not None:
             atomic.write_json(path, identity)
 
-    def begin(self, accelerator: Accelerator, state: State) -> None:
-        """Watch over a training that accelerate has prepared, and take over the newest checkpoint into `state`."""
+    def attach(self, accelerator: Accelerator, state: TrainingState) -> None:
+        """Follow a training that accelerate has prepared, and load the newest checkpoint if training resumes."""
         self._accelerator, self._state, self._saved = accelerator, state, time.perf_counter()
 
         def save(models: list[Any], weights: list[Any], folder: str) -> None:
@@ -115,27 +111,26 @@ class Checkpoints:
                 accelerator.load_state(str(path))
             except _DAMAGE as error:
                 raise AdapterError(
-                    f"{path} is damaged ({one_line(error)}). Delete it, or start anew: --force in place of --resume."
+                    f"{path} is damaged ({one_line(error)}). Delete it, or start over with --force instead of --resume."
                 ) from error
-            state.fit.resumed_at.append(state.fit.steps)
-            log.info("going on after step %d, from %s", state.fit.steps, path)
+            state.progress.resumed_at.append(state.progress.steps)
+            log.info("resuming after step %d, from %s", state.progress.steps, path)
 
     def after_step(self, *, last: bool) -> None:
-        """Write a checkpoint where it is time; raises KeyboardInterrupt after that if Ctrl-C was pressed."""
+        """Write a checkpoint if one is due; raises KeyboardInterrupt after that if Ctrl-C was pressed."""
         if self.every is None:
             return
-        if last or self._stopping or self._due(self.every):
-            self._write()
+        steps = self._state.progress.steps
+        if self.every.steps:
+            due = steps % self.every.steps == 0
+        else:
+            due = time.perf_counter() - self._saved >= self.every.seconds
+        if last or self._stopping or due:
+            self._write(self.folder / f"step-{steps}")
         if self._stopping:
-            raise KeyboardInterrupt(f"Step {self._state.fit.steps} is in {self.folder}: go on with --resume.")
+            raise KeyboardInterrupt(f"Step {steps} is saved in {self.folder}. Continue with --resume.")
 
-    def _due(self, every: Every) -> bool:
-        if every.steps:
-            return self._state.fit.steps % every.steps == 0
-        return time.perf_counter() - self._saved >= every.seconds
-
-    def _write(self) -> None:
-        path = self.folder / f"step-{self._state.fit.steps}"
+    def _write(self, path: Path) -> None:
         part = self.folder / f".{path.name}.partial"
         main = self._accelerator.is_main_process
         if main:
@@ -152,26 +147,16 @@ class Checkpoints:
         self._saved = time.perf_counter()
 
     def __enter__(self) -> "Checkpoints":
-        # Python hands signals to the main thread alone.
-        if self.every is not None and threading.current_thread() is threading.main_thread():
+        # Only the main thread of a process may handle signals.
+        self._handles_signals = self.every is not None and threading.current_thread() is threading.main_thread()
+        if self._handles_signals:
             self._handler = signal.signal(signal.SIGINT, self._stop_after_this_step)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self.every is not None and threading.current_thread() is threading.main_thread():
+        if self._handles_signals:
             signal.signal(signal.SIGINT, self._handler)
 
     def _stop_after_this_step(self, number: int, frame: FrameType | None) -> None:
         self._stopping = True
         signal.signal(signal.SIGINT, self._handler)
-
-
-def rest(loader: DataLoader[Any], seen: int) -> Iterable[dict[str, torch.Tensor]]:
-    """The batches of an epoch after the first `seen`."""
-    if not seen:
-        return loader
-    batches = iter(skip_first_batches(loader, seen))
-    # Opening a loader draws a random number, which the training that was stopped had drawn at the epoch's beginning.
-    with torch.random.fork_rng(devices=()):
-        first = next(batches)
-    return itertools.chain((first,), batches)

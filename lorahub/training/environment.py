@@ -1,7 +1,4 @@
-"""Where a run ran: package versions, device and commit.
-
-In: what the run loaded. Out: the `environment` block of its record. Nothing in it is a path.
-"""
+"""The environment of a run for its record: package versions, device, base, data and commit. It holds no path."""
 
 import dataclasses
 import platform
@@ -11,25 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 
-from lorahub.data.claimset import ClaimData
-from lorahub.models.base import Base
+from lorahub.training.session import TrainingSession
 
 _PACKAGES = ("accelerate", "bitsandbytes", "datasets", "hf-lorahub", "huggingface-hub", "numpy", "peft",
              "scikit-learn", "tokenizers", "torch", "transformers")  # fmt: skip
 
 
-def describe(base: Base, data: ClaimData, accelerator: Accelerator, *, seed: int) -> dict[str, Any]:
+def describe(session: TrainingSession) -> dict[str, Any]:
     """Return the `environment` block."""
-    packages = {}
-    for name in _PACKAGES:
-        try:
-            packages[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
+    base, accelerator, data = session.base, session.accelerator, session.data
     return {
-        "packages": packages,
+        "packages": _versions(),
         "python": platform.python_version(),
         "device": _device_name(base.device),
         "processes": accelerator.num_processes,
@@ -41,17 +31,19 @@ def describe(base: Base, data: ClaimData, accelerator: Accelerator, *, seed: int
         "reasons": base.reasons,
         "labels": list(data.labels.names),
         "data": dataclasses.asdict(data.source),
-        "seed": seed,
+        "seed": session.config.train.seed,
         "git": _git_commit(),
     }
 
 
-def identity(base: Base, data: ClaimData, accelerator: Accelerator) -> dict[str, dict[str, Any]]:
-    """What a checkpoint and its training must share beside the config: claims, base and processes."""
-    return {
-        "claims": {split: sha256[:12] for split, sha256 in data.source.sha256.items()},
-        "environment": {"base_revision": base.resolved.revision, "processes": accelerator.num_processes},
-    }
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
 
 
 def _device_name(device: torch.device) -> str:
@@ -61,16 +53,16 @@ def _device_name(device: torch.device) -> str:
 
 
 def _git_commit() -> str | None:
-    """The commit of the checkout that this package is used from, with `+` where it has changes; None elsewhere."""
+    """Return the commit of the checkout that this package runs from, with `+` if it has changes; None elsewhere."""
     here = Path(__file__)
 
     def git(*arguments: str) -> str:
         command = ["git", *arguments]
-        done = subprocess.run(command, cwd=here.parent, capture_output=True, text=True, timeout=5, check=True)
-        return done.stdout.strip()
+        result = subprocess.run(command, cwd=here.parent, capture_output=True, text=True, timeout=5, check=True)
+        return result.stdout.strip()
 
     try:
-        # Installed into an environment inside somebody's repository, this file is none of that repository's.
+        # Fails for a package that is installed inside another project's repository.
         git("ls-files", "--error-unmatch", here.name)
         return git("describe", "--always", "--abbrev=40", "--dirty=+", "--match=") or None
     except (OSError, subprocess.SubprocessError):

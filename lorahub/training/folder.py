@@ -1,6 +1,7 @@
-"""The run folder: everything that a finished run leaves on disk, under its name only when all of it is written.
+"""The run folder: everything that a finished run leaves on disk.
 
-In: the trained model and the record. Out: a folder that is a plain PEFT adapter with its evidence beside it.
+In: a trained session and its record. Out: a folder that is a plain PEFT adapter with its evidence. It gets its name
+when all files are written.
 """
 
 import os
@@ -12,122 +13,116 @@ import numpy as np
 import torch
 
 from lorahub import atomic
-from lorahub.config import BaseConfig
 from lorahub.data.batches import encode
-from lorahub.data.claimset import ClaimData, ClaimSet
+from lorahub.data.claimset import ClaimSet
 from lorahub.errors import AdapterError, ConfigError
-from lorahub.hub import safety
-from lorahub.hub.safety import Layout
-from lorahub.models import adapters
+from lorahub.models import adapters, methods
 from lorahub.models import base as bases
 from lorahub.models.base import Base
 from lorahub.records import FILE_NAME as RECORD_FILE
-from lorahub.records import SYSTEMS, RunRecord
+from lorahub.records import RunRecord
 from lorahub.reports import cards, plots
 from lorahub.stats.baselines import LinearProbe
 from lorahub.stats.predictions import Predictions, fingerprints
 from lorahub.stats.verdicts import Calibration, Floats
 from lorahub.training import checkpoints, trackers
 from lorahub.training.checkpoints import Checkpoints
+from lorahub.training.session import TrainingSession
 
 PROBE_FILE = "probe.json"
-# Splits whose logits are kept.
-JUDGED = ("validation", "test")
+EVALUATED_SPLITS = ("validation", "test")
 _PROBE_CLAIMS = 8
+_PROBE_TOLERANCE = 1e-3
 
 
 def check_free(folder: Path, *, force: bool, resume: bool = False) -> None:
-    """Raise where a run must not be written to `folder`: a file is in the way, or files that are not to be replaced.
+    """Raise ConfigError or AdapterError if a run cannot or must not be written to `folder`.
 
-    ConfigError or AdapterError; `force` allows to replace a run, finished or not, and nothing else; `resume` to go on
-    with one that is not.
+    `force` allows replacing a run, finished or not, and nothing else; `resume` allows continuing an unfinished one.
     """
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise ConfigError(f"--out {folder}: {there} is a file; a run needs a folder. Choose another --out.")
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise ConfigError(f"--out {folder}: {existing} is a file, and a run needs a folder. Choose another --out.")
     if Path.cwd().is_relative_to(folder.resolve()):
-        raise ConfigError(f"--out {folder} is where you are; a run is a folder of its own. Choose another --out.")
-    # The folder is written under another name and renamed, so it is the parent that must take it.
-    parent = folder.absolute().parent if there == folder else there
+        raise ConfigError(f"--out {folder} is or contains the current directory. Choose a folder for this run alone.")
+    # The folder is written under another name and renamed, which needs write access to its parent.
+    parent = folder.absolute().parent if existing == folder else existing
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise ConfigError(f"--out {folder}: you may not write to {parent}. Choose another --out.")
+        raise ConfigError(f"--out {folder}: no permission to write to {parent}. Choose another --out.")
     finished = (folder / RECORD_FILE).exists()
     if finished and not force:
         raise AdapterError(f"{folder} holds a finished run. Choose another --out, or replace it with --force.")
     if finished or not folder.is_dir():
         return
     if {path.name for path in folder.iterdir()} - {checkpoints.FOLDER, *trackers.KINDS}:
-        raise AdapterError(f"{folder} is not empty and no run; lorahub does not write over it. Choose another --out.")
+        raise AdapterError(
+            f"{folder} is not empty and is not a lorahub run; refusing to overwrite it. Choose another --out."
+        )
     if Checkpoints(folder).newest() and not force and not resume:
-        raise AdapterError(f"{folder} holds an unfinished run. Go on with --resume, or start anew with --force.")
+        raise AdapterError(f"{folder} holds an unfinished run. Continue it with --resume, or start over with --force.")
 
 
 def write(
     folder: Path,
-    model: Any,
-    base: Base,
-    data: ClaimData,
+    session: TrainingSession,
     record: RunRecord,
     *,
     logits: dict[str, dict[str, Floats]],
-    adjusted: Calibration,
+    calibration: Calibration,
     probe: LinearProbe,
-    config: BaseConfig,
-    layout: Layout = safety.PEFT,
     curves: Path | None = None,
 ) -> None:
-    """Write `folder` whole, what was trained in `layout`; `curves` in it are what a tracker wrote, and stay.
+    """Write `folder` atomically: all files or none.
 
-    Raises AdapterError where a fresh load of it would answer differently.
+    `logits` maps a system and a split to (N, C); `curves` is a tracker's folder, which is kept. Raises AdapterError if
+    the saved adapter gives other logits than the trained one.
     """
+    labels, layout = session.data.labels, methods.TABLE[session.config.adapter.method].layout
     with atomic.replacing_folder(folder) as part:
         if curves is not None and curves.is_dir():
             shutil.copytree(curves, part / curves.name, symlinks=True)
-        adapters.save(model, part, base, data.labels, layout)
-        adjusted.save(part)
+        adapters.save(session.model, part, session.base, labels, layout)
+        calibration.save(part)
         probe.save(part)
-        _write_probe(part, model, data, base, config)
-        _write_predictions(part, logits, data)
+        _write_probe(part, session)
+        for split in EVALUATED_SPLITS:
+            claims = session.data.splits[split]
+            sha256 = fingerprints(claims.joined())
+            for system, by_split in logits.items():
+                Predictions(sha256=sha256, gold=claims.gold, logits=by_split[split]).save(part, split, system)
         plots.draw(record, part / "plots")
         (part / "README.md").write_text(cards.render(record), encoding="utf-8")
         record.save(part)
 
 
-def _write_probe(folder: Path, model: Any, data: ClaimData, base: Base, config: BaseConfig) -> None:
-    """Store a few claims with the logits that a fresh load of the folder gives.
+def _write_probe(folder: Path, session: TrainingSession) -> None:
+    """Store a few claims with the logits that the saved adapter gives on a fresh base.
 
-    The load is the one that any peft user would make, so a head or layer that was not saved shows here.
+    It is loaded as any user of peft would load it, so a head or layer that was not saved is noticed here.
     """
-    some = data.splits["validation"].take(np.arange(min(_PROBE_CLAIMS, len(data.splits["validation"]))))
-    fresh = bases.load(config, data.labels)
-    loaded = adapters.load_with_peft(folder, fresh)
-    again = probe_logits(loaded, fresh, some)
-    here = probe_logits(model, base, some)
-    worst = float(np.abs(again - here).max())
-    if worst > 1e-3:
-        raise AdapterError(f"the saved adapter gives other logits than the trained one (by {worst:.2g}): not written.")
-    rows = [{"claim": text, "logits": values.tolist()} for text, values in zip(some.texts, again, strict=True)]
-    if some.evidence is not None:
-        for row, second in zip(rows, some.evidence, strict=True):
-            row["evidence"] = second
+    validation = session.data.splits["validation"]
+    claims = validation.take(np.arange(min(_PROBE_CLAIMS, len(validation))))
+    fresh = bases.load(session.config.base, session.data.labels)
+    saved = probe_logits(adapters.load_with_peft(folder, fresh), fresh, claims)
+    difference = float(np.abs(saved - probe_logits(session.model, session.base, claims)).max())
+    if difference > _PROBE_TOLERANCE:
+        raise AdapterError(
+            f"the saved adapter gives other logits than the trained one (difference {difference:.2g}), so it is not "
+            "kept. Report this as a bug."
+        )
+    rows = [{"claim": text, "logits": values.tolist()} for text, values in zip(claims.texts, saved, strict=True)]
+    if claims.evidence is not None:
+        for row, evidence in zip(rows, claims.evidence, strict=True):
+            row["evidence"] = evidence
     atomic.write_json(folder / PROBE_FILE, rows)
 
 
-def probe_logits(model: Any, base: Base, some: ClaimSet) -> Floats:
-    """Logits (N, C) of a few claims, one at a time, so that no padding is involved."""
-    found = []
-    with torch.inference_mode():
-        for row in range(len(some)):
-            second = None if some.evidence is None else [some.evidence[row]]
-            item = encode(base.tokenizer, [some.texts[row]], second, max_length=base.max_length)[0]
-            batch = base.tokenizer.pad([item], return_tensors="pt").to(base.device)
-            found.append(model(**batch).logits[0].float().cpu().numpy())
-    return np.stack(found)
-
-
-def _write_predictions(folder: Path, logits: dict[str, dict[str, Floats]], data: ClaimData) -> None:
-    for split in JUDGED:
-        part = data.splits[split]
-        known = fingerprints(part.joined())
-        for system in SYSTEMS:
-            Predictions(sha256=known, gold=part.gold, logits=logits[system][split]).save(folder, split, system)
+@torch.inference_mode()
+def probe_logits(model: Any, base: Base, claims: ClaimSet) -> Floats:
+    """Return the logits (N, C) of a few claims, computed one at a time so that no padding is involved."""
+    logits = []
+    for text, evidence in zip(claims.texts, claims.evidence or claims.texts, strict=True):
+        item = encode(base.tokenizer, [text], [evidence] if claims.evidence else None, max_length=base.max_length)[0]
+        batch = base.tokenizer.pad([item], return_tensors="pt").to(base.device)
+        logits.append(model(**batch).logits[0].float().cpu().numpy())
+    return np.stack(logits)

@@ -1,8 +1,8 @@
-"""A run, from claims and a config to a finished folder: baselines, training, evaluation, card.
+"""A run, from a config and claims to a finished run folder: baselines, training, evaluation, record.
 
-In: a Config, and the claims that it names or that a program holds. Out: a `Run` with its folder and record. The folder
-appears whole, under its own name, when everything in it is written; `record.json` is written last. Choices are made on
-validation; test is looked at once, at the end.
+In: a Config and the claims that it names or that a program holds. Out: a `Run`, its folder and record. The folder gets
+its name when everything in it is written, `record.json` last. All choices are made on validation; test is evaluated
+once, at the end.
 """
 
 import dataclasses
@@ -19,16 +19,15 @@ from lorahub import config as configs
 from lorahub.config import AUTO, Config
 from lorahub.data import claims
 from lorahub.data.claimset import ClaimData
-from lorahub.models import methods
-from lorahub.models.base import Base
 from lorahub.records import SYSTEMS, RunRecord
 from lorahub.stats import baselines, calibration, metrics, paired, selective
 from lorahub.stats.baselines import Baselines
 from lorahub.stats.verdicts import Calibration, Floats, calibrated, decide
-from lorahub.training import alarms, auto_rank, environment, session, trackers
+from lorahub.training import alarms, auto_rank, environment, folder, loop, memory, trackers
 from lorahub.training.checkpoints import Checkpoints, Every
-from lorahub.training.folder import JUDGED, check_free, write
-from lorahub.training.session import Prepared, Watcher
+from lorahub.training.folder import EVALUATED_SPLITS
+from lorahub.training.progress import Callbacks, TrainingProgress
+from lorahub.training.session import Encodings, TrainingSession
 from lorahub.training.trackers import Tracker
 
 log = logging.getLogger(__name__)
@@ -36,7 +35,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A finished run: where it is and what its record says."""
+    """A finished run: its folder and its record."""
 
     folder: Path
     record: RunRecord
@@ -55,164 +54,190 @@ def train(
     save_every: str | int | None = None,
     resume: bool = False,
     tracker: str = trackers.NONE,
-    watcher: Watcher | None = None,
+    callbacks: Callbacks | None = None,
 ) -> Run:
     """Train an adapter and write its run folder.
 
-    `recipe` is a YAML file or a shipped recipe's name; the keywords and `settings` (`section.field=value`) override it,
-    in that order. `save_every` (steps, or a time such as "10m") writes checkpoints, and `resume` goes on from the
-    newest; `out` must be the same then. `tracker` is trackio, tensorboard or wandb. Raises a LorahubError (ConfigError,
-    DataError, BaseModelError, TrainingError, MissingPackageError, or AdapterError where `out` holds a run and neither
-    `force` nor `resume` says what becomes of it).
+    `recipe` is a YAML file or the name of a shipped recipe; the keywords and `settings` (`section.field=value`)
+    override it, in that order. `save_every` (steps, or a time such as "10m") writes checkpoints, and `resume` continues
+    from the newest one in `out`. `tracker` is trackio, tensorboard or wandb. Raises a LorahubError: ConfigError,
+    DataError, BaseModelError, TrainingError, MissingPackageError, or AdapterError if `out` holds a run and neither
+    `force` nor `resume` is given.
     """
-    flags = configs.flags(data=data, base=base, method=method, seed=seed)
-    config = configs.load(recipe, [*flags, *settings])
-    folder = Path(out) if out is not None else Path("runs") / default_name(config)
+    config = configs.load(recipe, [*configs.flags(data=data, base=base, method=method, seed=seed), *settings])
+    out = Path(out) if out is not None else Path("runs") / default_name(config)
     every = None if save_every is None else Every.parse(save_every)
-    checkpoints = Checkpoints(folder, every=every, resume=resume)
-    check_free(folder, force=force, resume=resume)
-    follower = None if tracker == trackers.NONE else Tracker(tracker, folder)
-    watcher = watcher or Watcher()
-    watcher.on_stage("reading the claims")
-    return run(config, claims.load(config.data), folder, watcher, checkpoints, follower)
+    folder.check_free(out, force=force, resume=resume)
+    opened = None if tracker == trackers.NONE else Tracker(tracker, out)
+    callbacks = callbacks or Callbacks()
+    callbacks.on_stage("reading the claims")
+    read = claims.load(config.data)
+    return run(config, read, out, callbacks, Checkpoints(out, every=every, resume=resume), opened)
 
 
 def run(
     config: Config,
     data: ClaimData,
-    folder: Path,
-    watcher: Watcher,
+    out: Path,
+    callbacks: Callbacks | None = None,
     checkpoints: Checkpoints | None = None,
     tracker: Tracker | None = None,
 ) -> Run:
-    """Carry out a resolved config on `data`, whatever it came from, and write `folder`; see `train`."""
+    """Run a resolved config on claims from any source and write the run folder `out`; raises what `train` raises."""
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    for text in data.warnings:
-        log.warning("%s", text)
-    watcher.on_stage("loading the base")
-    prepared = session.prepare(config, data, tracker=tracker)
-    base, accelerator = prepared.base, prepared.accelerator
-    asked = configs.to_dict(_publishable(config, base, data))
-    checkpoints = checkpoints or Checkpoints(folder)
-    checkpoints.check({**asked, **environment.identity(base, data, accelerator)}, main=accelerator.is_main_process)
-    watcher.on_stage("scoring the baselines")
-    free = _baselines(prepared, data, config, checkpoints)
-    watcher.on_stage("training")
-    attached = session.attach(prepared)
-    model = attached.model
-    logits = {**free.logits, "untrained": {split: prepared.logits(model, split) for split in JUDGED}}
-    with tracker.following(accelerator, asked) if tracker else nullcontext() as follow:
-        fit, memory = session.fit(prepared, attached, watcher.and_also(follow), checkpoints)
-    if config.adapter.rank == AUTO:
-        watcher.on_stage("choosing the rank")
-    plateau = session.settle(prepared, model)
+    callbacks = callbacks or Callbacks()
+    for warning in data.warnings:
+        log.warning("%s", warning)
 
-    watcher.on_stage("evaluating on test")
-    logits["adapter"] = {split: prepared.logits(model, split) for split in JUDGED}
-    adjusted = calibration.of_run(logits["adapter"]["validation"], data.gold, config)
-    results = _results(logits, data, adjusted, config)
-    gold = data.splits["validation"].gold
-    silent = (
-        alarms.one_class(decide(logits["adapter"]["validation"], Calibration()), gold, data.labels),
-        alarms.never_predicted(decide(logits["adapter"]["validation"], adjusted), gold, data.labels),
-        alarms.never_abstains(adjusted, config.eval, claims=len(gold)),
-    )
+    callbacks.on_stage("loading the base")
+    session = TrainingSession(config, data, tracker=tracker)
+    published = _without_paths(session)
+    checkpoints = checkpoints or Checkpoints(out)
+    checkpoints.check(_identity(session, published), main=session.accelerator.is_main_process)
+
+    callbacks.on_stage("scoring the baselines")
+    fitted = _baselines(session, checkpoints)
+
+    callbacks.on_stage("training")
+    session.attach()
+    untrained = {split: session.logits(split) for split in EVALUATED_SPLITS}
+    memory.reset_peaks()
+    following = tracker.following(session.accelerator, published) if tracker else nullcontext(lambda step: None)
+    with checkpoints, following as log_step:
+        progress = loop.fit(session, (log_step, callbacks.on_step), checkpoints)
+    memory_used = {
+        "cpu_before_bytes": session.resident_before,
+        "cpu_peak_bytes": memory.peak_resident(),
+        "gpu_peak_bytes": memory.peak_gpu(),
+    }
+    if config.adapter.rank == AUTO:
+        callbacks.on_stage("choosing the rank")
+    plateau = auto_rank.truncate_to_selected_rank(session)
+
+    callbacks.on_stage("evaluating on test")
+    adapter = {split: session.logits(split) for split in EVALUATED_SPLITS}
+    logits = {**fitted.logits, "untrained": untrained, "adapter": adapter}
+    fit = calibration.of_run(adapter["validation"], data.gold, config)
+    silent = alarms.after_training(adapter["validation"], data.splits["validation"].gold, fit, config.eval, data.labels)
     record = RunRecord(
-        name=folder.name,
+        name=out.name,
         created=created,
-        asked=asked,
+        asked=published,
         happened={
-            "steps": fit.steps,
-            "planned_steps": fit.planned_steps,
-            "epochs": fit.seen / len(data.splits["train"]),
-            "seconds": fit.seconds,
-            "samples_per_second": fit.samples_per_second,
-            "cpu_seconds": fit.cpu_seconds,
-            "peak_bytes": memory.cpu_peak_bytes if memory.gpu_peak_bytes is None else memory.gpu_peak_bytes,
-            "memory": dataclasses.asdict(memory),
-            "trainable_parameters": attached.trainable,
-            "total_parameters": attached.total,
-            "rank": None if plateau is None else auto_rank.told(plateau, config),
-            "best_step": fit.best_step,
-            "interrupted": fit.interrupted,
-            "resumed_at": fit.resumed_at,
-            "curve": fit.curve,
-            "warnings": [*data.warnings, *fit.warnings, *(text for text in silent if text)],
+            "steps": progress.steps,
+            "planned_steps": progress.planned_steps,
+            "epochs": progress.seen / len(data.splits["train"]),
+            "seconds": progress.seconds,
+            "samples_per_second": progress.samples_per_second,
+            "cpu_seconds": progress.cpu_seconds,
+            "peak_bytes": memory_used["gpu_peak_bytes"] or memory_used["cpu_peak_bytes"],
+            "memory": memory_used,
+            "trainable_parameters": session.trainable,
+            "total_parameters": session.total,
+            "rank": None if plateau is None else auto_rank.to_record(plateau, config),
+            "best_step": progress.best_step,
+            "interrupted": progress.interrupted,
+            "resumed_at": progress.resumed_at,
+            "curve": progress.curve,
+            "warnings": [*data.warnings, *progress.warnings, *silent],
         },
         environment={
-            **environment.describe(base, data, accelerator, seed=config.train.seed),
-            "baselines": free.options,
-            "calibration": {
-                "temperature": adjusted.temperature,
-                "bias": list(adjusted.bias),
-                "threshold": adjusted.threshold,
-            },
+            **environment.describe(session),
+            "baselines": fitted.options,
+            "calibration": {"temperature": fit.temperature, "bias": list(fit.bias), "threshold": fit.threshold},
         },
-        results=results,
+        results={split: _results(split, logits, data, fit, config) for split in EVALUATED_SPLITS},
     )
-    if accelerator.is_main_process:
-        watcher.on_stage("writing the run folder")
-        write(
-            folder, model, base, data, record, logits=logits, adjusted=adjusted, probe=free.probe, config=config.base,
-            layout=methods.TABLE[config.adapter.method].layout, curves=None if tracker is None else tracker.folder,
-        )  # fmt: skip
-    accelerator.wait_for_everyone()
-    return Run(folder=folder, record=record)
+    if session.accelerator.is_main_process:
+        callbacks.on_stage("writing the run folder")
+        curves = None if tracker is None else tracker.folder
+        folder.write(out, session, record, logits=logits, calibration=fit, probe=fitted.probe, curves=curves)
+    session.accelerator.wait_for_everyone()
+    return Run(folder=out, record=record)
+
+
+def validate(
+    config: Config, data: ClaimData, callbacks: Callbacks | None = None, *, encodings: Encodings | None = None
+) -> tuple[TrainingSession, TrainingProgress]:
+    """Train a config exactly as `run` does, without baselines, test and run folder; raises what `run` raises.
+
+    The session answers with its best weights: `session.logits("validation")`. Calls with the same `encodings` tokenize
+    claims once.
+    """
+    session = TrainingSession(config, data, splits=("train", "validation"), encodings=encodings)
+    session.attach()
+    progress = loop.fit(session, [(callbacks or Callbacks()).on_step])
+    auto_rank.truncate_to_selected_rank(session)
+    return session, progress
 
 
 def default_name(config: Config) -> str:
-    """The name of a run that was given none."""
+    """Return the name of a run for which none was given."""
     data, base = Path(config.data.id).stem or "run", Path(config.base.id).name
     return f"{data}-{config.adapter.method}-{base}-s{config.train.seed}"
 
 
-def _baselines(prepared: Prepared, data: ClaimData, config: Config, checkpoints: Checkpoints) -> Baselines:
-    """The baselines, as a training that was stopped has left them or computed now."""
-    folder = checkpoints.folder / baselines.FOLDER
-    found = Baselines.load(folder, len(data.labels)) if checkpoints.resume else None
-    if found is None:
-        texts = {split: part.joined() for split, part in data.splits.items()}
-        features = {split: prepared.features(split) for split in data.splits}
-        found = baselines.fit(texts, features, data.gold, len(data.labels), metric=config.train.metric)
-        if checkpoints.every is not None and prepared.accelerator.is_main_process:
-            with atomic.replacing_folder(folder) as part:
-                found.save(part)
-    return found
+def _baselines(session: TrainingSession, checkpoints: Checkpoints) -> Baselines:
+    """Fit the baselines, or load those of the training that is resumed."""
+    path, data = checkpoints.folder / baselines.FOLDER, session.data
+    stored = Baselines.load(path, len(data.labels)) if checkpoints.resume else None
+    if stored is not None:
+        return stored
+    texts = {split: part.joined() for split, part in data.splits.items()}
+    features = {split: session.features(split) for split in data.splits}
+    metric = session.config.train.metric
+    fitted = baselines.fit(texts, features, data.gold, len(data.labels), metric=metric)
+    if checkpoints.every is not None and session.accelerator.is_main_process:
+        with atomic.replacing_folder(path) as part:
+            fitted.save(part)
+    return fitted
 
 
 def _results(
-    logits: dict[str, dict[str, Floats]], data: ClaimData, adjusted: Calibration, config: Config
-) -> dict[str, dict[str, Any]]:
-    options: dict[str, Any] = {"resamples": config.eval.bootstrap, "confidence": config.eval.confidence}
-    results: dict[str, dict[str, Any]] = {}
-    for split in JUDGED:
-        gold, answers, blocks = data.splits[split].gold, {}, {}
-        for system in SYSTEMS:
-            how = adjusted if system == "adapter" else Calibration()
-            answers[system] = decide(logits[system][split], how)
-            shown = calibrated(logits[system][split], how)
-            blocks[system] = metrics.score(gold, answers[system], shown, data.labels, **options)
-        blocks["adapter"]["paired"] = {
-            system: {
-                metric: difference.to_dict()
-                for metric, difference in paired.differences(
-                    gold, answers["adapter"], answer, len(data.labels), **options
-                ).items()
-            }
-            for system, answer in answers.items()
-            if system != "adapter"
+    split: str, logits: dict[str, dict[str, Floats]], data: ClaimData, fit: Calibration, config: Config
+) -> dict[str, Any]:
+    """Return the metrics of every system on a split, and the adapter's differences to the others."""
+    gold, confidence = data.splits[split].gold, config.eval.confidence
+    options: dict[str, Any] = {"resamples": config.eval.bootstrap, "confidence": confidence}
+    answers, results = {}, {}
+    for system in SYSTEMS:
+        used = fit if system == "adapter" else Calibration()
+        answers[system] = decide(logits[system][split], used)
+        probabilities = calibrated(logits[system][split], used)
+        results[system] = metrics.score(gold, answers[system], probabilities, data.labels, **options)
+    results["adapter"]["paired"] = {
+        system: {
+            metric: difference.to_dict()
+            for metric, difference in paired.differences(
+                gold, answers["adapter"], answer, len(data.labels), **options
+            ).items()
         }
-        blocks["adapter"]["selective"] = selective.figures(
-            logits["adapter"][split], gold, adjusted, confidence=config.eval.confidence
-        )
-        results[split] = blocks
+        for system, answer in answers.items()
+        if system != "adapter"
+    }
+    results["adapter"]["selective"] = selective.figures(logits["adapter"][split], gold, fit, confidence=confidence)
     return results
 
 
-def _publishable(config: Config, base: Base, data: ClaimData) -> Config:
-    """The config with ids in place of paths: a record never says where on a machine something lay."""
-    return dataclasses.replace(
-        config,
-        data=dataclasses.replace(config.data, id=data.source.id),
-        base=dataclasses.replace(config.base, id=base.resolved.id),
+def _without_paths(session: TrainingSession) -> dict[str, dict[str, Any]]:
+    """Return the config for the record: ids in place of paths of this machine."""
+    config = session.config
+    return configs.to_dict(
+        dataclasses.replace(
+            config,
+            data=dataclasses.replace(config.data, id=session.data.source.id),
+            base=dataclasses.replace(config.base, id=session.base.resolved.id),
+        )
     )
+
+
+def _identity(session: TrainingSession, published: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return what a training and its checkpoints must have in common: config, claims, base and processes."""
+    return {
+        **published,
+        "claims": {split: sha256[:12] for split, sha256 in session.data.source.sha256.items()},
+        "environment": {
+            "base_revision": session.base.resolved.revision,
+            "processes": session.accelerator.num_processes,
+        },
+    }

@@ -1,8 +1,8 @@
-"""Trackers: curves to watch while a run trains, through accelerate's.
+"""Experiment trackers: live curves of a run, through accelerate.
 
-In: the name of a tracker, and every step. Out: files of TensorBoard or wandb in the run folder, or rows in trackio's
-database on this machine. Nothing leaves it: what would make trackio send a run away is refused, and wandb is offline
-unless WANDB_MODE says otherwise.
+In: the name of a tracker, and every optimizer step. Out: files of TensorBoard or wandb in the run folder, or rows in
+trackio's database on this machine. Nothing leaves the machine: settings that make trackio upload a run are refused, and
+wandb is offline unless WANDB_MODE says otherwise.
 """
 
 import os
@@ -16,122 +16,110 @@ from typing import Any
 from accelerate import Accelerator
 
 from lorahub.errors import ConfigError, need
-from lorahub.training.loop import Step
-from lorahub.training.memory import now
+from lorahub.training import memory
+from lorahub.training.progress import Step
 
 PROJECT = "lorahub"
 NONE = "none"
-# Each by its name, which is also its package, its extra, and the folder of its files in a run folder.
+# A tracker's name is also that of its package, its extra, and its folder in a run folder.
 KINDS = ("trackio", "tensorboard", "wandb")
-# With any of these set, trackio sends what it is told to a Space, a server or a repository.
-_SENDS = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL", "TRACKIO_BUCKET_ID", "TRACKIO_DATASET_ID")
-_OFFLINE = "offline"
+# If any of these is set, trackio uploads runs to a Space, a server or a repository.
+_UPLOADS = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL", "TRACKIO_BUCKET_ID", "TRACKIO_DATASET_ID")
 
 
 class Tracker:
-    """What follows one run, from its first step to its last."""
+    """A tracker of one run."""
 
     def __init__(self, kind: str, run_folder: Path) -> None:
-        """Check everything that can be checked; raises ConfigError or MissingPackageError."""
+        """Check package and environment; raises ConfigError or MissingPackageError."""
         if kind not in KINDS:
             raise ConfigError(f"--tracker is one of {', '.join((*KINDS, NONE))}; found {kind!r}.")
-        need(kind, extra=kind)
-        if kind == "trackio":
-            _stays_here()
-        if kind == "wandb":
-            _is_logged_in_or_offline()
-        self.kind, self.run_folder = kind, run_folder
+        package, self.kind, self.run_folder = need(kind, extra=kind), kind, run_folder
+        uploads = next((name for name in _UPLOADS if os.environ.get(name)), None)
+        if kind == "trackio" and uploads:
+            raise ConfigError(
+                f"{uploads} is set, so trackio would send this run to {os.environ[uploads]}. lorahub tracks on this "
+                "machine only: unset it, and share a finished project with `trackio sync`."
+            )
+        self._wandb_mode = os.environ.get("WANDB_MODE", "offline")
+        online = kind == "wandb" and self._wandb_mode in ("online", "shared", "run")
+        if online and not package.login(prompt=False, verify=False):
+            raise ConfigError(
+                f"WANDB_MODE is {self._wandb_mode}, and you are not logged in to wandb. Run `wandb login`, or unset "
+                "WANDB_MODE."
+            )
 
     @property
     def folder(self) -> Path:
-        """Where its files are, if it writes any into the run folder."""
+        """The folder of the tracker's files, if it writes any into the run folder."""
         return self.run_folder / self.kind
 
     @contextmanager
     def following(
         self, accelerator: Accelerator, config: Mapping[str, Mapping[str, Any]]
     ) -> Iterator[Callable[[Step], None]]:
-        """Hand out what is to be told of every step; the tracker is closed however the block ends.
+        """Yield the callback that logs a step; the tracker is closed when the block ends.
 
-        `accelerator` was made with `log_with` of this kind; `config` holds names and values by section.
+        `accelerator` was made with `log_with` of this kind; `config` holds values by section and name.
         """
         opened = False
 
-        def on_step(step: Step) -> None:
+        def log_step(step: Step) -> None:
             nonlocal opened
             if not opened:
                 self._open(accelerator, config, first=step.step)
                 opened = True
-            accelerator.log(_figures(step), step=step.step)
+            accelerator.log(_values(step), step=step.step)
 
         try:
-            yield on_step
+            yield log_step
         finally:
             if opened:
                 self._close(accelerator)
 
     def _open(self, accelerator: Accelerator, config: Mapping[str, Mapping[str, Any]], *, first: int) -> None:
-        """Begin at the step that is told first: 1, or the one after a checkpoint."""
+        """Open the tracker at its first step, which is not 1 if training resumed."""
         resumed = first > 1
         if not resumed:
             shutil.rmtree(self.folder, ignore_errors=True)
         self.run_folder.mkdir(parents=True, exist_ok=True)
         name = self.run_folder.name
         options: dict[str, dict[str, Any]] = {
-            # No `space_id`, ever: with one, trackio makes a public Space.
+            # Never a `space_id`: with one, trackio creates a public Space.
             "trackio": {"name": name, "resume": "allow" if resumed else "never", "embed": False,
                         "auto_log_cpu": False, "auto_log_gpu": False},
-            # What was told after the checkpoint, and is told again, counts no more.
+            # Steps after the checkpoint are logged again, and their first values dropped.
             "tensorboard": {"purge_step": first if resumed else None},
-            "wandb": {"name": name, "dir": str(self.run_folder), "mode": os.environ.get("WANDB_MODE", _OFFLINE)},
+            "wandb": {"name": name, "dir": str(self.run_folder), "mode": self._wandb_mode},
         }  # fmt: skip
         flat = {
-            f"{section}.{field}": _plain(value) for section, block in config.items() for field, value in block.items()
+            f"{section}.{field}": value if isinstance(value, bool | int | float | str) else str(value)
+            for section, block in config.items()
+            for field, value in block.items()
         }
         # TensorBoard names a folder after the project.
         project = self.kind if self.kind == "tensorboard" else PROJECT
-        with redirect_stdout(sys.stderr):  # trackio prints, and stdout may be for JSON alone
+        with redirect_stdout(sys.stderr):  # trackio prints, and stdout may be reserved for JSON
             accelerator.init_trackers(project, config=flat, init_kwargs={self.kind: options[self.kind]})
 
     def _close(self, accelerator: Accelerator) -> None:
-        # Not `end_training`: it ends the group of processes too, which have yet to evaluate on test.
+        # Not `end_training`, which also ends the process group, and the evaluation on test still needs it.
         with redirect_stdout(sys.stderr):
             for tracker in accelerator.trackers:
-                # After accelerate's `finish` the run is still trackio's current one, which prints again at exit.
+                # After accelerate's `finish` trackio still has a current run, and prints again at exit.
                 finish = need("trackio", extra="trackio").finish if self.kind == "trackio" else tracker.finish
                 finish()
         accelerator.trackers.clear()
 
 
-def _figures(step: Step) -> dict[str, float]:
-    """What a tracker is told of a step, by the names of docs/training.md."""
-    memory = now()
+def _values(step: Step) -> dict[str, float]:
+    """Return what is logged of a step, by the names of docs/training.md."""
+    gpu_bytes = memory.gpu_allocated()
     return {
         "train/loss": step.loss,
         "train/learning_rate": step.learning_rate,
         "train/samples_per_second": step.samples_per_second,
-        **{f"memory/{name}": size for name, size in memory.items()},
+        "memory/cpu_bytes": memory.resident(),
+        **({} if gpu_bytes is None else {"memory/gpu_bytes": gpu_bytes}),
         **{f"validation/{name}": value for name, value in (step.validation or {}).items()},
     }
-
-
-def _plain(value: Any) -> Any:
-    """A config value as trackers take them."""
-    return value if isinstance(value, bool | int | float | str) else str(value)
-
-
-def _stays_here() -> None:
-    for variable in _SENDS:
-        if os.environ.get(variable):
-            raise ConfigError(
-                f"{variable} is set, with which trackio would send this run to {os.environ[variable]}. lorahub tracks "
-                "on this machine only: unset it, and share a finished project with `trackio sync`."
-            )
-
-
-def _is_logged_in_or_offline() -> None:
-    mode = os.environ.get("WANDB_MODE", _OFFLINE)
-    if mode in ("online", "shared", "run") and not need("wandb", extra="wandb").login(prompt=False, verify=False):
-        raise ConfigError(
-            f"WANDB_MODE is {mode}, and you are not logged in to wandb. Run `wandb login`, or unset WANDB_MODE."
-        )

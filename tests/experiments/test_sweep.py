@@ -25,7 +25,7 @@ from lorahub.experiments.sweep import report as reports
 from lorahub.experiments.sweep import run as experiment
 from lorahub.experiments.sweep import storage, trials
 from lorahub.stats.predictions import Predictions
-from lorahub.training import session
+from lorahub.training.run import validate
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sweep.md").read_text(encoding="utf-8").partition("## `--json`")[2]
 NAME = "tiny"
@@ -293,8 +293,8 @@ def test_poor_trials_are_stopped_early_and_leave_the_next_as_it_is(base, tmp_pat
     assert poor.steps < 12
     assert poor.answers is None
     config = configs.load(None, [f"data.id={data}", f"base.id={base}", *settings, f"train.learning_rate={rates[-1]}"])
-    alone = session.validate(config, claims.load(config.data))
-    assert (last.answers == alone.logits.argmax(axis=1)).all()
+    session, _ = validate(config, claims.load(config.data))
+    assert (last.answers == session.logits("validation").argmax(axis=1)).all()
 
 
 @pytest.mark.slow

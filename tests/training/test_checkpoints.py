@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 
 from lorahub import records
 from lorahub.errors import AdapterError, ConfigError
-from lorahub.training import session
 from lorahub.training.checkpoints import Every
+from lorahub.training.progress import Callbacks
 from lorahub.training.run import train
 
 ROOT = Path(__file__).parents[2]
@@ -56,7 +56,7 @@ def stopped(step, **kwargs):
             raise StoppedError
 
     with pytest.raises(StoppedError):
-        train(**kwargs, watcher=session.Watcher(on_step=on_step))
+        train(**kwargs, callbacks=Callbacks(on_step=on_step))
 
 
 def outcome(folder):
@@ -85,7 +85,7 @@ CASES = {
     ),
     "full": ("bert", "full", ("train.schedule=linear",), 5, [13]),
     "virtual tokens": ("bert", "p-tuning", (), 5, [13]),
-    "eight-bit optimiser": ("llama", "lora", ("train.optimizer=adamw8bit",), 5, [13]),
+    "eight-bit optimizer": ("llama", "lora", ("train.optimizer=adamw8bit",), 5, [13]),
     "an initialisation that moves the base": ("llama", "lora", ("adapter.init=pissa",), 5, [13]),
     "qlora": ("llama", "qlora", (), 5, [13]),
 }
@@ -156,7 +156,7 @@ def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(asked, tmp_path):
     assert process.returncode == 130
     step = newest(out)
     assert step % 100, "a checkpoint of its own"
-    assert f"lorahub: stopped. Step {step} is in {out / 'checkpoints'}: go on with --resume." in error
+    assert f"lorahub: stopped. Step {step} is saved in {out / 'checkpoints'}. Continue with --resume." in error
     assert "Traceback" not in error
 
 
@@ -168,7 +168,7 @@ def test_a_checkpoint_holds_what_is_trained_and_nothing_of_the_base(asked, tmp_p
     assert all("lora_" in name or "modules_to_save" in name for name in trained)
     assert set(load_file(path / "best.safetensors")) == set(trained)
     assert len(torch.load(path / "optimizer.bin", weights_only=True)["state"]) == len(trained)
-    names = {"best.safetensors", "happened.json", "optimizer.bin", "random_states_0.pkl", "scheduler.bin"}
+    names = {"best.safetensors", "progress.json", "optimizer.bin", "random_states_0.pkl", "scheduler.bin"}
     assert {file.name for file in path.iterdir()} == {*names, "trained.safetensors"}
 
 
@@ -219,19 +219,19 @@ def test_a_checkpoint_of_another_training_is_refused_in_a_line_that_names_the_di
     assert newest(unfinished) == 4, "and is kept"
 
 
-@pytest.mark.parametrize("name", ["trained.safetensors", "optimizer.bin", "happened.json"])
+@pytest.mark.parametrize("name", ["trained.safetensors", "optimizer.bin", "progress.json"])
 def test_a_damaged_checkpoint_is_one_line(name, asked, unfinished, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(unfinished, out)
     (out / "checkpoints" / "step-4" / name).write_bytes(b"{")
-    with pytest.raises(AdapterError, match=r"step-4 is damaged .* start anew: --force in place of --resume"):
+    with pytest.raises(AdapterError, match=r"step-4 is damaged .* start over with --force instead of --resume"):
         train(**asked("bert", "lora"), out=out, save_every=4, resume=True)
 
 
 def test_an_unfinished_run_is_not_thrown_away_unasked(asked, unfinished, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(unfinished, out)
-    with pytest.raises(AdapterError, match="unfinished run. Go on with --resume, or start anew with --force"):
+    with pytest.raises(AdapterError, match="unfinished run. Continue it with --resume, or start over with --force"):
         train(**asked("bert", "lora"), out=out)
     assert train(**asked("bert", "lora"), out=out, force=True).record.happened["resumed_at"] == []
 

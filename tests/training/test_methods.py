@@ -345,23 +345,25 @@ def test_dora_and_lora_answer_together_as_each_does_in_plain_peft(trained, tiny_
     assert without, "the magnitudes are read"
 
 
-# Optimisers
+# Optimizers
 
 
 @pytest.mark.parametrize(
-    ("wanted", "device", "frugal", "form"),
+    ("wanted", "device", "memory_efficient", "form"),
     [("auto", "cpu", False, "adamw"), ("auto", "cpu", True, "adamw"), ("auto", "cuda", True, "paged-adamw"),
      ("auto", "cuda", False, "adamw"), ("paged-adamw8bit", "cpu", False, "adamw8bit"),
      ("paged-adamw8bit", "cuda", False, "paged-adamw8bit"), ("adamw8bit", "cpu", True, "adamw8bit")],
 )  # fmt: skip
-def test_paging_is_for_gpus_and_the_reason_says_which_optimiser_ran(wanted, device, frugal, form):
-    found, why = optimizers.choose(wanted, torch.device(device), frugal=frugal)
+def test_paging_is_for_gpus_and_the_reason_says_which_optimizer_ran(wanted, device, memory_efficient, form):
+    found, why = optimizers.choose(wanted, torch.device(device), memory_efficient=memory_efficient)
     assert found == form
-    assert ("needs a GPU" in why) == (device == "cpu" and (wanted.startswith("paged") or (wanted == "auto" and frugal)))
+    assert ("needs a GPU" in why) == (
+        device == "cpu" and (wanted.startswith("paged") or (wanted == "auto" and memory_efficient))
+    )
 
 
 @pytest.mark.slow
-def test_the_eight_bit_optimiser_trains_on_a_cpu(trained):
+def test_the_eight_bit_optimizer_trains_on_a_cpu(trained):
     run = trained("llama", "lora", "train.optimizer=paged-adamw8bit", "train.min_steps=30")
     losses = [row["loss"] for row in run.record.happened["curve"]]
     assert losses[-1] < losses[0]

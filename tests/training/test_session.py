@@ -1,4 +1,4 @@
-"""What a run and a trial share: the same training, number for number, without a look at test."""
+"""A run and a trial of the same config are the same training, number for number; a trial never uses test."""
 
 import json
 
@@ -10,9 +10,8 @@ from lorahub import config as configs
 from lorahub.data import claims
 from lorahub.data.claimset import ClaimData
 from lorahub.stats.predictions import Predictions
-from lorahub.training import session
-from lorahub.training.run import train
-from lorahub.training.session import Watcher
+from lorahub.training.progress import Callbacks
+from lorahub.training.run import train, validate
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +36,10 @@ def test_a_validated_config_answers_as_the_run_of_it(asked, tmp_path):
     data = claims.load(config.data)
     encodings = {}
     for _ in range(2):
-        found = session.validate(config, data, encodings=encodings)
-        assert np.array_equal(found.logits, kept.logits)
-        assert found.fit.curve == run.record.happened["curve"]
-        assert found.trainable == run.record.happened["trainable_parameters"]
+        session, progress = validate(config, data, encodings=encodings)
+        assert np.array_equal(session.logits("validation"), kept.logits)
+        assert progress.curve == run.record.happened["curve"]
+        assert session.trainable == run.record.happened["trainable_parameters"]
     assert {split for split, *_ in encodings} == {"train", "validation"}, "tokenized once, and test not at all"
 
 
@@ -52,10 +51,11 @@ def test_a_validation_needs_no_test_split(asked):
         splits={name: rows for name, rows in data.splits.items() if name != "test"},
         source=data.source,
     )
-    assert session.validate(config, without).logits.shape == (len(data.splits["validation"]), 2)
+    session, _ = validate(config, without)
+    assert session.logits("validation").shape == (len(data.splits["validation"]), 2)
 
 
-def test_what_a_watcher_raises_ends_the_training(asked):
+def test_an_exception_in_a_callback_ends_the_training(asked):
     class EnoughError(Exception):
         pass
 
@@ -68,5 +68,5 @@ def test_what_a_watcher_raises_ends_the_training(asked):
 
     config = resolved(asked)
     with pytest.raises(EnoughError):
-        session.validate(config, claims.load(config.data), Watcher(on_step=on_step))
+        validate(config, claims.load(config.data), Callbacks(on_step=on_step))
     assert seen[-1] < 12

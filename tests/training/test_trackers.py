@@ -13,7 +13,7 @@ from conftest import learnable
 from lorahub import records
 from lorahub.errors import ConfigError, MissingPackageError
 from lorahub.publish.export import PUBLISHED
-from lorahub.training import session
+from lorahub.training.progress import Callbacks
 from lorahub.training.run import train
 
 ROOT = Path(__file__).parents[2]
@@ -76,7 +76,7 @@ def test_a_resumed_training_goes_on_with_its_curves(asked, tmp_path):
 
     wanted = {**asked, "out": tmp_path / "run", "tracker": "tensorboard", "save_every": 5}
     with pytest.raises(RuntimeError):
-        train(**wanted, watcher=session.Watcher(on_step=on_step))
+        train(**wanted, callbacks=Callbacks(on_step=on_step))
     assert set(curves(tmp_path / "run" / "tensorboard")["train/loss"]) == set(range(1, 8)), "closed and readable"
     train(**wanted, resume=True)
     found = curves(tmp_path / "run" / "tensorboard")

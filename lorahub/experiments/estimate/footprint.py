@@ -24,7 +24,8 @@ from lorahub.experiments.estimate.trace import Trace
 from lorahub.hub import safety
 from lorahub.models import methods, quantization
 from lorahub.models.base import Base
-from lorahub.training import optimizers, session
+from lorahub.training import optimizers
+from lorahub.training.session import enable_gradient_checkpointing
 
 WEIGHTS, CONSTANTS, ADAPTERS = "weights", "quantisation", "adapters"
 GRADIENTS, OPTIMIZER, BEST = "gradients", "optimizer", "best"
@@ -98,9 +99,9 @@ def of(base: Base, config: Config, shape: Shape, *, device: str, bf16: bool) -> 
     with skeleton.META:
         model = methods.attach(base, config.adapter)
     kernels: Any = _GpuKernels if device == "cuda" else nullcontext
-    recomputed = session.recompute(model, config, frugal=method.frugal, contexts=lambda: (nullcontext(), kernels()))
+    recomputed = enable_gradient_checkpointing(model, config, lambda: (nullcontext(), kernels()))
     trainable, total = methods.count_parameters(model)
-    form, _ = optimizers.choose(config.train.optimizer, torch.device(device), frugal=method.frugal)
+    form, _ = optimizers.choose(config.train.optimizer, torch.device(device), memory_efficient=method.memory_efficient)
     autocast = torch.autocast("cpu", dtype=torch.bfloat16) if bf16 else nullcontext()
     trace = Trace(quantization.operations())
     with FakeTensorMode(), kernels():

@@ -136,7 +136,7 @@ def _truncated(run: _Run, on_stage: Callable[[str], None]) -> list[Tried]:
     """The run at each rank, judged now."""
     need("torch", extra="train")
     from lorahub.models import adapters, truncation
-    from lorahub.training import session
+    from lorahub.training.session import TrainingSession
 
     on_stage("loading the base")
     # Device and precision of the training need not be at hand for judging.
@@ -145,14 +145,14 @@ def _truncated(run: _Run, on_stage: Callable[[str], None]) -> list[Tried]:
         base=replace(run.asked.base, device="auto"),
         train=replace(run.asked.train, mixed_precision="auto"),
     )
-    prepared = session.prepare(asked, run.data, splits=SPLITS)
-    model = adapters.load_with_peft(run.located.folder, prepared.base)
+    session = TrainingSession(asked, run.data, splits=SPLITS)
+    model = adapters.load_with_peft(run.located.folder, session.base)
     updates = truncation.updates(model)
     found = []
     for rank in reversed(plateau.ladder(run.rank)):
         on_stage(f"judging the run at rank {rank}")
         alpha = truncation.truncate(model, updates, rank)
-        logits = {split: prepared.logits(model, split) for split in SPLITS}
+        logits = {split: session.logits(split, model) for split in SPLITS}
         tried = Tried(
             rank=rank,
             alpha=alpha,

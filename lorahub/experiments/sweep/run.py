@@ -39,7 +39,7 @@ from lorahub.reports import tables
 from lorahub.stats.metrics import METRICS
 
 if TYPE_CHECKING:
-    from lorahub.training.session import Watcher
+    from lorahub.training.progress import Callbacks
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def sweep(
     base: str | None = None,
     method: str | None = None,
     settings: Sequence[str] = (),
-    watcher: "Watcher | None" = None,
+    callbacks: "Callbacks | None" = None,
     on_trial: Callable[[Tried, int, int], None] = lambda trial, ended, wanted: None,
 ) -> Sweep:
     """Search, or go on with the search of that name, then train and test the best config.
@@ -83,9 +83,9 @@ def sweep(
     sweep-DATA-METHOD-BASE. `on_trial` gets each trial as it ends, how many have ended, and of how many. Raises
     ConfigError, DataError, BaseModelError, and TrainingError where no trial could be trained.
     """
-    from lorahub.training.session import Watcher
+    from lorahub.training.progress import Callbacks
 
-    watcher = watcher or Watcher()
+    callbacks = callbacks or Callbacks()
     _check(trials, sampler, pruner, workers)
     asked = configs.read(recipe, [*configs.flags(data=data, base=base, method=method, seed=None), *settings])
     config = configs.from_dict(asked)
@@ -102,20 +102,20 @@ def sweep(
     search = _whole_grid(search, trials)
     folder = Path(out) if out is not None else Path("runs") / search.name
     _check_folder(folder)
-    watcher.on_stage("reading the claims")
+    callbacks.on_stage("reading the claims")
     read = claims.load(config.data)
     for text in read.warnings:
         log.warning("%s", text)
     url = storage or sqlite(folder / STUDY)
     with failures(url):
         study = _open(search, url, folder, read, resolved.id)
-        _run_trials(search, study, url, read, workers, timeout, watcher, on_trial)
+        _run_trials(search, study, url, read, workers, timeout, callbacks, on_trial)
         ended = tried(study)
     best = scoring.best_of(ended)
     if best is None:
         raise TrainingError(_nothing(ended))
     atomic.write_text(folder / RECIPE, _as_recipe(search, best))
-    record = _test(search.config_with(best.values), read, resolved.id, folder / RUN, watcher)
+    record = _test(search.config_with(best.values), read, resolved.id, folder / RUN, callbacks)
     return Sweep(folder=folder, report=_report(search, ended, best, study, read, record))
 
 
@@ -164,9 +164,9 @@ def _check_folder(folder: Path) -> None:
 def _open(search: Search, url: str, folder: Path, data: ClaimData, base_id: str) -> optuna.Study:
     """The study, once the recipe itself is known to train: what is wrong with it would fail every trial."""
     if not (folder / STUDY).exists():
-        from lorahub.training import session
+        from lorahub.training.session import TrainingSession
 
-        session.attach(session.prepare(search.config, data, splits=()))
+        TrainingSession(search.config, data, splits=()).attach()
     if url == sqlite(folder / STUDY):
         folder.mkdir(parents=True, exist_ok=True)
     return studies.make_or_open(search, connect(url), data, base_id)
@@ -179,12 +179,12 @@ def _run_trials(
     data: ClaimData,
     count: int,
     timeout: float | None,
-    watcher: "Watcher",
+    callbacks: "Callbacks",
     on_trial: Callable[[Tried, int, int], None],
 ) -> None:
     seen = {item.trial for item in tried(study)}
     if seen:
-        watcher.on_stage(f"{len(seen)} of {search.trials} trials have ended")
+        callbacks.on_stage(f"{len(seen)} of {search.trials} trials have ended")
 
     def look() -> None:
         for item in tried(study):
@@ -194,12 +194,12 @@ def _run_trials(
 
     until = None if timeout is None else time.time() + timeout
     if count == 1:
-        work(search, study, data, until=until, watcher=watcher, on_look=look)
+        work(search, study, data, until=until, callbacks=callbacks, on_look=look)
         return
     if is_done(study, search):
         return
     with processes(Order(search=search, url=url, until=until), count) as started:
-        watcher.on_stage(f"{count} workers")
+        callbacks.on_stage(f"{count} workers")
         while any(process.poll() is None for process in started):
             time.sleep(LOOK_EVERY)
             look()
@@ -222,7 +222,7 @@ def _as_recipe(search: Search, best: Tried) -> str:
     return head + str(yaml.safe_dump(search_space.asked_with(search.asked, best.values), sort_keys=False))
 
 
-def _test(config: Config, data: ClaimData, base_id: str, folder: Path, watcher: "Watcher") -> RunRecord:
+def _test(config: Config, data: ClaimData, base_id: str, folder: Path, callbacks: "Callbacks") -> RunRecord:
     """The run of the best config, trained now unless it is there."""
     from lorahub.training import run
     from lorahub.training.folder import check_free
@@ -234,7 +234,7 @@ def _test(config: Config, data: ClaimData, base_id: str, folder: Path, watcher: 
             if _is_of(record, config, data, base_id):
                 return record
         check_free(folder, force=True)
-        record = run.run(config, data, folder, watcher).record
+        record = run.run(config, data, folder, callbacks).record
     if record.happened["interrupted"]:
         shutil.rmtree(folder)
         raise KeyboardInterrupt

@@ -31,8 +31,7 @@ from lorahub.experiments.sweep.trials import Pulse
 from lorahub.stats.metrics import quick
 
 if TYPE_CHECKING:
-    from lorahub.training.loop import Step
-    from lorahub.training.session import Watcher
+    from lorahub.training.progress import Callbacks, Step
 
 # Seconds between two looks at what others do.
 LOOK_EVERY = 1.0
@@ -44,7 +43,7 @@ def work(
     data: ClaimData,
     *,
     until: float | None,
-    watcher: "Watcher",
+    callbacks: "Callbacks",
     on_look: Callable[[], None] = lambda: None,
 ) -> None:
     """Run trials until every place has one that ended, or begin none after `until` (seconds since the epoch).
@@ -58,9 +57,9 @@ def work(
         while until is None or time.time() < until:
             trial = trials.claim(study, search, pulse)
             if trial is not None:
-                watcher.on_stage(f"trial {trials.place_of(trial)} of {search.trials}")
+                callbacks.on_stage(f"trial {trials.place_of(trial)} of {search.trials}")
                 with trials.alive(trial):
-                    _run(trial, search, study, data, watcher, encodings, ctrl_c)
+                    _run(trial, search, study, data, callbacks, encodings, ctrl_c)
                 # An exception holds its model until it is collected.
                 gc.collect()
             elif trials.is_done(study, search):
@@ -119,14 +118,15 @@ def _run(
     search: Search,
     study: optuna.Study,
     data: ClaimData,
-    watcher: "Watcher",
+    callbacks: "Callbacks",
     encodings: dict[Any, Any],
     ctrl_c: _CtrlC,
 ) -> None:
     """Train and validate what a trial says, and keep how it ended."""
     import torch
 
-    from lorahub.training import session
+    from lorahub.training.progress import Callbacks
+    from lorahub.training.run import validate
 
     began, metric = time.perf_counter(), search.config.train.metric
     cost: dict[str, float] = {}
@@ -136,8 +136,7 @@ def _run(
         nonlocal evaluations
         ctrl_c.check()
         cost.update(seconds=time.perf_counter() - began, steps=step.step)
-        if watcher.on_step is not None:
-            watcher.on_step(step)
+        callbacks.on_step(step)
         if step.validation is not None:
             evaluations += 1
             trial.report(step.validation[metric], evaluations)
@@ -146,13 +145,11 @@ def _run(
 
     try:
         config = search.config_with(search.suggest(trial))
-        found = session.validate(
-            config, data, session.Watcher(on_stage=watcher.on_stage, on_step=on_step), encodings=encodings
-        )
-        if found.fit.interrupted:
+        session, progress = validate(config, data, Callbacks(on_step=on_step), encodings=encodings)
+        if progress.interrupted:
             raise KeyboardInterrupt
-        answers = found.logits.argmax(axis=1)
-        cost.update(seconds=time.perf_counter() - began, trainable_parameters=found.trainable)
+        answers = session.logits("validation").argmax(axis=1)
+        cost.update(seconds=time.perf_counter() - began, trainable_parameters=session.trainable)
         trials.finish(study, trial, quick(data.splits["validation"].gold, answers)[metric], answers, cost)
     except optuna.TrialPruned:
         trials.prune(study, trial, cost)
@@ -187,7 +184,7 @@ class Order:
 
 def serve(orders: TextIO) -> None:
     """Be a worker process: read an order and carry it out, until it is done or `orders` ends."""
-    from lorahub.training.session import Watcher
+    from lorahub.training.progress import Callbacks
 
     # What a shell starts in the background ignores Ctrl-C, and so would those that it starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -196,7 +193,7 @@ def serve(orders: TextIO) -> None:
     data = claims.load(order.search.config.data, compare=False)
     with storage.failures(order.url):
         study = studies.load(order.search, storage.connect(order.url))
-        work(order.search, study, data, until=order.until, watcher=Watcher())
+        work(order.search, study, data, until=order.until, callbacks=Callbacks())
 
 
 def _stop_with(orders: TextIO) -> None:
