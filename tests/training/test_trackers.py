@@ -136,9 +136,9 @@ def test_trackio_keeps_a_run_here_and_makes_no_space(asked, tmp_path):
 
 
 @pytest.mark.parametrize("variable", SENDS)
-def test_trackio_is_not_led_away_by_the_environment(variable, asked, tmp_path, monkeypatch):
+def test_trackio_refuses_upload_settings_of_the_environment(variable, asked, tmp_path, monkeypatch):
     monkeypatch.setenv(variable, "someone/somewhere")
-    with pytest.raises(ConfigError, match=f"{variable} is set, with which trackio would send this run to someone/"):
+    with pytest.raises(ConfigError, match=f"{variable} is set, so trackio would send this run to someone/"):
         train(**asked, out=tmp_path / "run", tracker="trackio")
     assert not (tmp_path / "run").exists()
 
