@@ -31,7 +31,7 @@ from lorahub.hub import fetch
 from lorahub.labels import LabelSet
 from lorahub.publish import push
 from lorahub.serving.loading import open_predictors
-from lorahub.serving.predictor import Prediction, Predictor, check_request
+from lorahub.serving.predictor import Prediction, Predictor, Request
 from lorahub.stats.verdicts import Floats, calibrated, decide
 from lorahub.training import run
 from lorahub.training.folder import check_free
@@ -214,7 +214,7 @@ class ClaimClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if "_predictor" not in vars(self._fitted()):
             with self._folder() as folder:
                 (self._predictor,) = open_predictors([folder], self._base.id, settings=self._base)
-        (prediction,) = self._predictor.predict(check_request(_texts(X))).values()
+        (prediction,) = self._predictor.predict(Request(_texts(X))).values()
         return prediction
 
     @contextmanager

@@ -4,7 +4,7 @@ In: a ClaimSet and a tokenizer. Out: `input_ids` (B, T) int64, `attention_mask` 
 (B,) int64, the index of each claim in its set; T is the longest claim of the batch. Independent of models.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -44,9 +44,10 @@ class EncodedClaims(Dataset[Item]):
 
 
 def encode(
-    tokenizer: PreTrainedTokenizerBase, texts: list[str], evidence: list[str] | None, *, max_length: int
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], evidence: Sequence[str] | None, *, max_length: int
 ) -> list[dict[str, list[int]]]:
     """Tokenize without padding. Only the evidence of a pair is truncated, unless the claim alone is too long."""
+    texts = list(texts)
     if not texts:
         return []
     if evidence is None:
@@ -58,7 +59,7 @@ def encode(
     short = [
         text if len(ids) <= limit else _cut(tokenizer, text, limit) for text, ids in zip(texts, claims, strict=True)
     ]
-    batch = tokenizer(short, evidence, truncation="only_second", max_length=max_length)
+    batch = tokenizer(short, list(evidence), truncation="only_second", max_length=max_length)
     return _rows(batch, len(texts))
 
 

@@ -12,7 +12,7 @@ from lorahub.data.sources import SPLITS
 from lorahub.errors import ConfigError, DataError
 from lorahub.hub import fetch, recorded
 from lorahub.serving.loading import open_predictors
-from lorahub.serving.predictor import Prediction, Predictor, check_request
+from lorahub.serving.predictor import Prediction, Predictor, Request
 from lorahub.stats import metrics, selective
 from lorahub.stats.verdicts import Ids, calibrated, decide
 
@@ -82,4 +82,4 @@ def predict(predictor: Predictor, name: str, data: ClaimData, split: str) -> tup
             f"{data.source.id} has the labels {', '.join(sorted(set(present)))}; "
             f"{name} knows {', '.join(labels.names)}. Map them with --set data.label_map=MAPPING."
         )
-    return labels.encode(present), predictor.predict(check_request(part.texts, [name], part.evidence))[name]
+    return labels.encode(present), predictor.predict(Request(part.texts, [name], evidence=part.evidence))[name]

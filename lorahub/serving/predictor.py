@@ -9,7 +9,7 @@ import math
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from lorahub.errors import AdapterError, ConfigError
 from lorahub.labels import LabelSet
@@ -63,17 +63,32 @@ class Prediction:
         ]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Request:
-    """The checked arguments of one call; see `Predictor.logits`."""
+    """The arguments of one call, checked; see `Predictor.logits`. Raises ConfigError with the argument and the fix."""
 
-    texts: list[str]
-    adapters: list[str] | None = None
-    evidence: list[str] | None = None
+    texts: Sequence[str]
+    adapters: Sequence[str] | None = None
+    _: KW_ONLY
+    evidence: Sequence[str] | None = None
     strength: float = 1.0
     stop: threading.Event | None = None
 
-    def evidence_for(self, name: str, adapter: AdapterInfo) -> list[str] | None:
+    def __post_init__(self) -> None:
+        for name, values in (("texts", self.texts), ("adapters", self.adapters), ("evidence", self.evidence)):
+            if isinstance(values, str):
+                raise ConfigError(f"{name} is a single string; give a list, as in [{values!r:.60}].")
+            for place, value in enumerate(() if values is None else values):
+                if not isinstance(value, str):
+                    raise ConfigError(f"{name}[{place}] is {value!r:.60}, not a string. Remove or convert it.")
+        if self.evidence is not None and len(self.evidence) != len(self.texts):
+            raise ConfigError(
+                f"{len(self.texts)} texts came with {len(self.evidence)} pieces of evidence; give one per text."
+            )
+        if not math.isfinite(self.strength):
+            raise ConfigError(f"strength is {self.strength}; give a finite number, 1 for the adapters as trained.")
+
+    def evidence_for(self, name: str, adapter: AdapterInfo) -> Sequence[str] | None:
         """Return the evidence that an adapter reads: none for adapters trained on claims alone."""
         if adapter.reads_evidence and self.evidence is None:
             log.warning("%s was trained on claims with evidence; its answers without it are less reliable", name)
@@ -117,7 +132,7 @@ class Predictor(ABC):
         `adjust=False` ignores the bias and threshold chosen on validation. The other arguments and the errors are those
         of `logits`; calibration and threshold were chosen with `strength=1`.
         """
-        predictions = self.predict(check_request(texts, adapters, evidence, strength, stop))
+        predictions = self.predict(Request(texts, adapters, evidence=evidence, strength=strength, stop=stop))
         return {name: prediction.verdicts(adjust=adjust) for name, prediction in predictions.items()}
 
     def logits(
@@ -138,42 +153,8 @@ class Predictor(ABC):
         Raises ConfigError for invalid arguments, AdapterError for an unknown adapter and EngineBusyError when too many
         requests are waiting.
         """
-        predictions = self.predict(check_request(texts, adapters, evidence, strength, stop))
+        predictions = self.predict(Request(texts, adapters, evidence=evidence, strength=strength, stop=stop))
         return {name: prediction.logits for name, prediction in predictions.items()}
-
-
-def check_request(
-    texts: Sequence[str],
-    adapters: Sequence[str] | None = None,
-    evidence: Sequence[str] | None = None,
-    strength: float = 1.0,
-    stop: threading.Event | None = None,
-) -> Request:
-    """Return the arguments of a call as a request; raises ConfigError with the argument and the fix."""
-    request = Request(
-        texts=_strings("texts", texts),
-        adapters=None if adapters is None else _strings("adapters", adapters),
-        evidence=None if evidence is None else _strings("evidence", evidence),
-        strength=strength,
-        stop=stop,
-    )
-    if request.evidence is not None and len(request.evidence) != len(request.texts):
-        raise ConfigError(
-            f"{len(request.texts)} texts came with {len(request.evidence)} pieces of evidence; give one per text."
-        )
-    if not math.isfinite(strength):
-        raise ConfigError(f"strength is {strength}; give a finite number, 1 for the adapters as trained.")
-    return request
-
-
-def _strings(name: str, values: Sequence[str]) -> list[str]:
-    if isinstance(values, str):
-        raise ConfigError(f"{name} is a single string; give a list, as in [{values!r:.60}].")
-    strings = list(values)
-    for place, value in enumerate(strings):
-        if not isinstance(value, str):
-            raise ConfigError(f"{name}[{place}] is {value!r:.60}, not a string. Remove it or convert it to a string.")
-    return strings
 
 
 def select_names(names: Iterable[str] | None, known: Iterable[str]) -> list[str]:

@@ -60,7 +60,8 @@ class SinglePredictor(Predictor):
         names = select_names(request.adapters, self.adapters)
         if request.strength != 1:
             raise ConfigError(f"{info.name} has no scalable LoRA update, but strength is {request.strength}. Use 1.")
-        items = encode(base.tokenizer, request.texts, request.evidence_for(info.name, info), max_length=base.max_length)
+        evidence = request.evidence_for(info.name, info)
+        items = encode(base.tokenizer, request.texts, evidence, max_length=base.max_length)
         order = sorted(range(len(items)), key=lambda row: -len(items[row]["input_ids"]))
         logits = np.zeros((len(items), len(info.labels)), np.float32)
         for start in range(0, len(order), _ROWS_PER_PASS):

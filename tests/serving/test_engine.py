@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from conftest import sentences
 
-from lorahub.errors import AdapterError, ConfigError
 from lorahub.serving.engine.engine import Engine
 
 
@@ -40,14 +39,6 @@ def test_no_warning_where_nothing_is_missing(pair_and_single, tiny_base, caplog)
     assert caplog.text == ""
 
 
-def test_names_and_lengths_that_do_not_fit_are_said(tiny_run, tiny_base):
-    engine = Engine(str(tiny_base("bert")), [tiny_run.folder])
-    with pytest.raises(AdapterError, match="no adapter 'tinny' is loaded; loaded: tiny"):
-        engine.classify(["a"], ["tinny"])
-    with pytest.raises(ConfigError, match="2 texts came with 1"):
-        engine.classify(["a", "b"], evidence=["c"])
-
-
 def test_warming_up_runs_the_base_and_the_adapters_up_to_the_longest_input(tiny_run, tiny_base):
     engine = Engine(str(tiny_base("bert")), [tiny_run.folder])
     seen, run = [], engine._forward.run
@@ -56,9 +47,3 @@ def test_warming_up_runs_the_base_and_the_adapters_up_to_the_longest_input(tiny_
     assert {kind for kind, _ in seen} == {"features", "logits"}
     assert max(tokens for _, tokens in seen) == engine._base.max_length
     assert engine.status().requests == 0
-
-
-def test_no_texts_give_no_verdicts(tiny_run, tiny_base):
-    engine = Engine(str(tiny_base("bert")), [tiny_run.folder])
-    assert engine.classify([]) == {"tiny": []}
-    assert engine.logits([])["tiny"].shape == (0, 2)

@@ -8,7 +8,6 @@ import torch
 from conftest import sentences
 
 from lorahub.config import BaseConfig
-from lorahub.errors import ConfigError
 from lorahub.labels import LabelSet
 from lorahub.models import adapters
 from lorahub.models import base as bases
@@ -76,8 +75,3 @@ def test_requests_of_different_strengths_do_not_meet(served):
     for thread in threads:
         thread.join()
     assert wrong == []
-
-
-def test_what_is_no_number_is_refused(served):
-    with pytest.raises(ConfigError, match="strength is nan"):
-        served[0].classify(TEXTS, strength=float("nan"))

@@ -7,6 +7,7 @@ gains a tenth (docs/engine.md): so only small passes are recorded, after a few r
 """
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
@@ -49,24 +50,8 @@ class _Recording:
 class _StackRecordings:
     """The passes with one stack, by everything else that they depend on: their counts and recordings."""
 
-    counted: dict[object, int] = field(default_factory=dict)
+    counts: Counter[object] = field(default_factory=Counter)
     recorded: dict[object, _Recording] = field(default_factory=dict)
-
-    def is_frequent(self, key: object) -> bool:
-        """Count a pass; True, with its count reset, once it has repeated often enough."""
-        before = self.counted.pop(key, 0)
-        if before == _SEEN_BEFORE:
-            return True
-        if len(self.counted) == _MOST_COUNTED:
-            self.counted.clear()
-        self.counted[key] = before + 1
-        return False
-
-    def keep(self, key: object, recording: _Recording) -> None:
-        """Keep a recording; the oldest one is removed when there are too many."""
-        if len(self.recorded) == _MOST_RECORDED:
-            del self.recorded[next(iter(self.recorded))]
-        self.recorded[key] = recording
 
 
 class Graphs:
@@ -89,11 +74,20 @@ class Graphs:
         passes = self._recordings.setdefault(stack, _StackRecordings())
         key = (len(counts), shared, strength, rows.shape, *batch)
         recording = passes.recorded.get(key)
-        if recording is None and passes.is_frequent(key):
+        if recording is None:
+            if len(passes.counts) > _MOST_COUNTED:
+                passes.counts.clear()
+            passes.counts[key] += 1
+            if passes.counts[key] <= _SEEN_BEFORE:
+                return self._run(batch)
+            del passes.counts[key]
             recording = self._record(batch)
-            if recording is not None:
-                passes.keep(key, recording)
-        return self._run(batch) if recording is None else recording.replay(batch)
+            if recording is None:
+                return self._run(batch)
+            if len(passes.recorded) == _MOST_RECORDED:
+                del passes.recorded[next(iter(passes.recorded))]
+            passes.recorded[key] = recording
+        return recording.replay(batch)
 
     def _run(self, batch: Batch) -> torch.Tensor:
         logits: torch.Tensor = self._model(**batch).logits

@@ -25,7 +25,7 @@ from lorahub.serving.engine.compatibility import BaseShapes, base_config
 from lorahub.serving.engine.forward import ForwardPass
 from lorahub.serving.engine.lora_layers import LoadedAdapter
 from lorahub.serving.engine.scheduler import Job, Scheduler
-from lorahub.serving.predictor import Prediction, Predictor, Request, Verdict, check_request
+from lorahub.serving.predictor import Prediction, Predictor, Request, Verdict
 
 # Rows times tokens of one forward pass. A CPU core is busy from about 400 on; above 1,000 the activations of a layer
 # leave its cache, and there is more padding (measured in docs/log.md).
@@ -163,7 +163,7 @@ class Engine(Predictor):
         """Return adapter name -> prediction, from one pass for all adapters whose rows can be mixed in a batch."""
         mixes = architectures.of(self._base.model.config.model_type).mixes_adapters
         with self._cache.hold(request.adapters) as held:
-            if not request.texts:
+            if len(request.texts) == 0:
                 return {
                     name: Prediction(logits=np.zeros((0, item.num_labels), np.float32), labels=item.adapter.labels)
                     for name, item in held.items()
@@ -199,10 +199,10 @@ class Engine(Predictor):
 
         Adapters without a probe are left out. Arguments and errors are those of `logits`.
         """
-        request = check_request(texts, adapters, evidence, stop=stop)
+        request = Request(texts, adapters, evidence=evidence, stop=stop)
         with self._cache.hold(request.adapters) as held:
             probed = {name: item for name, item in held.items() if item.adapter.probe is not None}
-        if not request.texts:
+        if len(request.texts) == 0:
             return {name: [] for name in probed}
         groups = self._tokenize(probed, request)
         jobs = [Job(items=items, kind=_FEATURES) for _, items in groups]
@@ -249,6 +249,8 @@ class Engine(Predictor):
             for (length, paired), names in groups.items()
         ]
 
-    def _encode(self, texts: list[str], evidence: list[str] | None, max_length: int) -> list[dict[str, list[int]]]:
+    def _encode(
+        self, texts: Sequence[str], evidence: Sequence[str] | None, max_length: int
+    ) -> list[dict[str, list[int]]]:
         with self._tokenizing:
             return encode(self._base.tokenizer, texts, evidence, max_length=max_length)

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from lorahub.models import quantization
+from lorahub.models import architectures, quantization
 from lorahub.models.adapters import Adapter
 
 _Pair = tuple[torch.Tensor, torch.Tensor]
@@ -248,7 +248,7 @@ def wrap(model: PreTrainedModel, heads: Sequence[str]) -> None:
     embeddings = getattr(model.base_model, "embeddings", None) or model.get_input_embeddings()
     embeddings.register_forward_pre_hook(_keep_unique_texts, with_kwargs=True)
     embeddings.register_forward_hook(_repeat_for_adapters)
-    head_modules = {name: module for name, module in model.named_modules() if _ends_with_any(name, heads)}
+    head_modules = dict(architectures.head_modules(model, heads))
     inside = tuple(f"{name}." for name in head_modules)
     linears = {
         name: module
@@ -256,9 +256,9 @@ def wrap(model: PreTrainedModel, heads: Sequence[str]) -> None:
         if isinstance(module, nn.Linear) and name not in head_modules and not name.startswith(inside or "\0")
     }
     for name, module in head_modules.items():
-        _replace(model, name, RoutedHead(module, name))
-    for name, module in linears.items():
-        _replace(model, name, StackedLinear(module, name))
+        model.set_submodule(name, RoutedHead(module, name))
+    for name, linear in linears.items():
+        model.set_submodule(name, StackedLinear(linear, name))
 
 
 def load(model: nn.Module, adapter: Adapter, device: torch.device) -> LoadedAdapter:
@@ -354,12 +354,3 @@ def _head(original: nn.Module, state: Mapping[str, torch.Tensor], device: torch.
         if parameter == "weight" and isinstance(target, nn.Linear):
             target.out_features, target.in_features = tensor.shape
     return module.eval()
-
-
-def _ends_with_any(name: str, heads: Sequence[str]) -> bool:
-    return any(name == head or name.endswith(f".{head}") for head in heads)
-
-
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    owner, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(owner), attribute, module)

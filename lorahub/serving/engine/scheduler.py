@@ -25,36 +25,30 @@ _CANCEL_CHECK_SECONDS = 0.05
 class Job:
     """The tokenized texts of a request that the same adapters read.
 
-    Texts are processed from the longest to the shortest; `done` counts the finished ones. Only jobs of the same `kind`
-    and `strength` share a pass.
+    `pending` are the positions of unfinished texts, from the longest to the shortest. Only jobs of the same `kind` and
+    `strength` share a pass.
     """
 
     items: Sequence[dict[str, list[int]]]
     adapters: Sequence[Any] = ()
     kind: Hashable = None
     strength: float = 1.0
-    done: int = 0
+    pending: list[int] = field(init=False)
     results: list[tuple[list[int], Floats]] = field(default_factory=list)
     error: Exception | None = None
 
     def __post_init__(self) -> None:
-        self._lengths = [len(item["input_ids"]) for item in self.items]
-        self._order = sorted(range(len(self.items)), key=lambda row: -self._lengths[row])
-
-    @property
-    def remaining(self) -> int:
-        """Number of unfinished texts."""
-        return len(self.items) - self.done
+        self.pending = sorted(range(len(self.items)), key=lambda place: -len(self.items[place]["input_ids"]))
 
     @property
     def finished(self) -> bool:
         """Whether all texts are done, or an error ended the job."""
-        return self.error is not None or not self.remaining
+        return self.error is not None or not self.pending
 
     @property
     def longest(self) -> int:
         """Number of tokens of the next text."""
-        return self._lengths[self._order[self.done]]
+        return len(self.items[self.pending[0]]["input_ids"])
 
     @property
     def rows_per_text(self) -> int:
@@ -65,16 +59,10 @@ class Job:
         """Whether one pass can process both jobs."""
         return (self.kind, self.strength) == (other.kind, other.strength)
 
-    def next(self, count: int) -> list[int]:
-        """Return the positions of the next `count` texts."""
-        return self._order[self.done : self.done + count]
-
     def output(self) -> Floats:
         """Return the results (N, ...) of a finished job in the order of its texts."""
-        output = np.zeros((len(self.items), *self.results[0][1].shape[1:]), np.float32)
-        for places, values in self.results:
-            output[places] = values
-        return output
+        places = np.concatenate([places for places, _ in self.results])
+        return np.concatenate([values for _, values in self.results])[np.argsort(places)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +80,7 @@ class _SingleThread:
     process would grow by hundreds of megabytes.
     """
 
-    def __init__(self) -> None:
-        self._process: int | None = None
+    _process: int | None = None
 
     def run(self, function: Callable[..., Any], *args: Any) -> Any:
         """Return the result of `function`, or raise its exception."""
@@ -101,7 +88,7 @@ class _SingleThread:
             self._process, self._executor = os.getpid(), ThreadPoolExecutor(1)
         try:
             future = self._executor.submit(function, *args)
-        except RuntimeError:  # after the main thread has ended executors accept no work, but other threads may go on
+        except RuntimeError:  # executors end with the main thread, but other threads may still send requests
             return function(*args)
         return future.result()
 
@@ -173,7 +160,7 @@ class Scheduler:
             else:
                 for part, values in zip(slices, outputs, strict=True):
                     part.job.results.append((part.places, values))
-                    part.job.done += len(part.places)
+                    del part.job.pending[: len(part.places)]
         finally:
             with self._changed:
                 self._running = False
@@ -186,14 +173,14 @@ class Scheduler:
         self._jobs.append(first)
         longest, left = first.longest, self._tokens
         others = [job for job in self._jobs[:-1] if job.can_batch_with(first) and longest / 2 <= job.longest <= longest]
-        others.sort(key=lambda job: job.remaining * job.rows_per_text)
+        others.sort(key=lambda job: len(job.pending) * job.rows_per_text)
         slices = []
         for number, job in enumerate([*others, first]):
             tokens = longest * job.rows_per_text
             count = left // (len(others) + 1 - number) // tokens
             if job is first:
                 count = max(count, 1)
-            places = job.next(count)
+            places = job.pending[:count]
             left -= len(places) * tokens
             if places:
                 slices.append(Slice(job=job, places=places))
