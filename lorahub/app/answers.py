@@ -1,164 +1,166 @@
-"""From a question to plain values: what the page shows and what the endpoints return.
+"""From a question to its answers: plain objects that the page renders and the endpoints return as JSON.
 
-In: a claim, evidence and adapter names. Out: dicts ready for JSON. The engine is asked on a borrowed GPU where one is
-lent; knows nothing of the page.
+In: a claim, evidence and adapter names. Out: `Answers`, or an `Attribution` per adapter. The engine runs on a borrowed
+GPU where the machine lends one. Knows nothing of the page.
 """
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
-from lorahub.app import zerogpu
+from lorahub.app import Json, zerogpu
 from lorahub.errors import ConfigError
 from lorahub.serving import attribution
 from lorahub.serving.attribution import Attribution
 from lorahub.serving.engine.engine import Engine
 from lorahub.serving.predictor import Verdict
 
-STRONGEST = 2
-# No base reads as many; its tokenizer would have to all the same.
-_MOST_CHARACTERS = 20_000
+MAX_STRENGTH = 2
+# More than any base reads, but its tokenizer would have to.
+_MAX_CHARACTERS = 20_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """One claim for some adapters; empty evidence is none. `strength` multiplies the adapters' change of the base."""
+    """One claim for some adapters, with optional evidence; `strength` multiplies the adapters' change of the base."""
 
     claim: str
     adapters: tuple[str, ...]
     evidence: str = ""
     strength: float = 1.0
 
+    @classmethod
+    def parse(
+        cls, claim: str | None, adapters: Iterable[str] | None, evidence: str | None = "", strength: float | None = 1.0
+    ) -> "Question":
+        """Return the question that a visitor typed.
+
+        Raises ConfigError where the claim or the adapters are missing, a text is too long, or the strength is not
+        between 0 and `MAX_STRENGTH`.
+        """
+        claim, evidence = (claim or "").strip(), (evidence or "").strip()
+        if not claim:
+            raise ConfigError("Type a claim first.")
+        if not adapters:
+            raise ConfigError("Choose at least one adapter.")
+        for name, text in (("claim", claim), ("evidence", evidence)):
+            if len(text) > _MAX_CHARACTERS:
+                raise ConfigError(f"The {name} has {len(text):,} characters. Give at most {_MAX_CHARACTERS:,}.")
+        if strength is None or not 0 <= strength <= MAX_STRENGTH:
+            raise ConfigError(f"The strength is {strength}. Give 0 (the base) to {MAX_STRENGTH}; 1 is as trained.")
+        return cls(claim=claim, adapters=tuple(dict.fromkeys(adapters)), evidence=evidence, strength=strength)
+
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
-    """What one question gave, as plain values: adapter name -> a verdict per text, with it and by the base alone.
+class AdapterAnswer:
+    """An adapter's verdict and the one of the base alone; `scales` is False where strength changes nothing."""
 
-    `unscaled` are adapters that change no weight of the base: their strength is always the same.
-    """
+    adapter: Verdict
+    base: Verdict | None
+    scales: bool
 
-    verdicts: dict[str, list[Verdict]]
-    base: dict[str, list[Verdict]]
-    unscaled: list[str]
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """Adapters with the same label names: these, and label -> the adapters that gave it."""
+
+    labels: list[str]
+    answers: dict[str, list[str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """The answers to one question by adapter, the seconds they took, and which adapters agree."""
+
+    claim: str
+    strength: float
     seconds: float
     device: str
+    adapters: dict[str, AdapterAnswer]
+    agreement: list[Agreement]
+
+    def labels(self, adapter: str) -> list[str]:
+        """Return the labels of an adapter, in id order."""
+        return list(self.adapters[adapter].adapter.probabilities)
 
 
-Judge = Callable[[Question], Judged]
-Attribute = Callable[[Question], dict[str, Attribution]]
+Classify = Callable[[Question], Answers]
+Explain = Callable[[Question], dict[str, Attribution]]
 
 
-def question(
-    claim: str | None, adapters: Iterable[str] | None, evidence: str | None = "", strength: float | None = 1.0
-) -> Question:
-    """A question as a visitor put it.
+def classifier(engine: Engine) -> Classify:
+    """Return the function that answers a question; it raises AdapterError where an adapter is not loaded."""
 
-    Raises ConfigError where the claim or the adapters are missing, a text is too long, or the strength is not between
-    0 and `STRONGEST`.
-    """
-    claim, evidence = (claim or "").strip(), (evidence or "").strip()
-    if not claim:
-        raise ConfigError("Type a claim first.")
-    if not adapters:
-        raise ConfigError("Choose at least one adapter.")
-    for what, text in (("claim", claim), ("evidence", evidence)):
-        if len(text) > _MOST_CHARACTERS:
-            raise ConfigError(f"The {what} has {len(text):,} characters. Give at most {_MOST_CHARACTERS:,}.")
-    if strength is None or not 0 <= strength <= STRONGEST:
-        raise ConfigError(f"The strength is {strength}. Give 0 (the base) to {STRONGEST}; 1 is as trained.")
-    return Question(claim=claim, adapters=tuple(dict.fromkeys(adapters)), evidence=evidence, strength=strength)
-
-
-def judge(engine: Engine) -> Judge:
-    """The function that puts a question to the engine, on a borrowed GPU where one is lent.
-
-    It raises AdapterError where an adapter is not loaded.
-    """
-
-    def ask(asked: Question) -> Judged:
-        texts, adapters = [asked.claim], asked.adapters
-        evidence = [asked.evidence] if asked.evidence else None
+    def classify(question: Question) -> Answers:
+        texts, names, strength = [question.claim], question.adapters, question.strength
+        evidence = [question.evidence] if question.evidence else None
         started = time.perf_counter()
-        verdicts = engine.classify(texts, adapters, evidence=evidence, strength=asked.strength)
+        verdicts = engine.classify(texts, names, evidence=evidence, strength=strength)
         seconds = time.perf_counter() - started
-        base = engine.classify_base(texts, adapters, evidence=evidence)
-        unscaled = [name for name, adapter in engine.adapters.items() if name in adapters and not adapter.lora]
-        return Judged(verdicts=verdicts, base=base, unscaled=unscaled, seconds=seconds, device=engine.device)
+        base = engine.classify_base(texts, names, evidence=evidence)
+        heads = {name for name, adapter in engine.adapters.items() if not adapter.lora}
+        return Answers(
+            claim=question.claim,
+            strength=strength,
+            seconds=round(seconds, 4),
+            device=engine.device,
+            adapters={
+                name: AdapterAnswer(
+                    adapter=verdict, base=base[name][0] if name in base else None, scales=name not in heads
+                )
+                for name, [verdict] in verdicts.items()
+            },
+            agreement=agreement({name: verdict for name, [verdict] in verdicts.items()}),
+        )
 
     # The engine is not among the arguments: it stays in the process that was forked with it.
-    return zerogpu.borrowed(ask, lambda asked: len(asked.adapters))
+    return zerogpu.borrowed(classify, lambda question: len(question.adapters))
 
 
-def attribute(engine: Engine) -> Attribute:
-    """The function that finds which words moved the answers to a question, on a borrowed GPU where one is lent.
+def explainer(engine: Engine) -> Explain:
+    """Return the function that finds, by adapter, which words moved the answers to a question.
 
     It raises ConfigError where the claim has too few or too many words, AdapterError where an adapter is not loaded.
     """
 
-    def ask(asked: Question) -> dict[str, Attribution]:
-        evidence = asked.evidence or None
+    def explain(question: Question) -> dict[str, Attribution]:
+        evidence, strength = question.evidence or None, question.strength
         return attribution.leave_one_out(
-            engine, asked.claim, asked.adapters, evidence=evidence, strength=asked.strength
+            engine, question.claim, question.adapters, evidence=evidence, strength=strength
         )
 
-    return zerogpu.borrowed(ask, lambda asked: attribution.MOST_WORDS * len(asked.adapters))
+    return zerogpu.borrowed(explain, lambda question: attribution.MOST_WORDS * len(question.adapters))
 
 
-def classified(ask: Judge, asked: Question) -> dict[str, Any]:
-    """Per adapter its verdict and the base's, and which adapters with the same labels agree."""
-    judged = ask(asked)
+def explanation(claim: str, attributions: Mapping[str, Attribution]) -> Json:
+    """Return what the endpoint `explain` answers."""
     return {
-        "claim": asked.claim,
-        "strength": asked.strength,
-        "seconds": round(judged.seconds, 4),
-        "device": judged.device,
-        "adapters": {
-            name: {
-                "adapter": asdict(found[0]),
-                "base": asdict(judged.base[name][0]) if name in judged.base else None,
-                "scales": name not in judged.unscaled,
-            }
-            for name, found in judged.verdicts.items()
-        },
-        "agreement": agreement({name: found[0] for name, found in judged.verdicts.items()}),
-    }
-
-
-def labels(found: Mapping[str, Any], name: str) -> list[str]:
-    """The labels of an adapter that has answered, in id order."""
-    return list(found["adapters"][name]["adapter"]["probabilities"])
-
-
-def agreement(verdicts: Mapping[str, Verdict]) -> list[dict[str, Any]]:
-    """Where two or more adapters have the same label names: these, and label -> the adapters that answered it.
-
-    Adapters with different labels answer different questions: they neither agree nor disagree.
-    """
-    alike: dict[frozenset[str], dict[str, list[str]]] = {}
-    for name, verdict in verdicts.items():
-        alike.setdefault(frozenset(verdict.probabilities), {}).setdefault(verdict.label, []).append(name)
-    return [
-        {"labels": sorted(labels), "answers": answers}
-        for labels, answers in alike.items()
-        if sum(map(len, answers.values())) > 1
-    ]
-
-
-def explained(ask: Attribute, asked: Question) -> dict[str, Any]:
-    """Per adapter its label, the label's calibrated probability, and the effect of each word on it."""
-    return {
-        "claim": asked.claim,
+        "claim": claim,
         "method": "leave one word out: how far the label's calibrated probability falls without the word",
         "adapters": {
             name: {
-                "label": found.label,
-                "probability": found.probability,
+                "label": one.label,
+                "probability": one.probability,
                 "words": [
-                    {"word": asked.claim[start:end], "start": start, "end": end, "effect": effect}
-                    for (start, end), effect in zip(found.spans, found.effects, strict=True)
+                    {"word": claim[start:end], "start": start, "end": end, "effect": effect}
+                    for (start, end), effect in zip(one.spans, one.effects, strict=True)
                 ],
             }
-            for name, found in ask(asked).items()
+            for name, one in attributions.items()
         },
     }
+
+
+def agreement(verdicts: Mapping[str, Verdict]) -> list[Agreement]:
+    """Group the adapters that have the same label names; an adapter alone in its group is left out.
+
+    Adapters with different labels answer different questions: they neither agree nor disagree.
+    """
+    groups: dict[frozenset[str], dict[str, list[str]]] = {}
+    for name, verdict in verdicts.items():
+        groups.setdefault(frozenset(verdict.probabilities), {}).setdefault(verdict.label, []).append(name)
+    return [
+        Agreement(labels=sorted(labels), answers=answers)
+        for labels, answers in groups.items()
+        if sum(map(len, answers.values())) > 1
+    ]

@@ -1,103 +1,151 @@
-"""Answers, and the words that moved them, as HTML: a card an adapter.
+"""Answers, and the words that moved them, as HTML: one card per adapter.
 
-Pure: from the plain values of `answers` to text, in which every value is escaped.
+In: `Answers`, or an `Attribution` per adapter. Out: HTML in which every value is escaped.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
 from urllib.parse import urlencode
 
-from lorahub.app import present
-from lorahub.app.answers import Question
+from lorahub.app import html
+from lorahub.app.answers import AdapterAnswer, Answers, Question
+from lorahub.serving.attribution import Attribution
+from lorahub.serving.predictor import Verdict
 
 
-def link(asked: Question) -> str:
-    """The query of the page's address that puts a question again."""
-    values: dict[str, str | Sequence[str]] = {"claim": asked.claim, "adapters": asked.adapters}
-    if asked.evidence:
-        values["evidence"] = asked.evidence
-    if asked.strength != 1:
-        values["strength"] = f"{asked.strength:g}"
+def link(question: Question) -> str:
+    """Return the query of the page's address that asks a question again."""
+    values: dict[str, str | Sequence[str]] = {"claim": question.claim, "adapters": question.adapters}
+    if question.evidence:
+        values["evidence"] = question.evidence
+    if question.strength != 1:
+        values["strength"] = f"{question.strength:g}"
     return f"?{urlencode(values, doseq=True)}"
 
 
-def answers(found: Mapping[str, Any], asked: Question) -> str:
-    """A question's answers: who agrees, a card an adapter, what the figures are, and the link to ask again."""
-    count = len(found["adapters"])
-    return present.grid(
-        f"“{found['claim']}”",
-        [_card(name, **systems, strength=asked.strength) for name, systems in found["adapters"].items()],
-        first=[*strength(asked.strength), *agreement(found)],
-        notes=(
-            f"{count} adapter{'s' if count > 1 else ''} answered in {found['seconds'] * 1000:.0f} ms on "
-            f"{found['device'].upper()}.",
-            "With the adapter: calibrated, where the adapter came with a calibration. Base alone: a logistic "
-            "regression on what the base gives without the adapter. Both judge wording, not truth.",
-        ),
-        link=link(asked),
+def answers(result: Answers, question: Question) -> str:
+    """Return a question's answers: who agrees, one card per adapter, how to read the figures, and a link."""
+    count = len(result.adapters)
+    notes = (
+        f"{count} adapter{'s' if count > 1 else ''} answered in {result.seconds * 1000:.0f} ms on "
+        f"{result.device.upper()}.",
+        "With the adapter: calibrated, where the adapter came with a calibration. Base alone: a logistic "
+        "regression on what the base gives without the adapter. Both classify wording, not truth.",
+    )
+    return _grid(
+        f"“{result.claim}”",
+        html.paragraphs([*_strength(result.strength), *agreement(result)]),
+        [_answer(name, answer, result.strength) for name, answer in result.adapters.items()],
+        notes,
+        f'<p class="lh-note"><a href="{escape(link(question))}">Link to this question</a></p>',
     )
 
 
-def strength(value: float) -> list[str]:
-    """What the answers are worth where the adapters are not as strong as they were trained."""
+def _strength(value: float) -> list[str]:
+    """Return how to read the answers where the adapters are not as strong as they were trained."""
     if value == 1:
         return []
-    what = "each adapter's head on the base itself" if value == 0 else f"{value:g} times each adapter's change"
-    return [f"Strength {value:g}: {what}. Calibration and threshold were chosen for strength 1."]
+    meaning = "each adapter's head on the base itself" if value == 0 else f"{value:g} times each adapter's change"
+    return [f"Strength {value:g}: {meaning}. Calibration and threshold were chosen for strength 1."]
 
 
-def _card(name: str, adapter: Mapping[str, Any], base: Mapping[str, Any] | None, scales: bool, strength: float) -> str:
-    sure = adapter["calibrated"][adapter["label"]]
-    unsure = f"Unsure: {sure:.0%} is below this adapter's threshold. Let a person decide." if adapter["abstain"] else ""
-    how = "with the adapter" if strength == 1 else f"with the adapter at {strength:g}"
-    parts = [present.part(how, adapter["label"], adapter["calibrated"], base=False, unsure=unsure)]
-    if base:
-        parts.append(present.part("base alone", base["label"], base["probabilities"], base=True))
-    else:
-        parts.append(present.message("The base's own answer did not come with this adapter."))
-    if strength != 1 and not scales:
-        parts.append(present.message("This adapter is a head alone and changes nothing in the base: no strength."))
-    return present.card(name, parts)
-
-
-def agreement(found: Mapping[str, Any]) -> list[str]:
-    """Sentences on who agrees: the adapters of the same labels with each other, and each with its base."""
+def agreement(result: Answers) -> list[str]:
+    """Return sentences on who agrees: adapters of the same labels with each other, and each with the base."""
     sentences = []
-    for group in found["agreement"]:
-        by_label = group["answers"]
-        if len(by_label) == 1:
-            [(label, names)] = by_label.items()
+    for group in result.agreement:
+        if len(group.answers) == 1:
+            [(label, names)] = group.answers.items()
             sentences.append(f"{_listed(names)} agree: {label}.")
         else:
-            sides = "; ".join(f"{_listed(names)}: {label}" for label, names in by_label.items())
+            sides = "; ".join(f"{_listed(names)}: {label}" for label, names in group.answers.items())
             sentences.append(f"The adapters with the same labels disagree. {sides}.")
-    pairs = {name: systems for name, systems in found["adapters"].items() if systems["base"]}
-    apart = [name for name, systems in pairs.items() if systems["adapter"]["label"] != systems["base"]["label"]]
-    if apart:
-        sentences.append(f"The base alone answers differently from {_listed(apart)}.")
-    elif pairs:
-        all_of_them = len(pairs) == len(found["adapters"])
-        sentences.append(f"The base alone agrees{'' if all_of_them else f' with {_listed(list(pairs))}'}.")
+    same = {name: one.adapter.label == one.base.label for name, one in result.adapters.items() if one.base}
+    different = [name for name, agrees in same.items() if not agrees]
+    if different:
+        sentences.append(f"The base alone answers differently from {_listed(different)}.")
+    elif same:
+        others = "" if len(same) == len(result.adapters) else f" with {_listed(list(same))}"
+        sentences.append(f"The base alone agrees{others}.")
     return sentences
 
 
-def words(found: Mapping[str, Any]) -> str:
-    """Which words moved each adapter's answer: the claim with its words marked."""
-    cards = [
-        present.card(
-            name, [present.words(one["label"], one["probability"], found["claim"], one["words"])], kind="Words for"
-        )
-        for name, one in found["adapters"].items()
-    ]
-    return present.grid(
-        "Which words moved the answers",
-        cards,
-        notes=(
-            "Leave one word out: the figure is how many percentage points less probable (calibrated) the answer is "
-            "without that word alone. Words that only count together are missed.",
-        ),
-        legend=True,
+def _answer(name: str, answer: AdapterAnswer, strength: float) -> str:
+    """Return an adapter's card: its verdict, and the one of the base alone."""
+    system = "with the adapter" if strength == 1 else f"with the adapter at {strength:g}"
+    parts = [_verdict(system, answer.adapter, answer.adapter.calibrated, "lh-adapter")]
+    if answer.base:
+        parts.append(_verdict("base alone", answer.base, answer.base.probabilities, "lh-base"))
+    else:
+        parts.append(html.note("The base's own answer did not come with this adapter."))
+    if strength != 1 and not answer.scales:
+        parts.append(html.note("This adapter is a head alone and changes nothing in the base: no strength."))
+    return _card(name, name, parts)
+
+
+def _verdict(system: str, verdict: Verdict, shares: Mapping[str, float], css_class: str) -> str:
+    """Return one system's verdict, with one bar per label, the largest share first."""
+    unsure = ""
+    if verdict.abstain:
+        sentence = f"Unsure: {verdict.confidence:.0%} is below this adapter's threshold. Let a person decide."
+        unsure = html.paragraphs([sentence], "lh-unsure")
+    bars = "".join(
+        f'<div class="lh-row"><span>{escape(label)}</span><span>{share:.0%}</span>{html.bar(share)}</div>'
+        for label, share in sorted(shares.items(), key=lambda item: -item[1])
     )
+    return (
+        f'<div class="{css_class}">{html.paragraphs([system], "lh-note")}'
+        f"{html.paragraphs([verdict.label], 'lh-verdict')}{unsure}{bars}</div>"
+    )
+
+
+def words(claim: str, attributions: Mapping[str, Attribution]) -> str:
+    """Return the claim once per adapter, with the words marked that moved its answer."""
+    legend = (
+        f"<p>{_marked('word', 0.12)} solid line and plus: it speaks for the answer. {_marked('word', -0.12)} dashed "
+        "line and minus: it speaks against it. Unmarked: less than half a point.</p>"
+    )
+    notes = (
+        "Leave one word out: the figure is how many percentage points less probable (calibrated) the answer is "
+        "without that word alone. Words that only count together are missed.",
+    )
+    cards = [_card(name, f"Words for {name}", [_words(claim, one)]) for name, one in attributions.items()]
+    return _grid("Which words moved the answers", legend, cards, notes)
+
+
+def _words(claim: str, one: Attribution) -> str:
+    text, done = "", 0
+    for (start, end), effect in zip(one.spans, one.effects, strict=True):
+        text, done = f"{text}{escape(claim[done:start])}{_marked(claim[start:end], effect)}", end
+    verdict = html.paragraphs([f"{one.label} {one.probability:.0%}"], "lh-verdict")
+    return f'<div>{verdict}<p class="lh-words">{text}{escape(claim[done:])}</p></div>'
+
+
+def _marked(word: str, effect: float) -> str:
+    """Return a word marked by a line, a sign and a figure, so that no color is needed; plain below half a point."""
+    points = round(100 * effect)
+    if points == 0:
+        return escape(word)
+    kind, sign = ("for", "+") if points > 0 else ("against", "\u2212")
+    strength = min(1.0, abs(effect)) ** 0.5  # the root, because most effects are small
+    return (
+        f'<mark class="lh-{kind}" style="--lh-strength:{strength:.0%}">'
+        f"{escape(word)}<sub>{sign}{abs(points)}</sub></mark>"
+    )
+
+
+def _card(heading: str, name: str, parts: Iterable[str]) -> str:
+    """Return a card; a screen reader tells two cards of one adapter apart by `name`."""
+    inside = f'<h3>{escape(heading)}</h3><div class="lh-parts">{"".join(parts)}</div>'
+    return f'<section class="lh-card" aria-label="{escape(name)}">{inside}</section>'
+
+
+def _grid(heading: str, introduction: str, cards: Iterable[str], notes: Iterable[str], footer: str = "") -> str:
+    """Return a heading, an introduction, all cards side by side (below one another on a phone), notes and a footer.
+
+    `introduction` and `footer` are HTML.
+    """
+    grid = f'<div class="lh-grid">{"".join(cards)}</div>'
+    return html.block(f"<h2>{escape(heading)}</h2>{introduction}{grid}{html.paragraphs(notes, 'lh-note')}{footer}")
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
-"""Which adapters there are, and which the engine has: the runs here, what was pulled, and the Hub's.
+"""Catalogue of adapters: the runs on this machine, what was pulled, and the Hub's; loads one into the engine.
 
-In: words to search for, a base, an adapter's id. Out: plain values. A visitor names the runs that the page knows and
-repositories on the Hub, and no other path of this machine.
+In: search words, a base, an adapter's id. Out: plain values. A visitor can name the runs that the page knows and
+repositories on the Hub, but no other path of this machine.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,89 +15,108 @@ from lorahub.hub import inspect as hub_inspect
 from lorahub.hub.fetch import Located
 from lorahub.hub.inspect import Inspection
 from lorahub.hub.search import Found
+from lorahub.records import RunRecord
 from lorahub.serving.engine.engine import Engine
 
-# Where to look, in the visitor's words.
+# The places to search, as the page and the endpoint name them.
 HERE, HUB = "this machine", "the Hub"
+Runs = dict[str, tuple[Path, RunRecord]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """What was found; `missing` says why the Hub's adapters are not among it, and is empty where they are."""
+    """The adapters that match; `missing` says why those of the Hub are not listed, and is empty where they are."""
 
     found: list[Found]
     missing: str
 
 
 class Catalogue:
-    """The adapters in reach of one engine: runs under `root`, those that were `named` at the start, and the Hub's."""
+    """The adapters available to one engine: runs under `root`, those `named` at the start, and the Hub's."""
 
     def __init__(self, engine: Engine, root: Path, named: Iterable[Located] = ()) -> None:
         self._engine, self._root, self._named = engine, root, list(named)
 
     def listing(self, *, words: str = "", base: str = "", where: Sequence[str] = (HERE,)) -> Listing:
-        """The adapters whose id, data or labels hold all the words, newest first.
+        """Return the adapters whose id, data or labels contain all the words, newest first.
 
-        Raises ConfigError where no place to look is given, HubError where only the Hub was asked and did not answer.
+        Raises ConfigError where `where` is not one or both of HERE and HUB, HubError where only the Hub is searched and
+        it does not answer.
         """
         if not where or set(where) - {HERE, HUB}:
             raise ConfigError(f"Choose where to look: {HERE}, {HUB}, or both.")
-        found, missing = [], ""
+        adapters, missing = [], ""
         if HERE in where:
-            found += [*self._runs(base), *search.cached(base or None)]
+            adapters += [*self._runs(base), *search.cached(base or None)]
         if HUB in where:
             try:
-                found += search.hub(base or None)
+                adapters += search.hub(base or None)
             except HubError as error:
                 if HERE not in where:
                     raise
                 missing = f"The Hub's adapters are not listed: {error}"
-        return Listing(found=[item for item in search.sort(found, None) if _holds(item, words)], missing=missing)
+        return Listing(found=[one for one in search.sort(adapters, None) if _matches(one, words)], missing=missing)
 
     def inspect(self, identifier: str) -> Inspection:
-        """One adapter with its figures and what speaks against loading it. Raises AdapterError and HubError."""
+        """Return an adapter's figures and safety findings; raises AdapterError and HubError."""
         pulled = {f"{repo}@{row.commit_hash}": row.snapshot_path for repo, row in fetch.snapshots()}
-        here = self._here(identifier)
-        folder = here.folder if here else pulled.get(identifier)
-        return replace(hub_inspect.adapter(str(folder) if folder else _on_the_hub(identifier)), id=identifier)
+        local = self._local(identifier)
+        folder = local.folder if local else pulled.get(identifier)
+        return replace(hub_inspect.adapter(str(folder) if folder else _hub_id(identifier)), id=identifier)
 
     def load(self, identifier: str) -> str:
         """Load an adapter into the running engine and return the name under which it answers.
 
         Raises AdapterError where it does not fit the base or is damaged, UnsafeAdapterError where it is not safe,
-        HubError where the Hub refuses, ConfigError where it is loaded already or there is no room for it.
+        HubError where the Hub refuses, ConfigError where it is loaded already or does not fit into memory.
         """
-        found = self._here(identifier)
-        if found is None:
-            repo, _, revision = _on_the_hub(identifier).partition("@")
-            found = fetch.download(repo, revision or None)
-        there = self._engine.name_of(found.folder)
-        if there is not None:
-            raise ConfigError(f"{identifier} is loaded already; it answers as {there}.")
-        [name] = self._engine.add(found)
+        located = self._local(identifier)
+        if located is None:
+            repo, _, revision = _hub_id(identifier).partition("@")
+            located = fetch.download(repo, revision or None)
+        loaded = self._engine.name_of(located.folder)
+        if loaded is not None:
+            raise ConfigError(f"{identifier} is loaded already; it answers as {loaded}.")
+        [name] = self._engine.add(located)
         return name
 
     def _runs(self, base: str) -> list[Found]:
-        """The finished runs on this machine, by their names: those that were named, and those under the root."""
-        runs = records.find(self._root)
-        others = {one.folder for one in self._named if one.repo is None} - {folder for folder, _ in runs}
-        runs += [(folder, records.load(folder)) for folder in others if (folder / records.FILE_NAME).exists()]
-        found = [replace(search.describe_run(folder, record), id=folder.resolve().name) for folder, record in runs]
-        return [item for item in found if item.fits(base)]
+        """Return the finished runs on this machine that fit the base."""
+        runs = finished_runs(self._root, [one for one in self._named if one.repo is None])
+        adapters = [replace(search.describe_run(*run), id=run[0].resolve().name) for run in runs.values()]
+        return [one for one in adapters if one.fits(base)]
 
-    def _here(self, identifier: str) -> Located | None:
-        """An adapter that the page knows on this machine, by its name or, under the root, its path."""
-        under = {name: path for path in self._root.glob("*") if path.is_dir() for name in (path.name, str(path))}
-        named = next((one for one in self._named if one.name == identifier), None)
-        return named or (fetch.adapter(under[identifier]) if identifier in under else None)
+    def _local(self, identifier: str) -> Located | None:
+        """Return an adapter that the page knows on this machine, by its name or, under the root, its path."""
+        for one in self._named:
+            if one.name == identifier:
+                return one
+        for folder in self._root.glob("*"):
+            if folder.is_dir() and identifier in (folder.name, str(folder)):
+                return fetch.adapter(folder)
+        return None
 
 
-def _holds(item: Found, words: str) -> bool:
-    text = " ".join((item.id, item.data, *item.labels)).casefold()
+def finished_runs(root: Path, named: Iterable[Located]) -> Runs:
+    """Return folder and record by the adapter's name: the named ones first, then those under `root`, newest first."""
+    names = {one.folder.resolve(): one.name for one in named if (one.folder / records.FILE_NAME).exists()}
+    for folder, _ in records.find(root):
+        names.setdefault(folder.resolve(), folder.name)
+    runs: Runs = {}
+    for folder, folder_name in names.items():
+        name, number = folder_name, 2
+        while name in runs:
+            name, number = f"{folder_name}-{number}", number + 1
+        runs[name] = (folder, records.load(folder))
+    return runs
+
+
+def _matches(adapter: Found, words: str) -> bool:
+    text = " ".join((adapter.id, adapter.data, *adapter.labels)).casefold()
     return all(word in text for word in words.casefold().split())
 
 
-def _on_the_hub(identifier: str) -> str:
+def _hub_id(identifier: str) -> str:
     if fetch.hub_id(identifier) is None:
         raise AdapterError(f"{identifier!r} is no run that this page knows and no adapter on the Hub (USER/NAME).")
     return identifier

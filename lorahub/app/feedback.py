@@ -1,7 +1,7 @@
-"""What visitors say an answer should have been: claims with labels, which `--data` reads.
+"""Corrections by visitors: claims with the labels they should have got, as data that `--data` reads.
 
-In: a claim, the right label, and the adapter that was wrong. Out: one line in the adapter's own jsonl file, so that no
-two label sets meet in one. Nothing else of a visitor is kept, and nothing that was not sent for this purpose.
+In: a claim, the right label, and the adapter that was wrong. Out: one line in a JSONL file per adapter, because
+adapters have different labels. Nothing is kept that a visitor did not send for this purpose.
 """
 
 import datetime
@@ -16,74 +16,72 @@ from huggingface_hub import CommitScheduler
 from lorahub.errors import ConfigError
 from lorahub.hub import client
 
-# A data set on the Hub, USER/NAME: where a Space keeps corrections, since its disk forgets.
+# A data set on the Hub, USER/NAME: where a Space keeps corrections, because its disk is lost on a restart.
 DATASET = "LORAHUB_FEEDBACK_DATASET"
-_MINUTES = 5
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_MINUTES_BETWEEN_COMMITS = 5
 
 
 class Feedback:
-    """A folder of corrections, `ADAPTER.jsonl` each; with a `scheduler`, one that goes to the Hub every few minutes."""
+    """A folder of corrections, `ADAPTER.jsonl` each; a `scheduler` commits it to the Hub every few minutes."""
 
     def __init__(self, folder: Path, scheduler: CommitScheduler | None = None) -> None:
-        self._folder, self._scheduler = folder, scheduler
+        self.folder, self._scheduler = folder, scheduler
         self._lock = scheduler.lock if scheduler else threading.Lock()
-        # A Space begins with an empty disk: under an old name it would replace what it sent before.
+        # A Space starts with an empty disk: a file of an old name would replace the one it sent before.
         self._suffix = f"-{_now()}".replace(":", "") if scheduler else ""
 
     @property
     def where(self) -> str:
-        """Where corrections go, for the person who is about to send one."""
+        """Where corrections go, for the visitor who is about to send one."""
         if self._scheduler:
             return f"the data set {self._scheduler.repo_id} on the Hub"
-        return f"the folder {self._folder.name}/ of the machine that serves this page"
+        return f"the folder {self.folder.name}/ of the machine that serves this page"
 
     def keep(self, *, claim: str, label: str, adapter: str, evidence: str = "") -> Path:
         """Append one correction and return its file; raises ConfigError where the folder cannot be written."""
-        row = {
-            "claim": claim,
-            "evidence": evidence,
-            "label": label,
-            "adapter": adapter,
-            "date": _now(),
-        }
-        path = self._folder / f"{adapter}{self._suffix}.jsonl"
+        row = {"claim": claim, "evidence": evidence, "label": label, "adapter": adapter, "date": _now()}
+        path = self.folder / f"{adapter}{self._suffix}.jsonl"
         try:
             with self._lock:
-                self._folder.mkdir(parents=True, exist_ok=True)
+                self.folder.mkdir(parents=True, exist_ok=True)
                 with path.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row, ensure_ascii=False) + "\n")
         except OSError as error:
             raise ConfigError(
-                f"the correction is not kept: {path.name} cannot be written "
-                f"({error.strerror}). Tell whoever runs this page to give another --feedback."
+                f"the correction is not kept: {path.name} cannot be written ({error.strerror}). "
+                "The app has to be started with another --feedback."
             ) from error
         return path
 
 
 def opened(folder: Path | None, *, host: str | None = None, default: Path | None = None) -> Feedback | None:
-    """Where this page keeps corrections: the data set in the environment, else `folder`; None where it takes none.
+    """Return where the page keeps corrections: the data set in the environment, else `folder`; None for nowhere.
 
-    Without either it is `default` where only this machine can reach the page (`host`), since then nobody else can
-    write to its disk. Raises HubError where the data set cannot be had.
+    Without either it is `default` where only this machine can reach the page (`host`), because then nobody else can
+    write to its disk. Raises HubError where the data set cannot be opened.
     """
     repo = os.environ.get(DATASET)
     if repo:
-        return Feedback(*_on_the_hub(repo))
+        folder = Path(tempfile.mkdtemp(prefix="lorahub-feedback-"))
+        return Feedback(folder, _scheduler(repo, folder))
     if folder is None and host in LOOPBACK:
         folder = default
     return Feedback(folder) if folder else None
 
 
-def _on_the_hub(repo: str) -> tuple[Path, CommitScheduler]:
-    folder = Path(tempfile.mkdtemp(prefix="lorahub-feedback-"))
-    scheduler = client.call(
+def _scheduler(repo: str, folder: Path) -> CommitScheduler:
+    return client.call(
         lambda: CommitScheduler(
-            repo_id=repo, repo_type="dataset", folder_path=folder, every=_MINUTES, private=True, hf_api=client.api()
+            repo_id=repo,
+            repo_type="dataset",
+            folder_path=folder,
+            every=_MINUTES_BETWEEN_COMMITS,
+            private=True,
+            hf_api=client.api(),
         ),
         doing=f"open the data set {repo} for corrections",
     )
-    return folder, scheduler
 
 
 def _now() -> str:

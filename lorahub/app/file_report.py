@@ -1,52 +1,51 @@
-"""A comparison on a file as HTML: figures, confusion matrices, differences and the rows to look at first. Pure."""
+"""A comparison on a file as HTML: figures, confusion matrices, differences, and the rows to look at first."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from html import escape
 
-from lorahub.app import present
+from lorahub.app import html
 from lorahub.data.table_check import CheckedTable
 from lorahub.experiments.compare import report as compare_report
 from lorahub.experiments.compare.file import FileComparison, ShownRow
 from lorahub.experiments.compare.result import Comparison
 from lorahub.reports import tables
 
-_FIGURES = ("adapter", *tables.HEADER[1:], "rows")
-_RIGHT, _WRONG = "✓", "✗"
-_LABELS_TOLD = 8
+_LABELS_SHOWN = 8
 
 
-def told(table: CheckedTable) -> str:
-    """What a file holds, before it is judged: its rows and its labels."""
+def contents(table: CheckedTable) -> str:
+    """Return what a file holds, before it is classified: its rows and its labels."""
     rows = f"{table.source.name}: {table.rows:,} rows."
     if table.label is None:
-        return present.message(rows, "Without a label column there are answers and no figures.")
+        return html.note(rows, "Without a label column there are answers and no figures.")
     most = sorted(table.labels.items(), key=lambda item: -item[1])
-    shown = ", ".join(f"{name} ({count:,})" for name, count in most[:_LABELS_TOLD])
-    more = f" and {len(most) - _LABELS_TOLD:,} more" if len(most) > _LABELS_TOLD else ""
-    return present.message(rows, f"Labels: {shown}{more}." if most else "The label column is empty.")
+    shown = ", ".join(f"{name} ({count:,})" for name, count in most[:_LABELS_SHOWN])
+    more = f" and {len(most) - _LABELS_SHOWN:,} more" if len(most) > _LABELS_SHOWN else ""
+    return html.note(rows, f"Labels: {shown}{more}." if most else "The label column is empty.")
 
 
-def render(found: FileComparison, table: CheckedTable, seconds: float, device: str) -> str:
-    """The whole answer of the page."""
-    count = len(found.answers)
-    parts = [
-        present.title(
-            table.source.name,
-            f"{found.rows:,} rows judged by {count} adapter{'s' if count > 1 else ''} in {seconds:,.1f} s on "
-            f"{device.upper()}.",
-        ),
-        present.message(*found.notes),
-        _figures(found) if found.results else "",
-        *(_comparison(one) for one in found.comparisons),
-        _confusions(found) if found.results else "",
-        _answers(found),
-        _agreement(found) if found.agreed else "",
-        _rows(found),
-    ]
-    return "".join(parts)
+def render(result: FileComparison, table: CheckedTable, seconds: float, device: str) -> str:
+    """Return the whole report."""
+    count = len(result.answers)
+    sentence = (
+        f"{result.rows:,} rows classified by {count} adapter{'s' if count > 1 else ''} in {seconds:,.1f} s on "
+        f"{device.upper()}."
+    )
+    return "".join(
+        (
+            html.title(table.source.name, sentence),
+            html.note(*result.notes),
+            *(_figures(result) if result.results else ()),
+            *(part for comparison in result.comparisons for part in _comparison(comparison)),
+            *(_confusions(result) if result.results else ()),
+            *_answers(result),
+            *(_agreement(result) if result.agreed else ()),
+            *_rows(result),
+        )
+    )
 
 
-def _figures(found: FileComparison) -> str:
+def _figures(result: FileComparison) -> Iterator[str]:
     rows = [
         (
             name,
@@ -54,80 +53,83 @@ def _figures(found: FileComparison) -> str:
             f"{block['ece']:.3f}",
             f"{block['n']:,}",
         )
-        for name, block in found.results.items()
+        for name, block in result.results.items()
     ]
-    return (
-        present.title("Figures")
-        + present.table("Figures", _FIGURES, rows)
-        + present.message(
-            "Against the file's labels. Square brackets: 95% bootstrap intervals. ECE: calibration error, better low."
-        )
+    yield html.title("Figures")
+    yield html.table("Figures", ("adapter", *tables.HEADER[1:], "rows"), rows)
+    yield html.note(
+        "Against the file's labels. Square brackets: 95% bootstrap intervals. ECE: calibration error, lower is better."
     )
 
 
-def _comparison(one: Comparison) -> str:
-    return "".join(
-        (
-            present.title("Which adapter is better?"),
-            present.sentences(*compare_report.verdicts(one)),
-            *(
-                present.subtitle(table.heading) + present.table(table.heading, table.header, table.rows)
-                for table in compare_report.difference_tables(one)
-            ),
-            present.message(compare_report.explanation(one)),
-        )
-    )
+def _comparison(result: Comparison) -> Iterator[str]:
+    yield html.title("Which adapter is better?")
+    yield html.text(*compare_report.verdicts(result))
+    for table in compare_report.difference_tables(result):
+        yield html.subtitle(table.heading)
+        yield html.table(table.heading, table.header, table.rows)
+    yield html.note(compare_report.explanation(result))
 
 
-def _confusions(found: FileComparison) -> str:
-    matrices = {}
+def _confusions(result: FileComparison) -> Iterator[str]:
+    """Yield one matrix per adapter: labels in rows, answers in columns, shaded by the share of the row."""
+    figures = []
     orders: dict[frozenset[str], list[str]] = {}
-    for name, block in found.results.items():
-        # Matrices of the same labels are read side by side: in the first one's order.
+    for name, block in result.results.items():
         labels = list(block["per_label"])
+        # Matrices of the same labels are read side by side, so all have the order of the first one.
         order = orders.setdefault(frozenset(labels), labels)
         places = [labels.index(label) for label in order]
-        matrices[name] = (order, [[block["confusion"][row][column] for column in places] for row in places])
-    return present.title("Confusion matrices") + present.confusions(matrices)
+        counts = [[block["confusion"][row][column] for column in places] for row in places]
+        matrix = html.table(
+            f"Confusion matrix of {name}",
+            ("label ↓ answer →", *order),
+            [(label, *(f"{cell:,}" for cell in row)) for label, row in zip(order, counts, strict=True)],
+            shares=[[cell / max(1, sum(row)) for cell in row] for row in counts],
+        )
+        figures.append(
+            f'<figure class="lh-confusion"><figcaption><h3>{escape(name)}</h3></figcaption>{matrix}</figure>'
+        )
+    yield html.title("Confusion matrices")
+    yield html.block(f'<div class="lh-grid">{"".join(figures)}</div>')
 
 
-def _answers(found: FileComparison) -> str:
+def _answers(result: FileComparison) -> Iterator[str]:
     rows = [
-        (name, label, f"{count:,}", f"{count / found.rows:.1%}")
-        for name, counts in found.answers.items()
+        (name, label, f"{count:,}", f"{count / result.rows:.1%}")
+        for name, counts in result.answers.items()
         for label, count in counts.items()
     ]
-    return present.title("Answers") + present.table("Answers", ("adapter", "label", "rows", "share"), rows)
+    yield html.title("Answers")
+    yield html.table("Answers", ("adapter", "label", "rows", "share"), rows)
 
 
-def _agreement(found: FileComparison) -> str:
-    rows = [(f"{ours} and {theirs}", f"{same:,}", f"{same / found.rows:.1%}") for ours, theirs, same in found.agreed]
-    return present.subtitle("Agreement") + present.table(
-        "Agreement", ("adapters", "rows with the same label", "share"), rows
-    )
+def _agreement(result: FileComparison) -> Iterator[str]:
+    rows = [(f"{ours} and {theirs}", f"{same:,}", f"{same / result.rows:.1%}") for ours, theirs, same in result.agreed]
+    yield html.subtitle("Agreement")
+    yield html.table("Agreement", ("adapters", "rows with the same label", "share"), rows)
 
 
-def _rows(found: FileComparison) -> str:
-    names, labelled = list(found.answers), bool(found.labels)
-    head = ("row", "claim", *(["label"] if labelled else []), *names)
+def _rows(result: FileComparison) -> Iterator[str]:
+    names, labeled = list(result.answers), bool(result.labels)
     rows = [
-        (str(row.row), row.claim, *([row.label or "-"] if labelled else []), *_cells(row, names, found.results))
-        for row in found.shown
+        (str(row.row), row.claim, *([row.label or "-"] if labeled else []), *_cells(row, names, result))
+        for row in result.shown
     ]
     order = "first those on which adapters with the same labels differ"
-    if found.results:
+    if result.results:
         order += ", then those that one has wrong"
-    sentence = f"{len(rows):,} of {found.rows:,} rows: {order}."
-    if found.agreed:
-        sentence = f"The adapters disagree on {found.disagreements:,} of {found.rows:,} rows. Shown are " + sentence
-    return present.title("Rows", sentence) + present.claims_table("Rows", head, rows)
+    sentence = f"{len(rows):,} of {result.rows:,} rows: {order}."
+    if result.agreed:
+        sentence = f"The adapters disagree on {result.disagreements:,} of {result.rows:,} rows. Shown are {sentence}"
+    header = ("row", "claim", *(["label"] if labeled else []), *names)
+    yield html.title("Rows", sentence)
+    yield html.table("Rows", header, rows, css_class="lh-claims")
 
 
-def _cells(row: ShownRow, names: Sequence[str], results: dict[str, Any]) -> list[str]:
-    cells = []
+def _cells(row: ShownRow, names: Sequence[str], result: FileComparison) -> Iterator[str]:
     for name in names:
-        given = row.answers[name]
-        right = row.label is not None and row.label.strip().casefold() == given.label.casefold()
-        mark = f"{_RIGHT if right else _WRONG} " if name in results and row.label is not None else ""
-        cells.append(f"{mark}{given.label} {given.confidence:.0%}{', unsure' if given.abstain else ''}")
-    return cells
+        answer, mark = row.answers[name], ""
+        if row.label is not None and name in result.results:
+            mark = "✓ " if row.label.strip().casefold() == answer.label.casefold() else "✗ "
+        yield f"{mark}{answer.label} {answer.confidence:.0%}{', unsure' if answer.abstain else ''}"

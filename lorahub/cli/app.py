@@ -44,4 +44,4 @@ def serve(
     need("gradio", extra="app")
     from lorahub.app import build
 
-    build.launch(adapters, base=base, host=host, port=port, corrections=feedback, training=train, tell=typer.echo)
+    build.launch(adapters, base=base, host=host, port=port, corrections=feedback, training=train)

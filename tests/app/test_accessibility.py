@@ -22,18 +22,18 @@ KNOWN = Path(__file__).parent / "gradio_findings.json"
 def address(tiny_base, tiny_run, tmp_path_factory):
     from lorahub.app import build
     from lorahub.app.feedback import Feedback
-    from lorahub.app.training_process import TRAINING, State, Trainer
+    from lorahub.app.training_process import TRAINING, Trainer, TrainingState
     from lorahub.serving.engine.engine import Engine
 
     engine = Engine(str(tiny_base("bert")), [tiny_run.folder])
-    state = State(
+    state = TrainingState(
         name="watched", stage=TRAINING, step=3, total=9, loss=0.5, losses=((1, 0.7), (3, 0.5)), validations=((3, 0.8),)
     )
     page = build.build(
         engine,
         root=tiny_run.folder.parent,
         corrections=Feedback(tmp_path_factory.mktemp("feedback")),
-        trainer=Trainer(root=tmp_path_factory.mktemp("trained"), base="minilm", load=str, _state=state),
+        trainer=Trainer(root=tmp_path_factory.mktemp("trained"), base="minilm", load=str, state=state),
     )
     yield build.serve(page, "127.0.0.1", free_port())
     page.close(verbose=False)

@@ -55,7 +55,7 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path):
 def test_strangers_write_nothing_here_unasked(folder, host, kept, monkeypatch):
     monkeypatch.delenv(feedback.DATASET, raising=False)
     found = feedback.opened(Path(folder) if folder else None, host=host, default=Path("runs/feedback"))
-    assert (found._folder if found else None) == (Path(kept) if kept else None)
+    assert (found.folder if found else None) == (Path(kept) if kept else None)
 
 
 def test_on_a_space_corrections_go_to_the_data_set_that_its_environment_names(hub, monkeypatch):

@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 
 from lorahub.app import answers, errors, gpu_batches, zerogpu
+from lorahub.app.answers import Question
 from lorahub.data import table_check
 from lorahub.errors import AdapterError, EngineBusyError
 from lorahub.experiments.compare import file as compare_file
 from lorahub.labels import LabelSet
-from lorahub.serving.predictor import Prediction
+from lorahub.serving.predictor import Prediction, Verdict
 
 
 def zero_gpu(declared):
@@ -63,7 +64,7 @@ def declared(monkeypatch):
 
 
 class Engine:
-    """What `judge` asks of an engine, in a process where nothing else may run after a fork."""
+    """What `classifier` needs of an engine, in a process where nothing else may run after a fork."""
 
     device = "cuda:0"
 
@@ -75,7 +76,8 @@ class Engine:
     def classify(self, texts, adapters, *, evidence, strength):
         if "missing" in adapters:
             raise AdapterError("no adapter 'missing' is loaded; loaded: a.")
-        return {name: [f"{text} {evidence}" for text in texts] for name in adapters}
+        label = f"{texts[0]} {evidence}"
+        return {name: [Verdict(label=label, probabilities={}, calibrated={})] for name in adapters}
 
     def classify_base(self, texts, adapters, *, evidence):
         return {}
@@ -92,15 +94,15 @@ class FileEngine:
 
 
 def test_a_question_is_put_to_another_process_and_comes_back_as_values(declared):
-    judged = answers.judge(Engine())(answers.question("one", ["a"]))
-    assert judged.verdicts == {"a": ["one None"]}
-    assert judged.device == "cuda:0"
+    response = answers.classifier(Engine())(Question.parse("one", ["a"]))
+    assert response.adapters["a"].adapter.label == "one None"
+    assert response.device == "cuda:0"
     assert declared == [zerogpu.Pace().seconds(1)]
 
 
-def test_an_error_that_a_person_can_mend_keeps_its_sentence(declared):
+def test_an_error_that_a_person_can_fix_keeps_its_sentence(declared):
     with pytest.raises(AdapterError, match="no adapter 'missing' is loaded"):
-        answers.judge(Engine())(answers.question("one", ["missing"]))
+        answers.classifier(Engine())(Question.parse("one", ["missing"]))
     with pytest.raises(gr.Error, match="ZeroDivisionError"):
         zerogpu.borrowed(lambda: 1 // 0, lambda: 5)()
 
@@ -180,7 +182,7 @@ def test_the_package_itself_changes_nothing_where_no_gpu_is_lent(monkeypatch):
     lock = threading.Lock()  # nothing is pickled
     assert zerogpu.borrowed(lambda text: (lock, text), len)("one") == (lock, "one")
     with pytest.raises(AdapterError, match="no adapter 'missing'"):
-        answers.judge(Engine())(answers.question("one", ["missing"]))
+        answers.classifier(Engine())(Question.parse("one", ["missing"]))
 
 
 def test_without_a_lender_a_function_stays_itself(monkeypatch):

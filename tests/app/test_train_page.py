@@ -14,7 +14,7 @@ from field_tables import documented
 from playwright.sync_api import expect
 
 from lorahub import records
-from lorahub.app.training_process import LONG, QUICK, Asked, State, Trainer, after, told
+from lorahub.app.training_process import LONG, QUICK, Trainer, TrainingRequest, TrainingState
 from lorahub.errors import ConfigError
 
 browser = pytest.mark.browser
@@ -40,7 +40,7 @@ def engine(tiny_base, tiny_run):
 def trainer(engine, tiny_base, tmp_path):
     made = Trainer(root=tmp_path, base=str(tiny_base("bert")), load=lambda folder: engine.add(folder)[0])
     yield made
-    made.close(lambda line: None)
+    made.close()
 
 
 def wait(trainer, is_reached, seconds=240):
@@ -53,10 +53,10 @@ def wait(trainer, is_reached, seconds=240):
 
 @pytest.mark.slow
 def test_a_training_is_followed_and_its_run_answers(trainer, data, engine, tmp_path):
-    started = trainer.start(Asked(data=str(data), method="lora", preset=QUICK, name="mine"))
+    started = trainer.start(TrainingRequest(data=str(data), method="lora", preset=QUICK, name="mine"))
     assert (started.name, started.running) == ("mine", True)
     with pytest.raises(ConfigError, match=r"mine is being trained \(.*\)\. Stop it, or wait\."):
-        trainer.start(Asked(data=str(data), method="lora"))
+        trainer.start(TrainingRequest(data=str(data), method="lora"))
     state = wait(trainer, lambda state: not state.running)
     record = records.load(tmp_path / "mine")
     assert state.error is None
@@ -66,13 +66,13 @@ def test_a_training_is_followed_and_its_run_answers(trainer, data, engine, tmp_p
     assert record.asked["train"]["epochs"] == 1.0
     assert state.answers_as in engine.names
     assert engine.classify(["may never"], [state.answers_as])
-    with pytest.raises(ConfigError, match="mine is there already"):
-        trainer.start(Asked(data=str(data), method="lora", name="mine"))
+    with pytest.raises(ConfigError, match="mine exists already"):
+        trainer.start(TrainingRequest(data=str(data), method="lora", name="mine"))
 
 
 @pytest.mark.slow
 def test_stop_keeps_the_best_so_far(trainer, data, tmp_path):
-    trainer.start(Asked(data=str(data), method="lora", preset=LONG, name="stopped"))
+    trainer.start(TrainingRequest(data=str(data), method="lora", preset=LONG, name="stopped"))
     wait(trainer, lambda state: state.validations)
     assert trainer.stop().stopping
     assert trainer.stop().stopping  # a second press changes nothing
@@ -86,7 +86,7 @@ def test_stop_keeps_the_best_so_far(trainer, data, tmp_path):
 
 @pytest.mark.slow
 def test_what_cannot_be_trained_is_told_in_the_trainings_own_words(trainer, data, tmp_path):
-    trainer.start(Asked(data=str(tmp_path / "nothing.csv"), method="lora"))
+    trainer.start(TrainingRequest(data=str(tmp_path / "nothing.csv"), method="lora"))
     state = wait(trainer, lambda state: not state.running)
     assert "nothing.csv" in state.error
     assert "\n" not in state.error
@@ -104,29 +104,29 @@ def test_what_cannot_be_trained_is_told_in_the_trainings_own_words(trainer, data
 )
 def test_what_makes_no_training_is_refused_before_one_begins(trainer, asked, words):
     with pytest.raises(ConfigError, match=words):
-        trainer.start(Asked(**{"method": "lora", **asked}))
+        trainer.start(TrainingRequest(**{"method": "lora", **asked}))
     assert trainer.state is None
 
 
-def test_names_that_are_not_given_do_not_collide(trainer, tmp_path):
-    asked = Asked(data="a/claims.csv", method="dora", seed=3)
-    assert trainer._free(asked) == "claims-dora-s3"
+def test_names_that_are_not_given_do_not_collide(tmp_path):
+    request = TrainingRequest(data="a/claims.csv", method="dora", seed=3)
+    assert request.folder(tmp_path).name == "claims-dora-s3"
     (tmp_path / "claims-dora-s3").mkdir()
-    assert trainer._free(asked) == "claims-dora-s3-2"
+    assert request.folder(tmp_path).name == "claims-dora-s3-2"
 
 
 def test_a_long_curve_stays_short():
-    state = State(name="x")
+    state = TrainingState(name="x")
     event = {"event": "step", "total": 5000, "loss": 1.0, "learning_rate": 0.1, "samples_per_second": 9.0}
     for step in range(1, 5001):
-        state = after(state, {**event, "step": step, "validation": None})
+        state = state.after({**event, "step": step, "validation": None})
     assert len(state.losses) <= 400
     assert state.losses[-1][0] >= 4990
-    training = after(state, {"event": "stage", "text": "training"})
-    assert told(training) == "step 5,000 of 5,000"
+    training = state.after({"event": "stage", "text": "training"})
+    assert training.progress == "step 5,000 of 5,000"
     assert training.stoppable
     # Ctrl-C would lose what is being written then.
-    assert not after(training, {"event": "stage", "text": "evaluating on test"}).stoppable
+    assert not training.after({"event": "stage", "text": "evaluating on test"}).stoppable
 
 
 @pytest.mark.slow

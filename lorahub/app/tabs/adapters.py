@@ -1,11 +1,11 @@
-"""The tab *Adapters*: what the engine has loaded, what there is here and on the Hub, and whether it is safe to load."""
+"""The tab *Adapters*: which adapters are loaded, which there are on this machine and the Hub, and which are safe."""
 
 from dataclasses import asdict
 from typing import Any
 
 import gradio as gr
 
-from lorahub.app import errors, present
+from lorahub.app import Json, errors, html
 from lorahub.app.catalogue import HERE, HUB, Catalogue
 from lorahub.errors import ConfigError, LorahubError
 from lorahub.hub import search
@@ -13,123 +13,114 @@ from lorahub.hub.inspect import Inspection
 from lorahub.reports import tables
 from lorahub.serving.engine.engine import Engine, Status
 
-_LOADED_HEADER = ("adapter", "memory", "state")
-
 
 def build(engine: Engine, catalogue: Catalogue, tab: gr.Tab, *, changeable: bool = True) -> None:
     """Lay out the tab inside the current gr.Blocks; unless it is `changeable`, no visitor loads or drops anything."""
     status = gr.HTML(loaded(engine.status()), label="Loaded adapters")
     known = gr.Dropdown(engine.names, value=None, label="Loaded adapter", interactive=True, visible=changeable)
     drop_button = gr.Button("Drop", elem_classes="lh-check", visible=changeable)
-    dropped, names = gr.HTML("", label="Drop", html_template=present.region("Drop")), gr.State(engine.names)
-    gr.HTML(present.title("Find adapters"))
+    dropped, names = gr.HTML("", label="Drop", html_template=html.region("Drop")), gr.State(engine.names)
+    gr.HTML(html.title("Find adapters"))
     with gr.Row():
         words = gr.Textbox(label="Search", placeholder="Words of a name, data set or label", max_lines=1)
         base = gr.Textbox(engine.base_id, label="Base", placeholder="Any base", max_lines=1)
         where = gr.CheckboxGroup([HERE, HUB], value=[HERE], label="Where")
     search_button = gr.Button("Search", variant="primary", elem_classes="lh-check")
-    first = _search(catalogue, "", engine.base_id, [HERE])
-    results = gr.HTML(first[0], label="Found adapters", html_template=present.region("Found adapters"))
-    # A name that is not in the list is taken too: an adapter's id on the Hub.
+    listing, ids = _search(catalogue, "", engine.base_id, [HERE])
+    results = gr.HTML(listing, label="Found adapters", html_template=html.region("Found adapters"))
+    # A name that is not in the list is accepted too: an adapter's id on the Hub.
     choice = gr.Dropdown(
-        first[1], value=None, label="Adapter", info="One that was found, or USER/NAME.", allow_custom_value=True
+        ids, value=None, label="Adapter", info="One that was found, or USER/NAME.", allow_custom_value=True
     )
     with gr.Row():
         inspect_button = gr.Button("Inspect", elem_classes="lh-check")
         load_button = gr.Button("Load", elem_classes=["lh-check", "lh-load"], visible=changeable)
-    answer = gr.HTML("", label="Adapter", html_template=present.region("Adapter"))
+    answer = gr.HTML("", label="Adapter", html_template=html.region("Adapter"))
 
+    @errors.shown()
     def find(words: str, base: str, where: list[str]) -> tuple[str, gr.Dropdown]:
-        with errors.shown():
-            shown, ids = _search(catalogue, words, base, where)
-            return shown, gr.Dropdown(ids, value=None)
+        listing, ids = _search(catalogue, words, base, where)
+        return listing, gr.Dropdown(ids, value=None)
 
+    @errors.in_place
     def inspect(identifier: str | None) -> str:
-        with errors.shown():
-            try:
-                return inspected(catalogue.inspect(_given(identifier)))
-            except LorahubError as error:
-                return present.problem(str(error))
+        return inspected(catalogue.inspect(_required(identifier)))
 
-    def load(identifier: str | None) -> tuple[str, str, list[str]]:
-        with errors.shown():
-            try:
-                said = present.message(f"Loaded: it answers as {catalogue.load(_given(identifier))}.")
-            except LorahubError as error:
-                said = present.problem(str(error))
-            return (said, *now())
+    @errors.in_place
+    def load(identifier: str | None) -> str:
+        return html.note(f"Loaded: it answers as {catalogue.load(_required(identifier))}.")
 
-    def drop(name: str | None) -> tuple[str, str, list[str]]:
-        with errors.shown():
-            try:
-                engine.drop(_given(name))
-                said = present.message(f"Dropped: {name}. Requests under way finish with it.")
-            except LorahubError as error:
-                said = present.problem(str(error))
-            return (said, *now())
+    @errors.in_place
+    def drop(name: str | None) -> str:
+        engine.drop(_required(name))
+        return html.note(f"Dropped: {name}. Requests under way finish with it.")
 
-    def now() -> tuple[str, list[str]]:
+    def refresh() -> tuple[str, list[str]]:
         return loaded(engine.status()), engine.names
 
     private: dict[str, Any] = {"api_visibility": "private"}
     gr.on([search_button.click, words.submit, base.submit], find, [words, base, where], [results, choice], **private)
     inspect_button.click(inspect, choice, answer, **private)
-    # Through a state, which sets off nothing where it stays as it is: who chooses meanwhile is not overruled.
-    tab.select(now, None, [status, names], show_progress="hidden", **private)
+    # In two steps, as in adapter_choice: an adapter that a visitor chooses meanwhile stays chosen.
+    tab.select(refresh, None, [status, names], show_progress="hidden", **private)
     names.change(lambda names: gr.Dropdown(names, value=None), names, known, show_progress="hidden", **private)
     if changeable:
-        load_button.click(load, choice, [answer, status, names], **private)
-        drop_button.click(drop, known, [dropped, status, names], **private)
+        load_button.click(lambda one: (load(one), *refresh()), choice, [answer, status, names], **private)
+        drop_button.click(lambda one: (drop(one), *refresh()), known, [dropped, status, names], **private)
     _endpoints(engine, catalogue, changeable=changeable)
 
 
 def loaded(status: Status) -> str:
-    """The engine's cache as a table: which adapters are in memory, what they take, and the limits."""
-    rows = [(held.name, tables.size(held.bytes), _state(held)) for held in status.adapters]
+    """Return the engine's cache as a table: which adapters are in memory, their sizes, and the limits."""
+    rows = []
+    for adapter in status.adapters:
+        state = ["in memory" if adapter.loaded else "not in memory; loaded again on the next question"]
+        state += ["pinned"] if adapter.pinned else []
+        state += ["answering"] if adapter.in_use else []
+        rows.append((adapter.name, tables.size(adapter.bytes), ", ".join(state)))
     limits = [f"{status.most_adapters} adapters"] if status.most_adapters is not None else []
     limits += [tables.size(status.most_bytes)] if status.most_bytes is not None else []
-    room = f"At most {' and '.join(limits)} stay in memory." if limits else "There is no limit."
-    count = sum(held.loaded for held in status.adapters)
-    return present.title("Loaded adapters", f"{count} in memory, {tables.size(status.bytes)}. {room}") + present.table(
-        "Loaded adapters", _LOADED_HEADER, rows
+    limit = f"At most {' and '.join(limits)} stay in memory." if limits else "There is no limit."
+    count = sum(adapter.loaded for adapter in status.adapters)
+    return html.title("Loaded adapters", f"{count} in memory, {tables.size(status.bytes)}. {limit}") + html.table(
+        "Loaded adapters", ("adapter", "memory", "state"), rows
     )
 
 
-def _state(held: Any) -> str:
-    words = ["in memory" if held.loaded else "left memory; loaded again when it is asked"]
-    words += ["pinned"] if held.pinned else []
-    words += ["answering"] if held.in_use else []
-    return ", ".join(words)
-
-
-def inspected(found: Inspection) -> str:
-    """One adapter: whether it may be loaded, with every finding, and what it is."""
-    verdict = "Refused: it is not loaded." if found.report.refused else "Nothing speaks against loading it."
-    refused = "".join(present.problem(f"{finding.text}.") for finding in found.report.findings if finding.refused)
-    notes = [f"Note: {finding.text}." for finding in found.report.findings if not finding.refused]
-    return present.title(found.id, verdict) + refused + present.message(*notes) + present.facts(dict(found.lines()))
+def inspected(inspection: Inspection) -> str:
+    """Return one adapter: whether it may be loaded, with every finding, and what it is."""
+    report = inspection.report
+    verdict = "Refused: it is not loaded." if report.refused else "Nothing speaks against loading it."
+    return (
+        html.title(inspection.id, verdict)
+        + "".join(html.problem(f"{finding.text}.") for finding in report.findings if finding.refused)
+        + html.note(*(f"Note: {finding.text}." for finding in report.findings if not finding.refused))
+        + html.facts(dict(inspection.lines()))
+    )
 
 
 def _search(catalogue: Catalogue, words: str, base: str, where: list[str]) -> tuple[str, list[str]]:
+    """Return the adapters that match as HTML, and their ids."""
     try:
         listing = catalogue.listing(words=words, base=base.strip(), where=where)
     except LorahubError as error:
-        return present.problem(str(error)), []
-    said = present.problem(listing.missing) if listing.missing else ""
+        return html.problem(str(error)), []
+    missing = html.problem(listing.missing) if listing.missing else ""
     if not listing.found:
-        return said + present.message("No adapter fits these words and this base."), []
-    rows = [search.row(item) for item in listing.found]
-    return said + present.table("Found adapters", search.HEADER, rows), [item.id for item in listing.found]
+        return missing + html.note("No adapter matches these words and this base."), []
+    rows = [search.row(adapter) for adapter in listing.found]
+    return missing + html.table("Found adapters", search.HEADER, rows), [adapter.id for adapter in listing.found]
 
 
-def _given(name: str | None) -> str:
+def _required(name: str | None) -> str:
     if not name or not name.strip():
         raise ConfigError("Choose an adapter first.")
     return name.strip()
 
 
 def _endpoints(engine: Engine, catalogue: Catalogue, *, changeable: bool) -> None:
-    def adapters(words: str = "", base: str = "", where: list[str] = [HERE]) -> dict[str, Any]:  # noqa: B006
+    @errors.shown()
+    def adapters(words: str = "", base: str = "", where: list[str] = [HERE]) -> Json:  # noqa: B006
         """List adapters: the runs here and what was pulled ("this machine"), and those on "the Hub".
 
         `missing` says why the Hub's are not listed.
@@ -140,23 +131,23 @@ def _endpoints(engine: Engine, catalogue: Catalogue, *, changeable: bool) -> Non
             where: "this machine", "the Hub", or both
 
         """
-        with errors.shown():
-            return asdict(catalogue.listing(words=words, base=base, where=where))
+        return asdict(catalogue.listing(words=words, base=base, where=where))
 
-    def inspect_adapter(adapter: str) -> dict[str, Any]:
-        """Look at one adapter before it is loaded: what it is, its figures, and whether it is safe to load.
+    @errors.shown()
+    def inspect_adapter(adapter: str) -> Json:
+        """Inspect one adapter before it is loaded: what it is, its figures, and whether it is safe to load.
 
         Args:
             adapter: a run of this machine, or USER/NAME[@REVISION] on the Hub
 
         """
-        with errors.shown():
-            return catalogue.inspect(_given(adapter)).to_dict()
+        return catalogue.inspect(_required(adapter)).to_dict()
 
-    def loaded_adapters() -> dict[str, Any]:
-        """Tell which adapters the engine has, which of them are in memory, and the bytes that they take."""
+    def loaded_adapters() -> Json:
+        """List the engine's adapters, which of them are in memory, and the bytes that they take."""
         return asdict(engine.status())
 
+    @errors.shown()
     def load_adapter(adapter: str) -> str:
         """Load an adapter; returns the name under which it answers.
 
@@ -164,9 +155,9 @@ def _endpoints(engine: Engine, catalogue: Catalogue, *, changeable: bool) -> Non
             adapter: a run of this machine, or USER/NAME[@REVISION] on the Hub
 
         """
-        with errors.shown():
-            return catalogue.load(_given(adapter))
+        return catalogue.load(_required(adapter))
 
+    @errors.shown()
     def drop_adapter(name: str) -> str:
         """Unload an adapter; requests under way finish with it. Returns its name.
 
@@ -174,9 +165,8 @@ def _endpoints(engine: Engine, catalogue: Catalogue, *, changeable: bool) -> Non
             name: the name under which it answers
 
         """
-        with errors.shown():
-            engine.drop(_given(name))
-            return name
+        engine.drop(_required(name))
+        return name
 
     for endpoint in (adapters, inspect_adapter, loaded_adapters, *((load_adapter, drop_adapter) if changeable else ())):
         gr.api(endpoint, api_name=endpoint.__name__)

@@ -1,12 +1,13 @@
-"""The tab *Check a claim*: base and adapters side by side, which words moved them, and what should have come out."""
+"""The tab *Check a claim*: answers of base and adapters side by side, the words that moved them, and corrections."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import gradio as gr
 
-from lorahub.app import answers, cards, errors, present
-from lorahub.app.answers import Question
+from lorahub.app import Json, adapter_choice, answers, cards, errors, html
+from lorahub.app.answers import Answers, Classify, Explain, Question
 from lorahub.app.feedback import Feedback
 from lorahub.errors import ConfigError, LorahubError
 from lorahub.serving.engine.engine import Engine
@@ -19,130 +20,115 @@ EXAMPLES = (
     "Unemployment fell to 4.1 percent in March.",
     "Teachers deserve so much better than this.",
 )
-# More cards than this do not fit beside one another.
+# More cards do not fit side by side.
 _CHOSEN_AT_FIRST = 4
-Answered = tuple[Question, dict[str, list[str]]]
+_PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 
 
 def build(
     engine: Engine, page: gr.Blocks, tab: gr.Tab, *, left_out: Sequence[str] = (), corrections: Feedback | None = None
 ) -> gr.CheckboxGroup:
-    """Lay out the tab inside the current gr.Blocks; returns the field that chooses adapters.
+    """Lay out the tab inside the current gr.Blocks and return the field that chooses adapters.
 
     `left_out` says which runs are not offered, and why.
     """
-    judge, attribute = answers.judge(engine), answers.attribute(engine)
+    classify, explain = answers.classifier(engine), answers.explainer(engine)
     names = engine.names
     # With one line, Enter sends and the field still grows; with more, Enter would only break the line.
     claim = gr.Textbox(label="Claim", placeholder="Type or paste one sentence", lines=1, max_lines=6, autofocus=True)
     chosen = gr.CheckboxGroup(names, value=names[:_CHOSEN_AT_FIRST], label="Adapters")
-    gr.HTML(present.message(*(f"Left out: {reason}" for reason in left_out)), visible=bool(left_out))
+    gr.HTML(html.note(*(f"Left out: {reason}" for reason in left_out)), visible=bool(left_out))
     with gr.Accordion("Evidence and strength", open=False):
         evidence = gr.Textbox(
             label="Evidence", info="For adapters trained on pairs of claim and evidence.", lines=3, max_lines=8
         )
         strength = gr.Slider(
-            0, answers.STRONGEST, value=1, step=0.1, label="Adapter strength", info="0: the base. 1: as trained."
+            0, answers.MAX_STRENGTH, value=1, step=0.1, label="Adapter strength", info="0: the base. 1: as trained."
         )
     button = gr.Button("Check", variant="primary", elem_classes="lh-check")
-    result = gr.HTML(
-        present.message("Answers appear here." if names else "No adapter is loaded."),
+    shown = gr.HTML(
+        html.note("Answers appear here." if names else "No adapter is loaded."),
         label="Answers",
-        html_template=present.region("Answers"),
+        html_template=html.region("Answers"),
         min_height=90,
     )
-    # The question to which the answers on the page belong, whatever is typed meanwhile, and each adapter's labels.
-    asked, followed, offered = gr.State(None), gr.State(None), gr.State(names)
+    # The question and answers that the page shows, whatever is typed meanwhile; and what the page's address asks.
+    answered, linked = gr.State(None), gr.State(None)
     with gr.Column(visible=False) as after:
         why = gr.Button("Which words moved the answers?", elem_classes="lh-check")
-        words = gr.HTML("", label="Words", html_template=present.region("Words"))
-        corrected = _correction(judge, asked, corrections) if corrections else None
+        words = gr.HTML("", label="Words", html_template=html.region("Words"))
+        corrected = [_correction(classify, answered, corrections)] if corrections else []
     examples = gr.Examples([[text] for text in EXAMPLES], [claim], label="Examples")
 
-    inputs, outputs = [claim, chosen, evidence, strength], [result, asked, after, words]
-    outputs += [corrected] if corrected else []
-
+    @errors.shown()
     def check(claim: str, adapters: list[str], evidence: str, strength: float) -> list[Any]:
-        with errors.shown():
-            try:
-                question = answers.question(claim, adapters, evidence, strength)
-                found = answers.classified(judge, question)
-            except LorahubError as error:
-                # In the place of the answers, where it stays; an older answer under it would look like this one's.
-                return [
-                    present.problem(str(error)),
-                    None,
-                    gr.Column(visible=False),
-                    "",
-                    *([gr.skip()] * bool(corrected)),
-                ]
-            names = list(question.adapters)
-            offered = [gr.Dropdown(names, value=names[0])] if corrected else []
-            answered = (question, {name: answers.labels(found, name) for name in names})
-            return [cards.answers(found, question), answered, gr.Column(visible=True), "", *offered]
+        try:
+            question = Question.parse(claim, adapters, evidence, strength)
+            result = classify(question)
+        except LorahubError as error:
+            # In the place of the answers: older answers below it would look like those to this claim.
+            return [html.problem(str(error)), None, gr.Column(visible=False), "", *[gr.skip() for _ in corrected]]
+        names = list(question.adapters)
+        offered = [gr.Dropdown(names, value=names[0]) for _ in corrected]
+        return [cards.answers(result, question), (question, result), gr.Column(visible=True), "", *offered]
 
-    def follow(request: gr.Request) -> dict[str, Any] | None:
-        """What the page's address asks; None where it asks nothing."""
-        wanted = request.query_params
-        asks = {key: wanted.get(key, "") for key in ("claim", "evidence", "strength")}
-        return {**asks, "adapters": wanted.getlist("adapters")} if asks["claim"] else None
+    def read_link(request: gr.Request) -> dict[str, Any] | None:
+        """Return what the page's address asks; None where it asks nothing."""
+        query = request.query_params
+        texts = {key: query.get(key, "") for key in ("claim", "evidence", "strength")}
+        return {**texts, "adapters": query.getlist("adapters")} if texts["claim"] else None
 
-    def fill(followed: dict[str, Any]) -> list[Any]:
+    def follow_link(linked: dict[str, Any]) -> list[Any]:
         """Fill in what a link asks, and ask it."""
-        loaded, claim, evidence = engine.names, followed["claim"], followed["evidence"]
-        named = followed["adapters"] or loaded[:_CHOSEN_AT_FIRST]
-        text = followed["strength"] or "1"
+        loaded, claim, evidence = engine.names, linked["claim"], linked["evidence"]
+        adapters = linked["adapters"] or loaded[:_CHOSEN_AT_FIRST]
+        text = linked["strength"] or "1"
         strength = float(text) if text.replace(".", "", 1).isdecimal() else -1.0  # refused with its reason
-        ticked = gr.CheckboxGroup(loaded, value=[name for name in named if name in loaded])
-        return [claim, ticked, evidence, max(0.0, strength), *check(claim, named, evidence, strength)]
+        fields = [claim, adapter_choice.ticked(loaded, adapters), evidence, max(0.0, strength)]
+        return fields + check(claim, adapters, evidence, strength)
 
-    def explain_again(answered: Answered) -> str:
-        with errors.shown():
-            try:
-                return cards.words(answers.explained(attribute, answered[0]))
-            except LorahubError as error:
-                return present.problem(str(error))
+    @errors.in_place
+    def explain_answers(answered: tuple[Question, Answers]) -> str:
+        return cards.words(answered[0].claim, explain(answered[0]))
 
-    def offer(loaded: list[str], adapters: list[str]) -> gr.CheckboxGroup:
-        """The adapters that are loaded now; what was ticked stays ticked where it still is there."""
-        return gr.CheckboxGroup(loaded, value=[name for name in adapters if name in loaded])
-
-    # Who asks again before the answer came wants the answer to the last question.
-    gr.on([button.click, claim.submit], check, inputs, outputs, trigger_mode="always_last", api_visibility="private")
-    examples.load_input_event.then(check, inputs, outputs, api_visibility="private")
-    why.click(explain_again, asked, words, api_visibility="private")
-    # In two steps: what an event may write to forgets what a visitor does there while the event runs, and both events
-    # come as soon as the page opens. A state that stays as it is sets off nothing.
-    page.load(follow, None, followed, show_progress="hidden", api_visibility="private")
-    followed.change(fill, followed, [*inputs, *outputs], api_visibility="private")
-    tab.select(lambda: engine.names, None, offered, show_progress="hidden", api_visibility="private")
-    offered.change(offer, [offered, chosen], chosen, show_progress="hidden", api_visibility="private")
-    _endpoints(judge, attribute)
+    inputs, outputs = [claim, chosen, evidence, strength], [shown, answered, after, words, *corrected]
+    # A visitor who asks again before the answer came gets the answer to the last question.
+    gr.on([button.click, claim.submit], check, inputs, outputs, trigger_mode="always_last", **_PRIVATE)
+    examples.load_input_event.then(check, inputs, outputs, **_PRIVATE)
+    why.click(explain_answers, answered, words, **_PRIVATE)
+    # In two steps, as in adapter_choice: both events come as soon as the page opens.
+    page.load(read_link, None, linked, show_progress="hidden", **_PRIVATE)
+    linked.change(follow_link, linked, [*inputs, *outputs], **_PRIVATE)
+    adapter_choice.refresh_on_open(engine, tab, chosen)
+    _endpoints(classify, explain)
     return chosen
 
 
-def _correction(judge: answers.Judge, asked: gr.State, corrections: Feedback) -> gr.Dropdown:
-    """Where a visitor says what an answer should have been; returns the field that names the adapter."""
+def _correction(classify: Classify, answered: gr.State, corrections: Feedback) -> gr.Dropdown:
+    """Lay out the fields for what an answer should have been; return the one that names the adapter."""
     with gr.Accordion("An answer is wrong", open=False):
-        gr.HTML(present.message(f"What you send, the claim with it, is kept in {corrections.where}."))
+        gr.HTML(html.note(f"What you send, the claim with it, is kept in {corrections.where}."))
         with gr.Row():
             adapter = gr.Dropdown([], label="Adapter", interactive=True)
             label = gr.Dropdown([], label="It should be", interactive=True)
         send = gr.Button("Send correction", elem_classes="lh-check")
-        thanks = gr.HTML("", label="Correction", html_template=present.region("Correction"))
+        thanks = gr.HTML("", label="Correction", html_template=html.region("Correction"))
 
-    def offer(answered: Answered, name: str) -> gr.Dropdown:
-        return gr.Dropdown(answered[1][name] if answered else [], value=None)
+    def offer_labels(answered: tuple[Question, Answers] | None, adapter: str) -> gr.Dropdown:
+        return gr.Dropdown(answered[1].labels(adapter) if answered else [], value=None)
 
-    def keep(answered: Answered, name: str, label: str | None) -> str:
-        with errors.shown():
-            try:
-                question, labels = answered
-                _keep(corrections, question, name, label, labels[name])
-                return present.message(f"Kept: for {name} the claim is {label}.")
-            except LorahubError as error:
-                return present.problem(str(error))
+    def keep(question: Question, answers: Answers, adapter: str, label: str | None) -> None:
+        labels = answers.labels(adapter)
+        if label is None or label not in labels:
+            raise ConfigError(f"Choose what the answer should be; {adapter} has {', '.join(labels)}.")
+        corrections.keep(claim=question.claim, label=label, adapter=adapter, evidence=question.evidence)
 
+    @errors.in_place
+    def keep_typed(answered: tuple[Question, Answers], adapter: str, label: str | None) -> str:
+        keep(*answered, adapter, label)
+        return html.note(f"Kept: for {adapter} the claim is {label}.")
+
+    @errors.shown()
     def feedback(claim: str, label: str, adapter: str, evidence: str = "") -> str:
         """Keep what an adapter should have answered to a claim, for training; returns where it is kept.
 
@@ -153,27 +139,20 @@ def _correction(judge: answers.Judge, asked: gr.State, corrections: Feedback) ->
             evidence: the second text that it was given
 
         """
-        with errors.shown():
-            question = answers.question(claim, [adapter], evidence)
-            found = answers.classified(judge, question)
-            _keep(corrections, question, adapter, label, answers.labels(found, adapter))
-            return corrections.where
+        question = Question.parse(claim, [adapter], evidence)
+        keep(question, classify(question), adapter, label)
+        return corrections.where
 
-    adapter.change(offer, [asked, adapter], label, show_progress="hidden", api_visibility="private")
-    send.click(keep, [asked, adapter, label], thanks, api_visibility="private")
+    adapter.change(offer_labels, [answered, adapter], label, show_progress="hidden", **_PRIVATE)
+    send.click(keep_typed, [answered, adapter, label], thanks, **_PRIVATE)
     gr.api(feedback, api_name="feedback")
     return adapter
 
 
-def _keep(corrections: Feedback, question: Question, adapter: str, label: str | None, labels: list[str]) -> None:
-    if label is None or label not in labels:
-        raise ConfigError(f"Choose what the answer should be; {adapter} has {', '.join(labels)}.")
-    corrections.keep(claim=question.claim, label=label, adapter=adapter, evidence=question.evidence)
-
-
-def _endpoints(judge: answers.Judge, attribute: answers.Attribute) -> None:
-    def classify(claim: str, adapters: list[str], evidence: str = "", strength: float = 1.0) -> dict[str, Any]:
-        """Judge one claim with the named adapters; strength 0 is the base, 1 the adapters as trained, 2 the most.
+def _endpoints(classifier: Classify, explainer: Explain) -> None:
+    @errors.shown()
+    def classify(claim: str, adapters: list[str], evidence: str = "", strength: float = 1.0) -> Json:
+        """Classify one claim with the named adapters; strength 0 is the base, 1 the adapters as trained, 2 the maximum.
 
         Returns per adapter its verdict and the base's (label, probabilities, calibrated, abstain), the seconds it took,
         and which adapters with the same labels agree.
@@ -185,11 +164,11 @@ def _endpoints(judge: answers.Judge, attribute: answers.Attribute) -> None:
             strength: how strong the adapters' change of the base is
 
         """
-        with errors.shown():
-            return answers.classified(judge, answers.question(claim, adapters, evidence, strength))
+        return asdict(classifier(Question.parse(claim, adapters, evidence, strength)))
 
-    def explain(claim: str, adapters: list[str], evidence: str = "", strength: float = 1.0) -> dict[str, Any]:
-        """Tell which words of a claim moved the named adapters' answers.
+    @errors.shown()
+    def explain(claim: str, adapters: list[str], evidence: str = "", strength: float = 1.0) -> Json:
+        """Find which words of a claim moved the named adapters' answers.
 
         Each word is left out alone: its effect is how far the label's calibrated probability falls without it.
 
@@ -200,8 +179,8 @@ def _endpoints(judge: answers.Judge, attribute: answers.Attribute) -> None:
             strength: how strong the adapters' change of the base is
 
         """
-        with errors.shown():
-            return answers.explained(attribute, answers.question(claim, adapters, evidence, strength))
+        question = Question.parse(claim, adapters, evidence, strength)
+        return answers.explanation(question.claim, explainer(question))
 
     gr.api(classify, api_name="classify")
     gr.api(explain, api_name="explain")

@@ -1,8 +1,9 @@
-"""The tab *Compare on a file*: a file in, its columns chosen, every adapter's answers, figures and a download out."""
+"""The tab *Compare on a file*: a file and its columns in; every adapter's answers, figures and a download out."""
 
 import secrets
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import gradio as gr
 from gradio.components.api_component import Api
 from gradio_client.utils import python_type_to_json_schema
 
-from lorahub.app import errors, file_report, present
+from lorahub.app import Json, adapter_choice, errors, file_report, html
 from lorahub.app.gpu_batches import GpuBatchPredictor
 from lorahub.data import columns, table_check, tables
 from lorahub.data.table_check import CheckedTable
@@ -21,29 +22,25 @@ from lorahub.serving.engine.engine import Engine
 
 NONE = ("none", "")
 _PROGRESS = gr.Progress()
-_HINT = present.message(
-    "A row holds one claim. With a label column there are figures and a comparison, without one answers."
-)
+_HINT = html.note("A row holds one claim. With a label column there are figures and a comparison, without one answers.")
+# One file at a time, so that claims are answered meanwhile.
+_ONE_AT_A_TIME: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "files"}
 
 
 def build(engine: Engine, tab: gr.Tab) -> gr.CheckboxGroup:
-    """Lay out the tab inside the current gr.Blocks; returns the field that chooses adapters.
-
-    Whoever opens the tab is offered the adapters that are loaded then.
-    """
-    asked, names = GpuBatchPredictor(engine), engine.names
-    offered = gr.State(names)
+    """Lay out the tab inside the current gr.Blocks and return the field that chooses adapters."""
+    predictor, names = GpuBatchPredictor(engine), engine.names
     upload = gr.File(label="File (csv, tsv, jsonl or parquet)", file_types=list(tables.SUFFIXES), height=130)
     with gr.Row():
         claim = gr.Dropdown([], label="Claim column", interactive=True)
         label = gr.Dropdown([NONE], value="", label="Label column", interactive=True)
         evidence = gr.Dropdown([NONE], value="", label="Evidence column", interactive=True)
-    told = gr.HTML(_HINT, label="File", html_template=present.region("File"))
+    contents = gr.HTML(_HINT, label="File", html_template=html.region("File"))
     chosen = gr.CheckboxGroup(names, value=names, label="Adapters")
     with gr.Accordion("Label names (optional)", open=False):
         renamed = gr.Textbox(
             label="Label names",
-            info="Where the file calls a label otherwise than the adapters do: a line each, FILE'S = ADAPTER'S.",
+            info="Where the file and the adapters name a label differently: one line each, FILE'S = ADAPTER'S.",
             value="",
             placeholder="1 = true\n0 = false",
             lines=3,
@@ -52,29 +49,29 @@ def build(engine: Engine, tab: gr.Tab) -> gr.CheckboxGroup:
         start = gr.Button("Compare", variant="primary", elem_classes="lh-check")
         cancel = gr.Button("Cancel", elem_classes="lh-check", interactive=False)
     download = gr.DownloadButton("Download the judged file", visible=False, elem_classes="lh-check")
-    result = gr.HTML("", label="Comparison", html_template=present.region("Comparison"), min_height=24)
+    result = gr.HTML("", label="Comparison", html_template=html.region("Comparison"), min_height=24)
 
+    @errors.shown()
     def open_file(path: str | None) -> tuple[Any, Any, Any, str]:
         if path is None:
             return gr.Dropdown([], value=None), gr.Dropdown([NONE], value=""), gr.Dropdown([NONE], value=""), _HINT
-        with errors.shown():
-            try:
-                present_columns, guesses = guess(Path(path))
-            except LorahubError as error:
-                return gr.skip(), gr.skip(), gr.skip(), present.problem(_without_folder(error, path))
-            others = [NONE, *((column, column) for column in present_columns)]
-            return (
-                gr.Dropdown(present_columns, value=guesses[0] or None),
-                *(gr.Dropdown(others, value=column) for column in guesses[1:]),
-                tell(path, *guesses, ""),
-            )
+        try:
+            with _uploaded_name(path):
+                names, guesses = guess(Path(path))
+        except LorahubError as error:
+            return gr.skip(), gr.skip(), gr.skip(), html.problem(str(error))
+        others = [NONE, *((name, name) for name in names)]
+        return (
+            gr.Dropdown(names, value=guesses[0] or None),
+            gr.Dropdown(others, value=guesses[1]),
+            gr.Dropdown(others, value=guesses[2]),
+            describe(path, *guesses, ""),
+        )
 
-    def tell(path: str | None, claim: str | None, label: str, evidence: str, renamed: str) -> str:
-        with errors.shown():
-            try:
-                return file_report.told(_read(path, claim, label, evidence, mapping(renamed))) if path else _HINT
-            except LorahubError as error:
-                return present.problem(_without_folder(error, path))
+    @errors.in_place
+    def describe(path: str | None, claim: str | None, label: str, evidence: str, renamed: str) -> str:
+        with _uploaded_name(path):
+            return file_report.contents(_read(path, claim, label, evidence, mapping(renamed))) if path else _HINT
 
     def show(
         path: str | None,
@@ -85,71 +82,58 @@ def build(engine: Engine, tab: gr.Tab) -> gr.CheckboxGroup:
         renamed: str,
         progress: gr.Progress = _PROGRESS,
     ) -> Iterator[tuple[Any, Any]]:
-        # What stands there belongs to another question.
+        # Remove the result of an earlier comparison.
         yield gr.DownloadButton(visible=False), ""
         started = time.perf_counter()
         with errors.shown():
             try:
-                table = _read(path, claim, label, evidence, mapping(renamed))
-                output = _output(table, download)
-                rows = asked.chunk_rows(len(adapters))
-                for found in compare_file.compare(asked, table, output, adapters, chunk_rows=rows):
-                    if isinstance(found, Step):
-                        progress(found.share, desc=found.text)
-                        yield gr.skip(), gr.skip()
-                    else:
-                        made = file_report.render(found, table, time.perf_counter() - started, engine.device)
-                        yield gr.DownloadButton(value=str(output), visible=True), made
+                with _uploaded_name(path):
+                    table = _read(path, claim, label, evidence, mapping(renamed))
+                    output = _output(table, download)
+                    for step in _compare(predictor, table, output, adapters):
+                        if isinstance(step, Step):
+                            progress(step.share, desc=step.text)
+                            yield gr.skip(), gr.skip()
+                        else:
+                            report = file_report.render(step, table, time.perf_counter() - started, engine.device)
+                            yield gr.DownloadButton(value=str(output), visible=True), report
             except LorahubError as error:
-                yield gr.skip(), present.problem(_without_folder(error, path))
+                yield gr.skip(), html.problem(str(error))
 
-    def offer(loaded: list[str], chosen: list[str]) -> gr.CheckboxGroup:
-        """The adapters that are loaded now; what was ticked stays ticked where it still is there."""
-        return gr.CheckboxGroup(loaded, value=[name for name in chosen if name in loaded])
-
-    columns_of = [claim, label, evidence]
-    # Typing a mapping ends with leaving its field; with each key the file would be read again.
-    told_again = [*(box.input for box in columns_of), renamed.blur]
-    upload.change(open_file, upload, [*columns_of, told], api_visibility="private")
-    # Whoever is quick changes a second field while the first is looked at; what stands at the end counts.
-    gr.on(
-        told_again,
-        tell,
-        [upload, *columns_of, renamed],
-        told,
-        trigger_mode="always_last",
-        api_visibility="private",
-    )
-    # Before its turn comes: who waits can give it up.
-    start.click(lambda: gr.Button(interactive=True), None, cancel, queue=False, api_visibility="private")
+    private: dict[str, Any] = {"api_visibility": "private"}
+    column_fields = [claim, label, evidence]
+    upload.change(open_file, upload, [*column_fields, contents], **private)
+    # A mapping is read when its field is left: reading the file again with each key would be slow. A visitor may change
+    # a second field while the file is read; the last values count.
+    changed = [*(field.input for field in column_fields), renamed.blur]
+    gr.on(changed, describe, [upload, *column_fields, renamed], contents, trigger_mode="always_last", **private)
+    # Not queued: a visitor who waits for another file to end can cancel.
+    start.click(lambda: gr.Button(interactive=True), None, cancel, queue=False, **private)
     running = start.click(
         show,
-        [upload, chosen, *columns_of, renamed],
+        [upload, chosen, *column_fields, renamed],
         [download, result],
-        # One file at a time, so that files leave room for claims.
-        concurrency_limit=1,
-        concurrency_id="files",
         show_progress_on=result,
-        api_visibility="private",
+        **_ONE_AT_A_TIME,
+        **private,
     )
-    running.then(lambda: gr.Button(interactive=False), None, cancel, queue=False, api_visibility="private")
+    running.then(lambda: gr.Button(interactive=False), None, cancel, queue=False, **private)
     cancel.click(
-        lambda: (present.message("Cancelled: nothing was kept."), gr.Button(interactive=False)),
+        lambda: (html.note("Cancelled: nothing was kept."), gr.Button(interactive=False)),
         None,
         [result, cancel],
         cancels=running,
-        api_visibility="private",
+        **private,
     )
-    # In two steps, so that who ticks meanwhile is not overruled: a state that stays as it is sets off nothing.
-    tab.select(lambda: engine.names, None, offered, show_progress="hidden", api_visibility="private")
-    offered.change(offer, [offered, chosen], chosen, show_progress="hidden", api_visibility="private")
-    _endpoint(asked)
+    adapter_choice.refresh_on_open(engine, tab, chosen)
+    _endpoint(predictor)
     return chosen
 
 
-def _endpoint(asked: GpuBatchPredictor) -> None:
-    """The same for programs: `gr.api` takes no files, so its fields are components that nobody sees."""
+def _endpoint(predictor: GpuBatchPredictor) -> None:
+    """Add the endpoint: `gr.api` accepts no files, so its arguments are components that are not visible."""
 
+    @errors.shown()
     def compare(
         file: str | None,
         adapters: list[str] | None,
@@ -157,8 +141,8 @@ def _endpoint(asked: GpuBatchPredictor) -> None:
         label: str,
         evidence: str,
         label_map: dict[str, str] | None,
-    ) -> tuple[dict[str, Any], str]:
-        """Judge a csv, tsv, jsonl or parquet file with adapters; with labels, score and compare them.
+    ) -> tuple[Json, str]:
+        """Classify a csv, tsv, jsonl or parquet file with adapters; with labels, score and compare them.
 
         Args:
             file: the file; each row holds a claim
@@ -172,17 +156,12 @@ def _endpoint(asked: GpuBatchPredictor) -> None:
             The file with the answers as columns.
 
         """
-        with errors.shown():
-            try:
-                table = _read(file, claim or (guess(Path(file))[1][0] if file else None), label, evidence, label_map)
-                output = _output(table, judged)
-                chosen = adapters or asked.names
-                rows = asked.chunk_rows(len(chosen))
-                *_, found = compare_file.compare(asked, table, output, chosen, chunk_rows=rows)
-            except LorahubError as error:
-                raise ConfigError(_without_folder(error, file)) from error
-            assert isinstance(found, FileComparison)
-            return found.to_dict(), str(output)
+        with _uploaded_name(file):
+            table = _read(file, claim or (guess(Path(file))[1][0] if file else None), label, evidence, label_map)
+            output = _output(table, classified)
+            *_, result = _compare(predictor, table, output, adapters or predictor.names)
+        assert isinstance(result, FileComparison)
+        return result.to_dict(), str(output)
 
     with gr.Column(visible=False):
         inputs = [
@@ -191,29 +170,28 @@ def _endpoint(asked: GpuBatchPredictor) -> None:
             *(gr.Textbox("", label=name) for name in ("claim", "label", "evidence")),
             Api(None, python_type_to_json_schema(dict[str, str] | None), "label_map"),
         ]
-        figures, judged = gr.JSON(label="comparison"), gr.File(label="judged file")
-        gr.Button("compare").click(
-            compare, inputs, [figures, judged], api_name="compare", concurrency_limit=1, concurrency_id="files"
-        )
+        figures, classified = gr.JSON(label="comparison"), gr.File(label="judged file")
+        gr.Button("compare").click(compare, inputs, [figures, classified], api_name="compare", **_ONE_AT_A_TIME)
 
 
 def guess(path: Path) -> tuple[list[str], tuple[str, str, str]]:
-    """The columns of a file, and which of them hold claim, label and evidence; "" where none looks like it."""
-    found = tables.columns(path)
-    candidates = (columns.CLAIMS, columns.LABELS, columns.EVIDENCE)
-    claim, label, evidence = (columns.guess(found, names) or "" for names in candidates)
-    return found, (claim, label, evidence)
+    """Return a file's columns, and which of them hold claim, label and evidence; "" where no name looks like it."""
+    names = tables.columns(path)
+    claim, label, evidence = (
+        columns.guess(names, known) or "" for known in (columns.CLAIMS, columns.LABELS, columns.EVIDENCE)
+    )
+    return names, (claim, label, evidence)
 
 
 def mapping(text: str) -> dict[str, str]:
-    """What was typed as label names, a line each; raises ConfigError."""
-    found = {}
+    """Parse label names, one `FILE'S = ADAPTER'S` per line; raises ConfigError."""
+    names = {}
     for line in filter(None, map(str.strip, text.splitlines())):
-        name, equals, meant = (part.strip() for part in line.partition("="))
-        if not (name and equals and meant):
+        name, equals, meaning = (part.strip() for part in line.partition("="))
+        if not (name and equals and meaning):
             raise ConfigError(f"Label names: {line!r} is not FILE'S = ADAPTER'S, as in 1 = true.")
-        found[name] = meant
-    return found
+        names[name] = meaning
+    return names
 
 
 def _read(
@@ -228,12 +206,23 @@ def _read(
     )
 
 
-def _output(table: CheckedTable, block: gr.components.Component) -> Path:
-    """Where the judged file goes: into gradio's cache, which it clears, under a name that nobody can guess."""
+def _compare(
+    predictor: GpuBatchPredictor, table: CheckedTable, output: Path, adapters: list[str]
+) -> Iterator[Step | FileComparison]:
+    rows = predictor.chunk_rows(len(adapters))
+    return compare_file.compare(predictor, table, output, adapters, chunk_rows=rows)
+
+
+def _output(table: CheckedTable, component: gr.components.Component) -> Path:
+    """Return where the classified file goes: into gradio's cache, which it clears, under a name nobody can guess."""
     source = table.source
-    return Path(block.GRADIO_CACHE) / secrets.token_hex(16) / f"{source.stem}.judged{source.suffix.lower()}"
+    return Path(component.GRADIO_CACHE) / secrets.token_hex(16) / f"{source.stem}.judged{source.suffix.lower()}"
 
 
-def _without_folder(error: LorahubError, path: str | None) -> str:
-    """An error as a visitor may read it, who knows the file and not where it lies here."""
-    return str(error).replace(path, Path(path).name) if path else str(error)
+@contextmanager
+def _uploaded_name(path: str | None) -> Iterator[None]:
+    """Replace the path of an uploaded file by its name in error messages: a visitor knows only the name."""
+    try:
+        yield
+    except LorahubError as error:
+        raise ConfigError(str(error).replace(path, Path(path).name) if path else str(error)) from error

@@ -1,74 +1,75 @@
-"""The part of the tab *Runs* that shows experiments: what `methods`, `ranks`, `sweep` and `compare` left in a folder.
+"""The lower part of the tab *Runs*: the reports that `methods`, `ranks`, `sweep` and `compare` left in their folders.
 
-In: a folder of runs. Out: its folders that are no run and hold Markdown, each with its Markdown and its pictures, as
-they are. Knows nothing of what is in them.
+In: a folder of runs. Out: each of its folders that holds Markdown and is not a run, with its Markdown and pictures.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
 from lorahub import records
-from lorahub.app import errors, markdown, present
+from lorahub.app import errors, html, markdown
 from lorahub.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What an experiment says: Markdown, and PNG files by name."""
+    """The report of an experiment: Markdown, and PNG files by name."""
 
     markdown: str
     pictures: dict[str, bytes]
 
 
 def gather(root: Path) -> dict[str, Path]:
-    """The experiments' folders directly under `root` by name, the newest report first."""
-    reports = {path.parent: path.stat().st_mtime for path in root.glob("*/*.md")}
-    folders = sorted(reports, key=lambda folder: -reports[folder])
+    """Return the experiments' folders directly under `root` by name, the newest report first."""
+    dates = {path.parent: path.stat().st_mtime for path in root.glob("*/*.md")}
+    folders = sorted(dates, key=lambda folder: -dates[folder])
     return {folder.name: folder for folder in folders if not (folder / records.FILE_NAME).exists()}
 
 
 def read(root: Path, name: str) -> Report:
-    """The report of an experiment; raises ConfigError where there is none of that name."""
-    found = gather(root)
-    if name not in found:
-        raise ConfigError(f"there is no experiment {name!r}; there are {', '.join(found) or 'none'}.")
-    folder = found[name]
-    texts = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.md"))]
-    pictures = {path.name: path.read_bytes() for path in sorted(folder.glob("*.png"))}
+    """Read the report of an experiment; raises ConfigError where no experiment has that name."""
+    folders = gather(root)
+    if name not in folders:
+        raise ConfigError(f"there is no experiment {name!r}; there are {', '.join(folders) or 'none'}.")
+    texts = [path.read_text(encoding="utf-8") for path in sorted(folders[name].glob("*.md"))]
+    pictures = {path.name: path.read_bytes() for path in sorted(folders[name].glob("*.png"))}
     return Report(markdown="\n\n".join(texts), pictures=pictures)
 
 
 def render(report: Report) -> str:
-    """The report as HTML; pictures that its text does not show stand below it."""
+    """Return the report as HTML; pictures that its text does not contain follow below it."""
     others = {name: png for name, png in report.pictures.items() if f"({name})" not in report.markdown}
-    return markdown.html(report.markdown, report.pictures) + (present.pictures(others) if others else "")
+    return markdown.render(report.markdown, report.pictures) + (html.pictures(others) if others else "")
 
 
 def build(root: Path, tab: gr.Tab) -> None:
-    """Lay out the part inside the current gr.Blocks; what is there is looked up when the tab is opened."""
+    """Lay out the part inside the current gr.Blocks; the folders are read when the tab is opened."""
     with gr.Column(visible=False) as part:
-        gr.HTML(present.title("Experiments", "What lorahub methods, ranks, sweep and compare wrote."))
+        gr.HTML(html.title("Experiments", "What lorahub methods, ranks, sweep and compare wrote."))
         choice = gr.Dropdown([], label="Experiment")
         text = gr.HTML("", label="Report")
 
-    def opened(chosen: str | None) -> tuple[object, object, str]:
+    @errors.shown()
+    def open_tab(chosen: str | None) -> tuple[Any, Any, str]:
         names = list(gather(root))
         name = chosen if chosen in names else next(iter(names), None)
-        return gr.Column(visible=bool(names)), gr.Dropdown(names, value=name), shown(name)
+        return gr.Column(visible=bool(names)), gr.Dropdown(names, value=name), show(name)
 
-    def shown(name: str | None) -> str:
-        with errors.shown():
-            return render(read(root, name)) if name is not None else ""
+    @errors.shown()
+    def show(name: str | None) -> str:
+        return render(read(root, name)) if name is not None else ""
 
-    tab.select(opened, choice, [part, choice, text], api_visibility="private")
-    choice.input(shown, choice, text, api_visibility="private")
+    tab.select(open_tab, choice, [part, choice, text], api_visibility="private")
+    choice.input(show, choice, text, api_visibility="private")
 
     def experiments() -> list[str]:
         """List the experiments whose reports can be read: methods, ranks, sweeps and comparisons."""
         return list(gather(root))
 
+    @errors.shown()
     def experiment(name: str) -> str:
         """Read the report of an experiment.
 
@@ -79,8 +80,7 @@ def build(root: Path, tab: gr.Tab) -> None:
             Markdown
 
         """
-        with errors.shown():
-            return read(root, name).markdown
+        return read(root, name).markdown
 
     gr.api(experiments, api_name="experiments")
     gr.api(experiment, api_name="experiment")

@@ -6,8 +6,8 @@ from typing import Any
 
 import gradio as gr
 
-from lorahub import records
-from lorahub.app import errors, present
+from lorahub.app import Json, errors, html
+from lorahub.app.catalogue import Runs, finished_runs
 from lorahub.config import RANKED
 from lorahub.errors import ConfigError
 from lorahub.hub.fetch import Located
@@ -21,45 +21,47 @@ PICTURES = {
     "reliability": "reliability diagram",
     "coverage": "risk-coverage curve",
 }
-_NONE = "No finished run under {}. Train one: lorahub train"
-Runs = dict[str, tuple[Path, RunRecord]]
+_WITH_VIRTUAL_TOKENS = ("prompt", "prefix", "p-tuning")
 
 
 def build(root: Path, tab: gr.Tab, named: Iterable[Located] = ()) -> None:
-    """Lay out the tab: the runs that are `named` and those under `root`, looked up when it is opened."""
+    """Lay out the tab: the runs that are `named` and those under `root`, read when the tab is opened."""
     named = list(named)
-    listed = gr.HTML(present.message(_NONE.format(root)), label="Finished runs")
+    no_runs = html.note(f"No finished run under {root}. Train one: lorahub train")
+    listed = gr.HTML(no_runs, label="Finished runs")
     choice = gr.Dropdown([], label="Run", visible=False)
     details = gr.HTML("", label="The run")
 
-    def opened(chosen: str | None) -> tuple[str, Any, str]:
-        with errors.shown():
-            found = gather(root, named)
-            name = chosen if chosen in found else next(iter(found), None)
-            if name is None:
-                return present.message(_NONE.format(root)), gr.Dropdown([], visible=False), ""
-            return overview(found), gr.Dropdown(list(found), value=name, visible=True), describe(name, *found[name])
+    @errors.shown()
+    def open_tab(chosen: str | None) -> tuple[str, Any, str]:
+        finished = finished_runs(root, named)
+        name = chosen if chosen in finished else next(iter(finished), None)
+        if name is None:
+            return no_runs, gr.Dropdown([], visible=False), ""
+        names = gr.Dropdown(list(finished), value=name, visible=True)
+        return overview(finished), names, describe(name, *finished[name])
 
-    def shown(name: str) -> str:
-        with errors.shown():
-            return describe(name, *find(name))
+    @errors.shown()
+    def show(name: str) -> str:
+        return describe(name, *find(name))
 
     def find(name: str) -> tuple[Path, RunRecord]:
-        found = gather(root, named)
-        if name not in found:
-            raise ConfigError(f"there is no run {name!r}; there are {', '.join(found) or 'none'}.")
-        return found[name]
+        finished = finished_runs(root, named)
+        if name not in finished:
+            raise ConfigError(f"there is no run {name!r}; there are {', '.join(finished) or 'none'}.")
+        return finished[name]
 
-    tab.select(opened, choice, [listed, choice, details], api_visibility="private")
-    choice.input(shown, choice, details, api_visibility="private")
+    tab.select(open_tab, choice, [listed, choice, details], api_visibility="private")
+    choice.input(show, choice, details, api_visibility="private")
 
+    @errors.shown()
     def runs() -> list[dict[str, str]]:
         """List the finished runs with their headline figures on test."""
-        with errors.shown():
-            return [dict(zip(tables.RUNS_HEADER, row, strict=True)) for row in rows(gather(root, named))]
+        return [dict(zip(tables.RUNS_HEADER, row, strict=True)) for row in rows(finished_runs(root, named))]
 
-    def run(name: str) -> dict[str, Any]:
-        """Read the record of a run: what was asked, what happened, where, and every figure.
+    @errors.shown()
+    def run(name: str) -> Json:
+        """Read the record of a run: its configuration, its training, its environment, and every figure.
 
         Args:
             name: one of what runs lists
@@ -68,81 +70,56 @@ def build(root: Path, tab: gr.Tab, named: Iterable[Located] = ()) -> None:
             The record, as in record.json
 
         """
-        with errors.shown():
-            return find(name)[1].to_dict()
+        return find(name)[1].to_dict()
 
     gr.api(runs, api_name="runs")
     gr.api(run, api_name="run")
 
 
-def overview(found: Runs) -> str:
-    """All runs as a table, and how to read it."""
+def rows(runs: Runs) -> list[tuple[str, ...]]:
+    """Return one table row per run, under the name by which the page knows it."""
+    return [(name, *tables.run_row(record)[1:]) for name, (_, record) in runs.items()]
+
+
+def overview(runs: Runs) -> str:
+    """Return all runs as a table, and how to read it."""
     return (
-        present.title("Finished runs")
-        + present.table("Finished runs", tables.RUNS_HEADER, rows(found))
-        + present.message(
+        html.title("Finished runs")
+        + html.table("Finished runs", tables.RUNS_HEADER, rows(runs))
+        + html.note(
             "Before, best baseline and after: macro F1 on the run's test split. Difference: after less best baseline, "
             "on the same claims. Square brackets: 95 % bootstrap intervals; with 0 inside, a difference is noise."
         )
     )
 
 
-def gather(root: Path, named: Iterable[Located]) -> Runs:
-    """Folder and record by the adapter's name, the named ones first, then those under `root`, newest first."""
-    names = {one.folder.resolve(): one.name for one in named if (one.folder / records.FILE_NAME).exists()}
-    for folder, _ in records.find(root):
-        names.setdefault(folder.resolve(), folder.name)
-    found: Runs = {}
-    for folder, first in names.items():
-        name, number = first, 2
-        while name in found:
-            name, number = f"{first}-{number}", number + 1
-        found[name] = (folder, records.load(folder))
-    return found
-
-
-def rows(found: Runs) -> list[tuple[str, ...]]:
-    """The table of the runs, under the names by which the page knows them."""
-    return [(name, *tables.run_row(record)[1:]) for name, (_, record) in found.items()]
-
-
 def describe(name: str, folder: Path, record: RunRecord) -> str:
-    """One run: its verdict, facts, warnings, figures, pictures and labels."""
-    pngs = {
-        f"{name}: {words}": (folder / "plots" / f"{stem}.png").read_bytes()
-        for stem, words in PICTURES.items()
-        if (folder / "plots" / f"{stem}.png").exists()
-    }
-    return "".join(
-        (
-            present.title(name, tables.verdict(record)),
-            present.facts(facts(record)),
-            present.message(*(f"Reported while training: {text}" for text in record.happened.get("warnings", []))),
-            present.table("Results on test", tables.HEADER, tables.results(record)),
-            present.pictures(pngs) if pngs else present.message("This run has no pictures in its folder plots/."),
-            present.table("Labels", ("label", "precision", "recall", "F1", "claims"), tables.per_label(record)),
-        )
+    """Return one run: its verdict, facts, warnings, figures, pictures and labels."""
+    files = {f"{name}: {caption}": folder / "plots" / f"{stem}.png" for stem, caption in PICTURES.items()}
+    pngs = {caption: path.read_bytes() for caption, path in files.items() if path.exists()}
+    return (
+        html.title(name, tables.verdict(record))
+        + html.facts(facts(record))
+        + results(record)
+        + (html.pictures(pngs) if pngs else html.note("This run has no pictures in its folder plots/."))
+        + html.table("Labels", ("label", "precision", "recall", "F1", "claims"), tables.per_label(record))
     )
 
 
-def _method(adapter: dict[str, Any], rank: dict[str, Any] | None) -> str:
-    if adapter["method"] in RANKED:
-        size = f"rank {rank['kept']} of {rank['trained']}" if rank else f"rank {adapter['rank']}"
-        return f"{adapter['method']}, {size}, alpha {adapter['alpha']:g}"
-    tokens = (
-        f", {adapter['prompt_tokens']} virtual tokens" if adapter["method"] in ("prompt", "prefix", "p-tuning") else ""
-    )
-    return f"{adapter['method']}{tokens}"
+def results(record: RunRecord) -> str:
+    """Return a run's warnings and its figures on test."""
+    warnings = (f"Reported while training: {text}" for text in record.happened.get("warnings", []))
+    return html.note(*warnings) + html.table("Results on test", tables.HEADER, tables.results(record))
 
 
 def facts(record: RunRecord) -> dict[str, str]:
-    """What was asked and what it took, in words."""
-    happened, environment, adapter = record.happened, record.environment, record.asked["adapter"]
+    """Return what was trained, on which data and base, and how long it took."""
+    happened, environment = record.happened, record.environment
     claims = environment["data"]["rows"]
     return {
         "data": f"{environment['data']['id']}: " + ", ".join(f"{claims[split]:,} {split}" for split in claims),
         "base": str(environment["base_id"]),
-        "method": _method(adapter, happened.get("rank")),
+        "method": _method(record),
         "trained": f"{happened['trainable_parameters']:,} of {happened['total_parameters']:,} parameters "
         f"({happened['trainable_parameters'] / happened['total_parameters']:.1%})",
         "took": f"{happened['steps']:,} steps, {happened['epochs']:.1f} epochs, {happened['seconds']:,.0f} s "
@@ -150,3 +127,12 @@ def facts(record: RunRecord) -> dict[str, str]:
         "seed": str(environment["seed"]),
         "created": record.created.replace("T", " ").replace("+00:00", " UTC"),
     }
+
+
+def _method(record: RunRecord) -> str:
+    adapter, selected = record.asked["adapter"], record.happened.get("rank")
+    method = str(adapter["method"])
+    if method in RANKED:
+        rank = f"{selected['kept']} of {selected['trained']}" if selected else adapter["rank"]
+        return f"{method}, rank {rank}, alpha {adapter['alpha']:g}"
+    return f"{method}, {adapter['prompt_tokens']} virtual tokens" if method in _WITH_VIRTUAL_TOKENS else method

@@ -9,24 +9,25 @@ import gradio as gr
 import pandas as pd
 
 from lorahub import records
-from lorahub.app import errors, present
-from lorahub.app.training_process import PRESETS, RECIPE, TRAINING, Asked, State, Trainer, told
+from lorahub.app import Json, adapter_choice, errors, html
+from lorahub.app.tabs import runs
+from lorahub.app.training_process import PRESETS, RECIPE, TRAINING, Trainer, TrainingRequest, TrainingState
 from lorahub.config import METHODS
 from lorahub.data.named import NAMED
 from lorahub.errors import LorahubError
 from lorahub.reports import tables
 from lorahub.serving.engine.engine import Engine
 
-_SECONDS_BETWEEN_LOOKS = 1.0
+_SECONDS_BETWEEN_UPDATES = 1.0
 
 
 def build(engine: Engine, trainer: Trainer, tab: gr.Tab, tabs: gr.Tabs, opens: Mapping[str, gr.CheckboxGroup]) -> None:
-    """Lay out the tab inside the current gr.Blocks; who opens it sees the training that runs, whoever began it.
+    """Lay out the tab inside the current gr.Blocks; every visitor who opens it sees the same training.
 
-    What was trained opens in the tabs of the ids `opens`, ticked in their field of adapters.
+    `opens` maps the ids of the tabs in which a trained adapter can be opened to their fields of adapters.
     """
     gr.HTML(
-        present.message(
+        html.note(
             f"Trains on {trainer.base}, on this machine, into {trainer.root}/. One training at a time. "
             "Data is a named set, a file or folder of this machine, or USER/NAME on the Hub."
         )
@@ -41,130 +42,121 @@ def build(engine: Engine, trainer: Trainer, tab: gr.Tab, tabs: gr.Tabs, opens: M
     with gr.Row():
         start = gr.Button("Start", variant="primary", elem_classes="lh-check")
         stop = gr.Button("Stop, and keep the best so far", elem_classes="lh-check", interactive=False)
-    # Not read out: it changes every second.
-    said = gr.HTML("", label="Training", html_template='<div role="region" aria-label="Training">${value}</div>')
+    # Not a status that is read out: it changes every second.
+    status = gr.HTML("", label="Training", html_template='<div role="region" aria-label="Training">${value}</div>')
     with gr.Row(visible=False) as curves:
         loss = gr.LinePlot(x="step", y="loss", title="Training loss (nats a claim)", height=260)
-        # Dots: the first one is there to be seen before a second makes a line.
+        # Dots, because the first point is visible before a second one makes a line.
         quality = gr.ScatterPlot(x="step", y="macro F1", title="Macro F1 on validation", height=260, y_lim=[0, 1.05])
-    result = gr.HTML("", label="Result", html_template=present.region("Result"))
+    result = gr.HTML("", label="Result", html_template=html.region("Result"))
     with gr.Row():
         buttons = {title: gr.Button(f"Open in {title}", visible=False, elem_classes="lh-check") for title in opens}
-    timer = gr.Timer(_SECONDS_BETWEEN_LOOKS, active=False)
-    shown = [said, curves, loss, quality, result, start, stop, timer, *buttons.values()]
+    timer = gr.Timer(_SECONDS_BETWEEN_UPDATES, active=False)
+    outputs = [status, curves, loss, quality, result, start, stop, timer, *buttons.values()]
 
-    def look() -> list[Any]:
-        """The training as it is now, in the order of `shown`."""
-        with errors.shown():
-            state = trainer.state
-            running = state is not None and state.running
-            made = state is not None and state.answers_as is not None
-            steps: list[float | None] = [0, state.total if state else 1]
-            return [
-                _progress(state),
-                gr.Row(visible=state is not None and state.step > 0),
-                gr.LinePlot(_frame(state.losses if state else (), "loss"), x_lim=steps),
-                gr.ScatterPlot(_frame(state.validations if state else (), "macro F1"), x_lim=steps),
-                _result(trainer, state) if state and not running else "",
-                gr.Button(interactive=not running),
-                gr.Button(interactive=state is not None and state.stoppable),
-                gr.Timer(active=running),
-                *(gr.Button(visible=made) for _ in buttons),
-            ]
+    @errors.shown()
+    def refresh() -> list[Any]:
+        """Return the training as it is now, in the order of `outputs`."""
+        state = trainer.state
+        running = state is not None and state.running
+        steps: list[float | None] = [0, state.total if state else 1]
+        return [
+            _progress(state),
+            gr.Row(visible=state is not None and state.step > 0),
+            gr.LinePlot(_frame(state.losses if state else (), "loss"), x_lim=steps),
+            gr.ScatterPlot(_frame(state.validations if state else (), "macro F1"), x_lim=steps),
+            _result(trainer, state) if state and not running else "",
+            gr.Button(interactive=not running),
+            gr.Button(interactive=state is not None and state.stoppable),
+            gr.Timer(active=running),
+            *[gr.Button(visible=state is not None and state.answers_as is not None)] * len(buttons),
+        ]
 
+    @errors.shown()
     def begin(data: str, method: str, preset: str, name: str, seed: int) -> list[Any]:
-        with errors.shown():
-            try:
-                trainer.start(
-                    Asked(data=data or "", method=method, preset=preset, name=name or "", seed=int(seed or 0))
-                )
-            except LorahubError as error:
-                return [present.problem(str(error)), *look()[1:]]
-            return look()
+        try:
+            trainer.start(
+                TrainingRequest(data=data or "", method=method, preset=preset, name=name or "", seed=int(seed or 0))
+            )
+        except LorahubError as error:
+            return [html.problem(str(error)), *refresh()[1:]]
+        return refresh()
 
+    @errors.shown()
     def end() -> list[Any]:
-        with errors.shown():
-            if trainer.state is not None and trainer.state.running:
-                trainer.stop()
-            return look()
+        if trainer.state is not None and trainer.state.running:
+            trainer.stop()
+        return refresh()
 
-    def opened(title: str, chosen: list[str]) -> tuple[Any, Any]:
-        new = trainer.state.answers_as if trainer.state else None
-        names = engine.names
-        ticked = [one for one in names if one in chosen or one == new]
-        return gr.Tabs(selected=title), gr.CheckboxGroup(names, value=ticked)
+    def open_in(title: str, chosen: list[str]) -> tuple[Any, Any]:
+        trained = trainer.state.answers_as if trainer.state else None
+        return gr.Tabs(selected=title), adapter_choice.ticked(engine.names, [*chosen, *([trained] if trained else [])])
 
-    quietly: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    start.click(begin, [data, method, preset, name, seed], shown, **quietly)
-    stop.click(end, None, shown, **quietly)
-    timer.tick(look, None, shown, **quietly)
-    tab.select(look, None, shown, **quietly)
+    private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    start.click(begin, [data, method, preset, name, seed], outputs, **private)
+    stop.click(end, None, outputs, **private)
+    timer.tick(refresh, None, outputs, **private)
+    tab.select(refresh, None, outputs, **private)
     for title, button in buttons.items():
-        button.click(partial(opened, title), opens[title], [tabs, opens[title]], **quietly)
+        button.click(partial(open_in, title), opens[title], [tabs, opens[title]], **private)
     _endpoints(trainer)
 
 
 def _endpoints(trainer: Trainer) -> None:
-    def train(data: str, method: str = "lora", preset: str = RECIPE, name: str = "", seed: int = 0) -> dict[str, Any]:
-        """Start training an adapter on this page's base; the endpoint training tells how far it is.
+    @errors.shown()
+    def train(data: str, method: str = "lora", preset: str = RECIPE, name: str = "", seed: int = 0) -> Json:
+        """Start training an adapter on this page's base; the endpoint training returns its progress.
 
         Args:
             data: a named data set, a file or folder of this machine, or USER/NAME on the Hub
-            method: how the base is adapted, lora for one
+            method: how the base is adapted, for example lora
             preset: quick look, the method's recipe, or twice as long
-            name: the name of the run; found where empty
+            name: the name of the run; chosen where empty
             seed: the training seed
 
         Returns:
-            The state of the training, as the endpoint training tells it.
+            The state of the training, as the endpoint training returns it.
 
         """
-        with errors.shown():
-            return asdict(trainer.start(Asked(data=data, method=method, preset=preset, name=name, seed=seed)))
+        return asdict(trainer.start(TrainingRequest(data=data, method=method, preset=preset, name=name, seed=seed)))
 
-    def training() -> dict[str, Any] | None:
-        """Tell how far the training is that runs or ran last, and at the end under which name the adapter answers."""
+    def training() -> Json | None:
+        """Return the state of the current or last training, and at the end the name under which the adapter answers."""
         return asdict(trainer.state) if trainer.state else None
 
-    def stop_training() -> dict[str, Any]:
-        """Stop the training that runs; its best so far is kept as a finished run."""
-        with errors.shown():
-            return asdict(trainer.stop())
+    @errors.shown()
+    def stop_training() -> Json:
+        """Stop the current training; its best state so far is kept as a finished run."""
+        return asdict(trainer.stop())
 
-    gr.api(train, api_name="train")
-    gr.api(training, api_name="training")
-    gr.api(stop_training, api_name="stop_training")
-
-
-def _frame(points: tuple[tuple[int, float], ...], title: str) -> pd.DataFrame:
-    # Of numbers also while it is empty: a plot keeps the kind of axis that it began with.
-    return pd.DataFrame(points, columns=["step", title], dtype=float)
+    for endpoint in (train, training, stop_training):
+        gr.api(endpoint, api_name=endpoint.__name__)
 
 
-def _progress(state: State | None) -> str:
+def _frame(points: tuple[tuple[int, float], ...], column: str) -> pd.DataFrame:
+    # Numbers also while it is empty: a plot keeps the kind of axis that it starts with.
+    return pd.DataFrame(points, columns=["step", column], dtype=float)
+
+
+def _progress(state: TrainingState | None) -> str:
     if state is None:
         return ""
     if state.error is not None:
-        return present.problem(state.error)
+        return html.problem(state.error)
     if not state.running:
-        return present.sentences(f"{state.name} is trained.")
-    parts = [f"{state.name}: {told(state)}."]
+        return html.text(f"{state.name} is trained.")
+    sentences = [f"{state.name}: {state.progress}."]
     if state.stage == TRAINING and state.loss is not None and state.samples_per_second is not None:
-        parts.append(f"Loss {state.loss:.3f}, {state.samples_per_second:,.0f} claims a second.")
+        sentences.append(f"Loss {state.loss:.3f}, {state.samples_per_second:,.0f} claims a second.")
     if state.validations:
-        parts.append(f"Macro F1 on validation {state.validations[-1][1]:.3f}.")
-    return present.progress(" ".join(parts), state.step / state.total if state.total else 0.0)
+        sentences.append(f"Macro F1 on validation {state.validations[-1][1]:.3f}.")
+    return html.progress(" ".join(sentences), state.step / state.total if state.total else 0.0)
 
 
-def _result(trainer: Trainer, state: State) -> str:
-    """What the finished run says of itself, as in the tab *Runs*."""
+def _result(trainer: Trainer, state: TrainingState) -> str:
+    """Return the finished run's verdict and figures, as in the tab *Runs*, and whether the engine has it."""
     if state.error is not None:
         return ""
     record = records.load(trainer.root / state.name)
     loaded = f"It answers as {state.answers_as}." if state.answers_as else f"It is not loaded here: {state.note}"
-    return (
-        present.title(state.name, tables.verdict(record))
-        + present.sentences(loaded)
-        + present.message(*(f"Reported while training: {text}" for text in record.happened.get("warnings", [])))
-        + present.table("Results on test", tables.HEADER, tables.results(record))
-    )
+    return html.title(state.name, tables.verdict(record)) + html.text(loaded) + runs.results(record)
