@@ -1,13 +1,12 @@
-"""`lorahub estimate` against the memory that trainings take: estimate, measured and ratio, model by model.
+"""Compare `lorahub estimate` with the memory of trainings: estimate, measurement and ratio of each model and method.
 
-Measured is what the record says of a fresh process: on a CPU its peak resident size while it trains, less its size
-before the base is loaded; on a GPU what torch allocated at most. Every training is one cell, a JSON under
-benchmarks/results/estimate/, written when it ends; cells that exist are not run again. Estimates are made anew.
+The measurement comes from the record of a fresh process: on a CPU its peak resident size while training, minus its size
+before the base is loaded; on a GPU the peak of torch's allocator. Every training is one cell, a JSON file under
+benchmarks/results/estimate/; cells that exist are not run again. Estimates are always computed again.
 
-    python benchmarks/estimate.py                  # MiniLM and two of more than 100 million parameters; run, print
-    python benchmarks/estimate.py --table          # only print
-    python benchmarks/estimate.py --constants      # the small models, by which the constants were chosen
-    python benchmarks/estimate.py --gpu            # 7 billion parameters, on the GPU that is at hand
+    python benchmarks/estimate.py                  # one to 110 million parameters, on the CPU
+    python benchmarks/estimate.py --table          # print the table and run nothing
+    python benchmarks/estimate.py --gpu            # 7 billion parameters, on the GPU of this machine
 """
 
 import argparse
@@ -23,21 +22,21 @@ from typing import Any
 from lorahub import atomic
 
 RESULTS = Path(__file__).parent / "results" / "estimate"
-# Claims by split, each as long as base.max_length allows; three steps, of which the last finds best weights there.
+# Claims by split, each of base.max_length tokens; three steps, the last with best weights kept from an evaluation.
 CLAIMS = {"train": 32, "validation": 64, "test": 8}
 SETTINGS = ("train.epochs=3", "train.min_steps=0", "train.evaluate_every=2", "eval.bootstrap=100")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """The embedded base where `config` is empty, else one with random weights and MiniLM's tokenizer."""
+    """The embedded base if `config` is empty, else one with random weights and MiniLM's tokenizer."""
 
     name: str
     tokens: int
     config: dict[str, Any] = field(default_factory=dict)
 
     def base(self, scratch):
-        """What base.id names."""
+        """Return the value of base.id."""
         return scratch / self.name if self.config else self.name
 
     def full_config(self):
@@ -46,12 +45,12 @@ class Model:
         return AutoConfig.for_model(**{"vocab_size": 30_522, "pad_token_id": 0, **self.config})
 
     def describe(self, scratch):
-        """Write what an estimate needs."""
+        """Write the files that an estimate needs."""
         if self.config:
             self.full_config().save_pretrained(self.base(scratch))
 
     def write(self, scratch, device="cpu"):
-        """Write what a training needs; on a GPU in bfloat16, as large bases are published."""
+        """Write the files that a training needs; on a GPU in bfloat16, as large bases are published."""
         import torch
         from transformers import AutoModel, AutoTokenizer
 
@@ -71,7 +70,7 @@ def llama(**shape):
     return {"model_type": "llama", "max_position_embeddings": 512, **shape}
 
 
-JUDGED = (
+MODELS = (
     Model(name="minilm", tokens=128),
     Model(name="bert-110m", tokens=64, config={"model_type": "bert"}),
     Model(
@@ -80,8 +79,6 @@ JUDGED = (
             hidden_size=768, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=12, num_key_value_heads=4
         ),
     ),
-)  # fmt: skip
-CONSTANTS = (
     Model(
         name="distilbert-24m", tokens=96,
         config={"model_type": "distilbert", "dim": 512, "n_layers": 4, "n_heads": 8, "hidden_dim": 1536},
@@ -94,7 +91,7 @@ CONSTANTS = (
         },
     ),
 )  # fmt: skip
-# Llama 2 7B's shape, its words too.
+# The shape of Llama 2 7B with its vocabulary size.
 ON_GPU = Model(
     name="llama-7b", tokens=256,
     config=llama(
@@ -105,7 +102,7 @@ ON_GPU = Model(
 
 
 def write_claims(folder):
-    """Starter sentences, joined until they are longer than any max_length here, with two labels in turn."""
+    """Write starter sentences, joined until they exceed every max_length here, with two alternating labels."""
     from lorahub.config import DataConfig
     from lorahub.data import claims
 
@@ -127,7 +124,7 @@ def settings(model, method, scratch):
 
 
 def train(model, method, scratch):
-    """Train in a fresh process; the cell is what its record says of memory."""
+    """Train in a fresh process; return the cell with the memory of its record."""
     out = scratch / f"{model.name}-{method}"
     command = [sys.executable, "-m", "lorahub", "train", "--data", str(scratch / "claims"), "--out", str(out)]
     for item in settings(model, method, scratch):
@@ -148,13 +145,12 @@ def train(model, method, scratch):
     }
 
 
-def estimated(model, method, scratch, device="cpu"):
-    """The bytes of a cell as `lorahub estimate` has them."""
+def estimated_bytes(model, method, scratch, device="cpu"):
+    """Return the estimated bytes of a cell."""
     from lorahub.experiments.estimate.run import estimate
 
-    return (
-        estimate(names=[method], devices=[device], settings=settings(model, method, scratch)[:-1]).costs[0].peak_bytes
-    )
+    estimated = estimate(methods=[method], devices=[device], settings=settings(model, method, scratch)[:-1])
+    return estimated.costs[0].peak_bytes
 
 
 def run(models, methods, scratch, device):
@@ -175,7 +171,7 @@ def path_of(model, method):
 
 
 def show(models, methods, scratch, device):
-    """Print one line a cell."""
+    """Print one line per cell."""
     print(f"{'base':16}{'method':8}{'tokens':>7}{'estimate MB':>13}{'measured MB':>13}{'ratio':>7}")
     ratios = []
     for model in models:
@@ -183,28 +179,27 @@ def show(models, methods, scratch, device):
         for method in methods:
             if path_of(model, method).exists():
                 measured = json.loads(path_of(model, method).read_text(encoding="utf-8"))["measured_bytes"]
-                found = estimated(model, method, scratch, device)
-                ratios.append(found / measured)
+                estimate = estimated_bytes(model, method, scratch, device)
+                ratios.append(estimate / measured)
                 print(
-                    f"{model.name:16}{method:8}{model.tokens:7}{found / 1e6:13,.0f}{measured / 1e6:13,.0f}"
+                    f"{model.name:16}{method:8}{model.tokens:7}{estimate / 1e6:13,.0f}{measured / 1e6:13,.0f}"
                     f"{ratios[-1]:7.2f}"
                 )
     if ratios:
-        print(f"The farthest is {max(ratios, key=lambda ratio: abs(ratio - 1)) - 1:+.0%} off.")
+        print(f"Largest error: {max(ratios, key=lambda ratio: abs(ratio - 1)) - 1:+.0%}.")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--table", action="store_true", help="Run nothing.")
-    parser.add_argument("--constants", action="store_true", help="The small models instead.")
-    parser.add_argument("--gpu", action="store_true", help="The large one instead.")
-    asked = parser.parse_args()
-    models = (ON_GPU,) if asked.gpu else CONSTANTS if asked.constants else JUDGED
-    methods = ("lora", "qlora") if asked.gpu else ("full", "lora", "qlora")
+    parser.add_argument("--table", action="store_true", help="Print the table and run nothing.")
+    parser.add_argument("--gpu", action="store_true", help="Train the large model on a GPU instead.")
+    options = parser.parse_args()
+    models = (ON_GPU,) if options.gpu else MODELS
+    methods = ("lora", "qlora") if options.gpu else ("full", "lora", "qlora")
     with tempfile.TemporaryDirectory() as folder:
-        if not asked.table:
-            run(models, methods, Path(folder), "cuda" if asked.gpu else "cpu")
-        show(models, methods, Path(folder), "h100" if asked.gpu else "cpu")
+        if not options.table:
+            run(models, methods, Path(folder), "cuda" if options.gpu else "cpu")
+        show(models, methods, Path(folder), "h100" if options.gpu else "cpu")
 
 
 if __name__ == "__main__":

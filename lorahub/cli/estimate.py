@@ -1,13 +1,16 @@
-"""`lorahub estimate`: memory and time of a training before it is run."""
+"""`lorahub estimate`: memory and time of a training before it runs, and the parameters of LoRA on one matrix."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from lorahub import atomic
 from lorahub.cli.options import Json, Recipe, Set, Token
 from lorahub.config import METHODS
 from lorahub.errors import ConfigError, need
+from lorahub.experiments.estimate import costs
 from lorahub.experiments.estimate.costs import CPU, GPUS
 
 
@@ -17,15 +20,20 @@ def estimate(
         str | None, typer.Option(help="Hub id, folder or config.json of the base; weights are not needed.")
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="Count these claims' own lengths and steps; default: base.max_length tokens.")
+        str | None, typer.Option(help="Use the lengths and number of these claims; default: base.max_length tokens.")
     ] = None,
-    names: Annotated[
+    methods: Annotated[
         str, typer.Option("--method", metavar="A,B,…", help=f"Methods: {', '.join(METHODS)}.")
     ] = "full,lora,qlora",
     gpus: Annotated[
         str | None,
         typer.Option("--gpu", metavar="A,B,…", help=f"Devices: {CPU}, {', '.join(GPUS)}; default: all."),
     ] = None,
+    matrix: Annotated[
+        str | None,
+        typer.Option(metavar="OUTxIN", help="Instead, count the parameters of LoRA on one matrix, as in 512x64."),
+    ] = None,
+    rank: Annotated[int | None, typer.Option(help="Rank of LoRA on that matrix; default: 8.")] = None,
     plot: Annotated[
         Path | None, typer.Option("--plot", "--out", metavar="PNG", help="Draw memory by component into this file.")
     ] = None,
@@ -33,47 +41,56 @@ def estimate(
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """Say what full fine-tuning, LoRA and QLoRA would take, on which GPUs they fit, and how long they would run.
+    """Estimate memory and time of full fine-tuning, LoRA and QLoRA, and the GPUs that they fit on.
 
     Of the base only its config.json is fetched.
     """
-    need("torch", extra="train")
     from lorahub.cli import show
-    from lorahub.experiments.estimate import report as reports
-    from lorahub.experiments.estimate import run as experiment
+    from lorahub.experiments.estimate import report
 
+    if rank is not None and matrix is None:
+        raise ConfigError("--rank belongs to --matrix. Use --set adapter.rank=R for the rank of a training.")
+    if matrix is not None:
+        if any(value is not None for value in (recipe, base, data, gpus, plot, settings)):
+            raise ConfigError("--matrix counts one matrix alone: use it with --rank and --json only.")
+        size = costs.lora_size(*_shape(matrix), 8 if rank is None else rank)
+        show.report(report.lora_size(size), as_json=as_json)
+        return
     if plot is not None:
         _check_picture(plot)
-    found = experiment.estimate(
-        recipe,
-        base=base,
-        data=data,
-        names=_parts(names),
-        devices=(CPU, *GPUS) if gpus is None else _parts(gpus),
-        settings=settings or (),
-        token=token,
+    need("torch", extra="train")
+    from lorahub.experiments.estimate import run
+
+    shown = report.build(
+        run.estimate(
+            recipe,
+            base=base,
+            data=data,
+            methods=_names(methods),
+            devices=(CPU, *GPUS) if gpus is None else _names(gpus),
+            settings=settings or (),
+            token=token,
+        )
     )
     if plot is not None:
-        reports.save(found, plot)
-    if as_json:
-        show.print_json(found.to_dict())
-        return
-    show.table(reports.fits_header(found), reports.fits(found), title=reports.title(found))
-    for device in reports.examples(found):
-        show.table(reports.parts_header(found, device), reports.parts(found, device))
-    for line in reports.sentences(found):
-        typer.echo(f"  {line}")
-    typer.echo(f"  {reports.explanation(found)}")
-    if plot is not None:
-        typer.echo(f"  written to {plot}")
+        with atomic.replacing(plot) as partial:
+            shown.figures[0].draw(partial)
+    show.report(shown, as_json=as_json, written=[] if plot is None else [plot])
 
 
-def _parts(text: str) -> list[str]:
+def _names(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def _shape(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if match is None:
+        raise ConfigError(f"--matrix takes OUTPUTSxINPUTS, as in 512x64; found {text!r}.")
+    return int(match[1]), int(match[2])
+
+
 def _check_picture(path: Path) -> None:
-    """Raise before anything is counted where the picture cannot be written."""
+    """Raise ConfigError before anything is counted if the picture cannot be written."""
     need("matplotlib", extra="train")
     if path.suffix.lower() != ".png":
         raise ConfigError(f"--plot {path} must end in .png: the picture is a PNG.")

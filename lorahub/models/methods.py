@@ -49,24 +49,6 @@ class Method:
     soft_prompt: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class LoraSize:
-    """Parameters of one adapted matrix: `parameters` in A and B, `full` in the matrix, `saving` = 1 - their ratio."""
-
-    parameters: int
-    full: int
-    saving: float
-
-
-def lora_size(outputs: int, inputs: int, rank: int) -> LoraSize:
-    """Count what LoRA trains in place of an (outputs, inputs) matrix: r·(outputs + inputs).
-
-    W' = W + (alpha / r)·B·A with B (outputs, r) and A (r, inputs): arXiv:2106.09685, section 4.1.
-    """
-    parameters, full = rank * (outputs + inputs), outputs * inputs
-    return LoraSize(parameters=parameters, full=full, saving=1 - parameters / full)
-
-
 def attach(base: Base, config: AdapterConfig) -> nn.Module:
     """Prepare the base for training; raises ConfigError where the architecture cannot take the method."""
     model = TABLE[config.method].attach(base, config)

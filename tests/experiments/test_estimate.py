@@ -11,10 +11,8 @@ from field_tables import documented, leaves, matches
 from torch import nn
 
 from lorahub import config as configs
-from lorahub.experiments.estimate import costs, footprint, skeleton
-from lorahub.experiments.estimate import report as reports
+from lorahub.experiments.estimate import costs, footprint, report, skeleton
 from lorahub.experiments.estimate import run as experiment
-from lorahub.experiments.estimate.footprint import Shape
 from lorahub.experiments.estimate.trace import ACTIVATIONS, Trace
 from lorahub.hub import fetch
 from lorahub.training import optimizers
@@ -38,7 +36,7 @@ def described(tiny_base, tmp_path):
 def counted(base, *settings, method, device="cpu", bf16=False, tokens=16):
     config = configs.load(None, [f"adapter.method={method}", f"base.id={base}", *settings])
     empty = skeleton.load(config.base, fetch.description(str(base)), 3, bf16_gpu=bf16)
-    return footprint.of(empty, config, Shape(tokens=tokens, scoring_tokens=tokens), device=device, bf16=bf16)
+    return footprint.measure_step(empty, config, train_tokens=tokens, eval_tokens=tokens, device=device, bf16=bf16)
 
 
 def test_a_trace_without_data_is_the_trace_with_data():
@@ -51,7 +49,7 @@ def test_a_trace_without_data_is_the_trace_with_data():
         with trace:
             layer(torch.ones(4, 8)).sum().backward()
         trace.name([parameter.grad for parameter in layer.parameters()], "gradients")
-        return [event.size for event in trace.events], trace.peak(), trace.operations
+        return [size for _, size in trace.events], trace.peak(), trace.operations
 
     real = step()
     with FakeTensorMode():
@@ -76,7 +74,7 @@ def test_weights_gradients_and_moments_are_what_their_formulas_say(described):
     assert counted(described("roberta"), "train.gradient_accumulation=4", method="full").on_cpu()["gradients"] > 0
 
 
-def test_quantised_weights_take_the_bits_of_the_paper(tiny_base):
+def test_quantized_weights_take_the_bits_of_the_paper(tiny_base):
     from lorahub.models import base as bases
     from lorahub.models import methods, quantization
 
@@ -85,7 +83,7 @@ def test_quantised_weights_take_the_bits_of_the_paper(tiny_base):
     with skeleton.META:
         model = methods.attach(base, config.adapter)
     total = methods.count_parameters(model)[1]
-    skeleton.materialise(model, "cpu")
+    skeleton.materialize(model, "cpu")
     assert methods.count_parameters(model)[1] == total
     loaded = methods.attach(bases.load(config.base), config.adapter)
     assert quantization.bits_per_parameter(model) == pytest.approx(quantization.bits_per_parameter(loaded), rel=1e-3)
@@ -114,7 +112,7 @@ def test_moments_in_8_bits_are_a_quarter_and_their_constants():
     assert size("adamw8bit", nn.Parameter(torch.empty(4095))) == 8 * 4095, "small ones stay in 32 bits"
 
 
-def test_on_a_gpu_the_chosen_optimiser_is_counted(described):
+def test_on_a_gpu_the_chosen_optimizer_is_counted(described):
     found = counted(described("bert"), "train.optimizer=paged-adamw", method="full", device="cuda", bf16=True)
     assert found.on_gpu()["optimizer"] == pytest.approx(8 * found.trainable, rel=0.5), "blocks are rounded up"
 
@@ -125,7 +123,7 @@ def test_on_a_gpu_the_chosen_optimiser_is_counted(described):
 def test_every_architecture_is_counted_on_both_kinds_of_device(described, model_type, method):
     extra = ["adapter.targets=q_proj,v_proj"] if method == "ia3" else []
     found = experiment.estimate(
-        base=str(described(model_type)), names=[method], devices=["cpu", "t4", "h100"], settings=extra
+        base=str(described(model_type)), methods=[method], devices=["cpu", "t4", "h100"], settings=extra
     )
     assert [cost.device for cost in found.costs] == ["cpu", "t4", "h100"]
     for cost in found.costs:
@@ -156,7 +154,7 @@ def test_json_is_documented_and_the_claims_own_lengths_count(tiny_base, cli, tmp
     assert longer["costs"][0]["peak_bytes"] > found["costs"][0]["peak_bytes"]
 
 
-def test_it_is_told_and_drawn(described, cli, tmp_path):
+def test_it_is_printed_and_drawn(described, cli, tmp_path):
     picture = tmp_path / "memory.png"
     code, out, err = cli("estimate", "--base", described("bert") / "config.json", "--gpu", "cpu,l4", "--plot", picture)
     assert (code, err) == (0, "")
@@ -164,26 +162,40 @@ def test_it_is_told_and_drawn(described, cli, tmp_path):
         "only-bert",
         "batches of 32 claims of up to 64 tokens",
         "weights",
-        "optimiser states",
+        "optimizer states",
         "qlora fits on",
     ):
         assert words in out
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_what_does_not_fit_is_said():
+def test_what_does_not_fit_is_reported():
     row = dict.fromkeys(costs.COMPONENTS, 0) | {"weights": 15 * 10**9}
     small, large = costs.gpu("T4"), costs.gpu("h100")
-    given = {"bfloat16": True, "operations": 10**12, "steps": None, "trainable": 1, "total": 2}
+    given = {"bf16": True, "operations": 10**12, "steps": None, "trainable": 1, "total": 2}
     found = costs.Estimate(
         base="b", parameters=2, labels=2, batch_size=1, tokens=8, claims=None, steps=None,
         costs=[costs.cost("lora", small, row, **given), costs.cost("lora", large, row, **given)],
     )  # fmt: skip
-    assert [cost.fits for cost in found.costs] == [False, True], "a GPU's own libraries need room too"
-    assert reports.fits(found)[0][2].startswith("15.0 GB NO")
-    assert reports.sentences(found) == ["lora fits on h100; the smallest is h100, with 15.0 GB of 80.0 GB."]
-    # A T4 has no bfloat16 and is asked for its float32 rate.
-    assert found.costs[0].seconds_per_step == pytest.approx(1 / (8.1 * costs.UTILISATION))
+    assert [cost.fits for cost in found.costs] == [False, True], "a GPU's own libraries need memory too"
+    shown = report.build(found)
+    assert shown.tables[0].rows[0][2].startswith("15.0 GB NO")
+    assert shown.sentences == ["lora fits on h100; the smallest is h100, with 15.0 GB of 80.0 GB."]
+    # A T4 has no bfloat16: its float32 rate counts.
+    assert found.costs[0].seconds_per_step == pytest.approx(1 / (8.1 * costs.UTILIZATION))
+
+
+def test_the_size_of_lora_on_a_matrix_is_the_tutorials(cli):
+    code, out, err = cli("estimate", "--matrix", "512x64", "--rank", "8", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out) == {
+        "outputs": 512, "inputs": 64, "rank": 8, "a": 512, "b": 4096, "parameters": 4608, "full": 32768,
+        "saving": 0.859375,
+    }  # fmt: skip
+    code, out, _ = cli("estimate", "--matrix", "512x64")
+    assert code == 0
+    assert "LoRA trains 4,608 of 32,768 parameters (14.1%), 86% fewer." in out
+    assert [line.split() for line in out.splitlines() if "512 x 8" in line] == [["B", "512", "x", "8", "4,096"]]
 
 
 def test_of_a_base_on_the_hub_only_the_config_is_fetched(hub, hub_base, cli):
@@ -202,7 +214,7 @@ def test_of_a_base_on_the_hub_only_the_config_is_fetched(hub, hub_base, cli):
         (["--gpu", "h1000"], "--gpu: 'h1000' is not in the table; it has t4"),
         (["--method", "lorra"], "--method takes some of lora"),
         (["--method", ","], "found none"),
-        (["--method", "lora,lora"], "one or more that differ"),
+        (["--method", "lora,lora"], "one or more different methods"),
         (["--method", "prompt"], "virtual tokens are not counted"),
         (["--plot", "memory.pdf"], "must end in .png"),
         (["--plot", "."], "must end in .png"),
@@ -210,6 +222,12 @@ def test_of_a_base_on_the_hub_only_the_config_is_fetched(hub, hub_base, cli):
         (["--set", "adapter.targets=nothing"], "no linear layer 'nothing'"),
         (["--data", "nowhere.csv"], "nowhere.csv"),
         (["no-recipe"], "there is no recipe 'no-recipe'"),
+        (["--matrix", "512"], "--matrix takes OUTPUTSxINPUTS, as in 512x64; found '512'"),
+        (["--matrix", "0x64"], "--matrix takes OUTPUTSxINPUTS"),
+        (["--matrix", "512x64", "--rank", "65"], "a 512x64 matrix has ranks from 1 to 64; found --rank 65"),
+        (["--matrix", "512x64", "--rank", "0"], "ranks from 1 to 64"),
+        (["--matrix", "512x64", "--base", "minilm"], "--matrix counts one matrix alone"),
+        (["--rank", "8"], "--rank belongs to --matrix"),
     ],
 )
 def test_bad_input_is_one_line(cli, tmp_path, monkeypatch, arguments, words):

@@ -170,11 +170,3 @@ def test_a_decoder_without_pad_token_gets_eos_everywhere(tiny_base):
     assert base.model.config.pad_token_id == base.tokenizer.eos_token_id
     assert "eos" in base.reasons["pad_token"]
     assert set(base.reasons) >= {"device", "dtype", "padding_side", "max_length"}
-
-
-def test_lora_size_is_the_tutorials():
-    from lorahub.models.methods import lora_size
-
-    size = lora_size(512, 64, 8)
-    assert (size.parameters, size.full) == (4608, 32768)
-    assert round(size.saving, 2) == 0.86

@@ -12,7 +12,8 @@ PACKAGE = ROOT / "lorahub"
 HEAVY = ("torch", "transformers", "peft", "accelerate", "gradio", "bitsandbytes", "datasets", "matplotlib.pyplot")
 HEAVY_ROOMS = (
     "lorahub.models", "lorahub.training", "lorahub.serving", "lorahub.data.batches", "lorahub.app.",
-    "lorahub.classifier", "lorahub.experiments.estimate", "lorahub.experiments.compare.file",
+    "lorahub.classifier", "lorahub.experiments.estimate.footprint", "lorahub.experiments.estimate.run",
+    "lorahub.experiments.estimate.skeleton", "lorahub.experiments.estimate.trace", "lorahub.experiments.compare.file",
 )  # fmt: skip
 
 

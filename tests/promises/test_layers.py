@@ -13,7 +13,7 @@ HEAVY = {"torch", "transformers", "peft", "accelerate", "gradio", "bitsandbytes"
 HEAVY_ROOMS = {"models", "training", "serving"}
 HEAVY_MODULES = {
     "lorahub.data.batches",
-    *(f"lorahub.experiments.estimate.{name}" for name in ("cpu", "footprint", "run", "skeleton", "trace")),
+    *(f"lorahub.experiments.estimate.{name}" for name in ("footprint", "run", "skeleton", "trace")),
 }
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "tools"}
 

@@ -1,6 +1,7 @@
-"""What a training costs before it is run: bytes by component, seconds, and the GPUs that can hold it.
+"""The cost of a training before it runs: bytes by component, seconds, and the GPUs that can hold it.
 
-In: what `training.footprint` counted. Out: an `Estimate`, one `Cost` for each method and device.
+In: bytes and operations of a step, as `experiments.estimate.footprint` counts them. Out: an `Estimate` with one `Cost`
+for each method and device; and `LoraSize`, the parameters of LoRA on one matrix.
 """
 
 from dataclasses import asdict, dataclass
@@ -9,31 +10,31 @@ from typing import Any
 from lorahub.errors import ConfigError
 
 CPU = "cpu"
-# Components in the order in which they are told and drawn, with the words for them.
+# Components of the peak in the order of tables and pictures, with their names there.
 COMPONENTS = {
     "weights": "weights",
-    "quantisation": "quantisation constants",
+    "quantisation": "quantization constants",
     "adapters": "adapters and heads",
     "gradients": "gradients",
-    "optimizer": "optimiser states",
+    "optimizer": "optimizer states",
     "activations": "activations",
     "best": "best weights so far",
-    "heap": "freed, and kept by the heap",
-    "process": "the process itself",
+    "overhead": "process and allocator",
 }
-# What a process takes of a GPU before its first tensor: context, kernels, workspaces of cuBLAS. transformers'
-# documentation measures 1.3 GB (huggingface.co/docs/transformers/model_memory_anatomy).
+# What a process takes of a GPU before its first tensor: context, kernels, cuBLAS workspaces. The documentation of
+# transformers measures 1.3 GB (huggingface.co/docs/transformers/model_memory_anatomy).
 CONTEXT_BYTES = 1_300_000_000
 # The share of the peak rate that training reaches: PaLM 46 % on TPUs (arXiv:2204.02311, section 4.1), Megatron 44 to
 # 52 % on A100s (arXiv:2104.04473, table 1). Small bases reach less.
-UTILISATION = 0.4
+UTILIZATION = 0.4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """Something that trains: its memory in bytes and its dense peak rates in TFLOP/s, in float32 and in bfloat16.
+    """A device to train on: its memory in bytes and its dense peak rates in TFLOP/s, in float32 and in bfloat16.
 
-    `bfloat16` is None where it has none. The rates are the maker's, without sparsity, accumulating in float32.
+    `bfloat16` is None for a device without it. The rates are the manufacturer's, without sparsity, accumulating in
+    float32.
     """
 
     name: str
@@ -47,7 +48,8 @@ class Device:
         """Whether it is a GPU."""
         return self.name != CPU
 
-    def room(self) -> int:
+    @property
+    def usable_bytes(self) -> int:
         """Bytes that a training may take."""
         return self.bytes - (CONTEXT_BYTES if self.is_gpu else 0)
 
@@ -76,18 +78,18 @@ GPUS = {
 
 
 def gpu(name: str) -> Device:
-    """The row of a GPU; raises ConfigError naming those that are known."""
-    found = GPUS.get(name.lower().replace("_", "-").replace(" ", "-"))
-    if found is None:
+    """Return a GPU of the table; raises ConfigError naming those that it has."""
+    device = GPUS.get(name.lower().replace("_", "-").replace(" ", "-"))
+    if device is None:
         raise ConfigError(f"--gpu: {name!r} is not in the table; it has {', '.join([*GPUS, CPU])}.")
-    return found
+    return device
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
     """One method on one device: bytes by component at the peak, floating-point operations of a step, and seconds.
 
-    `seconds` is the whole training's, None where its steps are not known.
+    `seconds` is the whole training's, None if the number of its steps is not known.
     """
 
     method: str
@@ -104,13 +106,13 @@ class Cost:
 
 
 def cost(
-    method: str, device: Device, components: dict[str, int], *, bfloat16: bool, operations: int, steps: int | None,
+    method: str, device: Device, components: dict[str, int], *, bf16: bool, operations: int, steps: int | None,
     trainable: int, total: int,
 ) -> Cost:  # fmt: skip
-    """Put a footprint beside a device: seconds are operations / (peak rate · utilisation)."""
+    """Compare the bytes of a step with a device's memory; seconds are operations / (peak rate · utilization)."""
     peak = sum(components.values())
-    rate = device.bfloat16 if bfloat16 and device.bfloat16 is not None else device.float32
-    seconds = operations / (rate * 1e12 * UTILISATION)
+    rate = device.bfloat16 if bf16 and device.bfloat16 is not None else device.float32
+    seconds = operations / (rate * 1e12 * UTILIZATION)
     return Cost(
         method=method,
         device=device.name,
@@ -119,7 +121,7 @@ def cost(
         total_parameters=total,
         components={name: components.get(name, 0) for name in COMPONENTS},
         peak_bytes=peak,
-        fits=peak <= device.room(),
+        fits=peak <= device.usable_bytes,
         operations=operations,
         seconds_per_step=seconds,
         seconds=None if steps is None else steps * seconds,
@@ -140,5 +142,35 @@ class Estimate:
     costs: list[Cost]
 
     def to_dict(self) -> dict[str, Any]:
-        """The plain form, ready for JSON."""
+        """Return the estimate as plain data, as `lorahub estimate --json` prints it: docs/estimate.md."""
         return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraSize:
+    """Parameters of LoRA on one (outputs, inputs) weight matrix W: `a` in A, `b` in B, and `full` in W."""
+
+    outputs: int
+    inputs: int
+    rank: int
+    a: int
+    b: int
+    parameters: int
+    full: int
+    saving: float
+
+
+def lora_size(outputs: int, inputs: int, rank: int) -> LoraSize:
+    """Count the parameters that LoRA trains in place of an (outputs, inputs) matrix: r·(outputs + inputs).
+
+    W' = W + (alpha / r)·B·A with B (outputs, r) and A (r, inputs): arXiv:2106.09685, section 4.1. Raises ConfigError if
+    the matrix cannot have that rank.
+    """
+    if not 1 <= rank <= min(outputs, inputs):
+        raise ConfigError(
+            f"a {outputs}x{inputs} matrix has ranks from 1 to {min(outputs, inputs)}; found --rank {rank}."
+        )
+    a, b, full = rank * inputs, outputs * rank, outputs * inputs
+    return LoraSize(
+        outputs=outputs, inputs=inputs, rank=rank, a=a, b=b, parameters=a + b, full=full, saving=1 - (a + b) / full
+    )

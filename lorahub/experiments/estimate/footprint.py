@@ -1,13 +1,12 @@
-"""What a training step takes, found without data: the step itself, run on tensors that have shapes but no values.
+"""The memory of a training step, counted without data: the step itself runs on tensors with shapes but no values.
 
-In: a base without weights, a Config and the tokens of a claim. Out: a `Footprint`: the blocks of memory that come and
-go, each with what it holds, and the floating-point operations of a step. The step is that of `training.loop` on a model
-and an optimiser that have been through one: forward, backward, clipping, AdamW, zero_grad; then a batch of an
-evaluation. What torch asks for follows from shapes alone, so that nothing is guessed but what kernels take inside.
+In: a base without weights, a Config and the tokens of a claim. Out: a `Footprint`: the blocks of memory that the step
+allocates and frees, and its floating-point operations. The step is the one of `training.loop` on a model and an
+optimizer that have been through one before: forward, backward, clipping, AdamW, zero_grad; then an evaluation batch.
+The allocations of torch follow from shapes alone; only temporary buffers inside kernels are not counted.
 """
 
-import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
 from lorahub.config import Config
-from lorahub.experiments.estimate import heap, skeleton
+from lorahub.experiments.estimate import skeleton
 from lorahub.experiments.estimate.trace import Trace
 from lorahub.hub import safety
 from lorahub.models import methods, quantization
@@ -27,102 +26,75 @@ from lorahub.models.base import Base
 from lorahub.training import optimizers
 from lorahub.training.session import enable_gradient_checkpointing
 
-WEIGHTS, CONSTANTS, ADAPTERS = "weights", "quantisation", "adapters"
-GRADIENTS, OPTIMIZER, BEST = "gradients", "optimizer", "best"
-HEAP, PROCESS = "heap", "process"
-# What a training adds to a process besides tensors: code and libraries that are used for the first time, without and
-# with bitsandbytes. Measured on a base of a million parameters: docs/estimate.md.
+# Resident memory of a training on a CPU besides its tensors, measured with glibc (docs/estimate.md): a constant for
+# libraries, without and with bitsandbytes, and the share of the memory freed by a forward pass that stays with the
+# process. The share is smaller where layers keep nothing for the backward pass: checkpointed, or frozen below the head.
 _PROCESS_BYTES = {False: 45_000_000, True: 60_000_000}
+_KEPT_SHARE = {False: 0.7, True: 0.26}
+# glibc maps blocks from this size on and returns them when they are freed (malloc.c, DEFAULT_MMAP_THRESHOLD_MAX).
+_MAPPED_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Footprint:
-    """A step's blocks and floating-point operations, and the parameters: trained ones and all.
+    """The blocks and floating-point operations of a step, and the number of trainable and of all parameters.
 
-    `quantised` is whether the base is in 4 bits, `recomputed` whether layers are computed again in the backward pass.
+    `overhead` is what the process and the allocator add to the tensors on a CPU, in bytes.
     """
 
     trace: Trace
     operations: int
     trainable: int
     total: int
-    quantised: bool
-    recomputed: bool
+    overhead: int
 
     def on_gpu(self) -> dict[str, int]:
-        """Bytes by component at the peak, as torch.cuda.max_memory_allocated counts them, in blocks of 512.
+        """Return bytes by component at the peak, as torch.cuda.max_memory_allocated counts them, in blocks of 512.
 
         (c10/cuda/CUDACachingAllocator.cpp, kMinBlockSize)
         """
         return self.trace.peak(round_to=512)
 
     def on_cpu(self) -> dict[str, int]:
-        """Bytes by component at the peak, as the process's resident size shows them.
-
-        Beside the blocks, glibc's heap holds what it cannot hand out again, and the process takes what is always there.
-        """
-        found = self.trace.peak()
-        if platform.libc_ver()[0] == "glibc":
-            found[HEAP] = max(0, self._held() - sum(found.values()))
-        found[PROCESS] = _PROCESS_BYTES[self.quantised]
-        return found
-
-    def _held(self) -> int:
-        held = heap.Heap(blocks_a_wall=2 if self.recomputed else 1)
-        for number, event in enumerate(self.trace.events):
-            match self.trace.marks.get(number):
-                case "forward":
-                    held.grow()
-                case "backward":
-                    held.collect()
-            if event.size > 0:
-                held.come(event.block, event.size)
-            elif event.size < 0:
-                held.go(event.block)
-        return held.peak
+        """Return bytes by component at the peak, as the resident memory of the process."""
+        return {**self.trace.peak(), "overhead": self.overhead}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shape:
-    """How many tokens the longest claim has, to which its batch is padded: of train, and of validation."""
+def measure_step(
+    base: Base, config: Config, *, train_tokens: int, eval_tokens: int, device: str, bf16: bool
+) -> Footprint:
+    """Run a step without data as it runs on `device`, cpu or cuda, with every claim padded to the same tokens.
 
-    tokens: int
-    scoring_tokens: int
-
-
-def of(base: Base, config: Config, shape: Shape, *, device: str, bf16: bool) -> Footprint:
-    """Run a step without data as it runs on `device`, cpu or cuda; `base` comes from `skeleton.load` and is used up.
-
-    `bf16` is whether the forward pass is in bfloat16.
+    `base` comes from `skeleton.load` and is modified. `bf16` is whether the forward pass is in bfloat16.
     """
     method = methods.TABLE[config.adapter.method]
     with skeleton.META:
         model = methods.attach(base, config.adapter)
     kernels: Any = _GpuKernels if device == "cuda" else nullcontext
-    recomputed = enable_gradient_checkpointing(model, config, lambda: (nullcontext(), kernels()))
+    enable_gradient_checkpointing(model, config, lambda: (nullcontext(), kernels()))
     trainable, total = methods.count_parameters(model)
     form, _ = optimizers.choose(config.train.optimizer, torch.device(device), memory_efficient=method.memory_efficient)
     autocast = torch.autocast("cpu", dtype=torch.bfloat16) if bf16 else nullcontext()
     trace = Trace(quantization.operations())
     with FakeTensorMode(), kernels():
-        skeleton.materialise(model, "cpu")
+        skeleton.materialize(model, "cpu")
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        _name_parameters(trace, model, whole=method.layout is safety.WHOLE)
-        optimizer = _stepped(form, trained, config, trace)
+        _name_parameters(trace, model, full=method.layout is safety.WHOLE)
+        optimizer = _optimizer_after_a_step(form, trained, config, trace)
         # The loop keeps the best weights in main memory.
         best = [parameter.detach().clone() for parameter in trained] if device == "cpu" else []
-        trace.name(best, BEST)
+        trace.name(best, "best")
         gold = torch.zeros(config.train.batch_size, dtype=torch.int64)
         model.train()
         with trace, _named_gradients(trace, trained):
-            # Of several forward passes a step, all but the first find gradients there.
+            # In every forward pass of a step but the first, gradients exist already.
             for _ in range(passes := min(2, config.train.gradient_accumulation)):
-                trace.mark("forward")
+                start = len(trace.events)
                 with autocast:
-                    logits = model(**_batch(config.train.batch_size, shape.tokens)).logits
+                    logits = model(**_batch(config.train.batch_size, train_tokens)).logits
                 loss = F.cross_entropy(logits.float(), gold)
                 del logits
-                trace.mark("backward")
+                kept = _kept_by_allocator(trace.events[start:])
                 loss.backward()  # type: ignore[no-untyped-call]
                 del loss
             operations = trace.operations // passes * config.train.gradient_accumulation
@@ -131,43 +103,43 @@ def of(base: Base, config: Config, shape: Shape, *, device: str, bf16: bool) -> 
             optimizer.zero_grad()
         model.eval()
         with trace, torch.no_grad(), autocast:
-            model(**_batch(config.eval.batch_size, shape.scoring_tokens))
-    quantised = config.base.quantize != quantization.NONE
-    return Footprint(
-        trace=trace,
-        operations=operations,
-        trainable=trainable,
-        total=total,
-        quantised=quantised,
-        recomputed=recomputed,
-    )
+            model(**_batch(config.eval.batch_size, eval_tokens))
+    overhead = kept + _PROCESS_BYTES[config.base.quantize != quantization.NONE]
+    return Footprint(trace=trace, operations=operations, trainable=trainable, total=total, overhead=overhead)
 
 
-def _name_parameters(trace: Trace, model: nn.Module, *, whole: bool) -> None:
-    """Say what the model's tensors are; where it is trained `whole` there is no adapter."""
+def _kept_by_allocator(forward: Sequence[tuple[int, int]]) -> int:
+    """Return the bytes freed during a forward pass that the process keeps without using them again."""
+    saved = sum(size for _, size in forward)
+    freed = sum(-size for _, size in forward if -_MAPPED_BYTES < size < 0)
+    return int(freed * _KEPT_SHARE[saved < 0.1 * freed])
+
+
+def _name_parameters(trace: Trace, model: nn.Module, *, full: bool) -> None:
+    """Name the model's tensors; full fine-tuning has no adapter."""
     for parameter in model.parameters():
-        trace.name([parameter], ADAPTERS if parameter.requires_grad and not whole else WEIGHTS)
-        trace.name(quantization.constants(parameter), CONSTANTS)
-    trace.name(model.buffers(), WEIGHTS)
+        trace.name([parameter], "adapters" if parameter.requires_grad and not full else "weights")
+        trace.name(quantization.constants(parameter), "quantisation")
+    trace.name(model.buffers(), "weights")
 
 
-def _stepped(form: str, trained: list[nn.Parameter], config: Config, trace: Trace) -> Any:
-    """An optimiser that already has its moments."""
+def _optimizer_after_a_step(form: str, trained: list[nn.Parameter], config: Config, trace: Trace) -> Any:
+    """Return an optimizer that has its moments."""
     if form != optimizers.ADAMW:
-        moments = [item for one in trained for item in optimizers.empty_moments(form, one)]
-        trace.name(moments, OPTIMIZER)
-        return _InPlace(trained, moments)
+        moments = [item for parameter in trained for item in optimizers.empty_moments(form, parameter)]
+        trace.name(moments, "optimizer")
+        return _BitsandbytesOptimizer(trained, moments)
     optimizer = optimizers.build(form, trained, config.train)
     for parameter in trained:
         parameter.grad = torch.empty_like(parameter)
     optimizer.step()
     optimizer.zero_grad()
-    trace.name([item for state in optimizer.state.values() for item in state.values()], OPTIMIZER)
+    trace.name([item for state in optimizer.state.values() for item in state.values()], "optimizer")
     return optimizer
 
 
-class _InPlace:
-    """A bitsandbytes optimiser: its kernels need nothing besides gradients and moments."""
+class _BitsandbytesOptimizer:
+    """The memory of a bitsandbytes optimizer: its kernels need only gradients and moments."""
 
     def __init__(self, trained: list[nn.Parameter], moments: list[torch.Tensor]) -> None:
         self.trained, self.moments = trained, moments
@@ -182,31 +154,30 @@ class _InPlace:
 
 
 def _batch(claims: int, tokens: int) -> dict[str, torch.Tensor]:
-    shape = claims, tokens
-    return {name: torch.ones(shape, dtype=torch.int64) for name in ("input_ids", "attention_mask")}
+    return {name: torch.ones(claims, tokens, dtype=torch.int64) for name in ("input_ids", "attention_mask")}
 
 
 @contextmanager
 def _named_gradients(trace: Trace, trained: list[nn.Parameter]) -> Iterator[None]:
     def name(parameter: torch.Tensor) -> None:
         if parameter.grad is not None:
-            trace.name([parameter.grad], GRADIENTS)
+            trace.name([parameter.grad], "gradients")
 
-    hooks = [one.register_post_accumulate_grad_hook(name) for one in trained]  # type: ignore[no-untyped-call]
+    hooks = [parameter.register_post_accumulate_grad_hook(name) for parameter in trained]  # type: ignore[no-untyped-call]
     yield
     for hook in hooks:
         hook.remove()
 
 
 class _GpuKernels(TorchFunctionMode):
-    """What a GPU runs where the CPU runs something else, since here every tensor is one of the CPU.
+    """Replace CPU kernels by what a GPU runs instead, on tensors that stay on the CPU.
 
-    Dropout keeps a mask of one byte a value, attention never holds its scores, and under autocast norms and softmax are
-    computed in float32 (docs.pytorch.org/docs/stable/amp.html, CUDA ops that autocast to float32).
+    Dropout keeps a mask of one byte a value, attention does not store its scores, and under autocast norms and softmax
+    are computed in float32 (docs.pytorch.org/docs/stable/amp.html, CUDA ops that autocast to float32).
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run a function, or what stands for it on a GPU."""
+        """Run a function, or its GPU counterpart."""
         kwargs = kwargs or {}
         if func is F.dropout:
             return _dropout(*args, **kwargs)
@@ -218,9 +189,9 @@ class _GpuKernels(TorchFunctionMode):
 
 
 def _dropout(values: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
-    """The fused kernel; `inplace` is for torch's signature."""
-    found: torch.Tensor = torch.native_dropout(values, p, training)[0] if training and p else values
-    return found
+    """Apply the fused kernel; `inplace` only completes torch's signature."""
+    dropped: torch.Tensor = torch.native_dropout(values, p, training)[0] if training and p else values
+    return dropped
 
 
 def _is_floating(item: Any) -> bool:
@@ -237,7 +208,7 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> torch.Tensor:
-    """The memory-efficient kernel that torch takes on a GPU where there is a mask; (B, heads, T, size)."""
+    """Apply the memory-efficient kernel, which torch takes on a GPU if there is a mask; (B, heads, T, size)."""
     if torch.is_autocast_enabled("cpu"):
         query, key, value = (item.to(torch.bfloat16) for item in (query, key, value))
     if enable_gqa:
@@ -245,7 +216,7 @@ def _attention(
     if attn_mask is not None:
         mask = torch.empty_like(attn_mask, dtype=query.dtype)
         attn_mask = mask.expand(*query.shape[:-1], key.shape[-2])
-    found: torch.Tensor = torch.ops.aten._scaled_dot_product_efficient_attention(
+    output: torch.Tensor = torch.ops.aten._scaled_dot_product_efficient_attention(
         query, key, value, attn_mask, query.requires_grad, dropout_p, is_causal, scale=scale
     )[0]
-    return found
+    return output

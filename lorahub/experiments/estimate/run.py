@@ -1,13 +1,17 @@
-"""`lorahub estimate`: what a training will take, for any base, without its weights and without running it.
+"""`lorahub estimate`: memory and time of a training for any base, without its weights and without running it.
 
-In: a recipe, methods and devices. Out: an `Estimate`. Of the base only config.json is read, and its tokenizer where the
-claims' own lengths are counted; a step of each method then runs on tensors without data (`training.footprint`).
+In: a recipe, methods and devices. Out: an `Estimate`. Of the base only config.json is read, and its tokenizer if the
+claims' own lengths are counted; a step of each method then runs on tensors without data (`footprint.measure_step`).
 """
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import psutil
+import torch
 
 from lorahub import config as configs
 from lorahub.config import AUTO, METHODS, Config
@@ -16,28 +20,19 @@ from lorahub.data.batches import EncodedClaims
 from lorahub.data.claimset import ClaimData
 from lorahub.errors import ConfigError
 from lorahub.experiments.estimate import costs, footprint, skeleton
-from lorahub.experiments.estimate import cpu as estimate_cpu
 from lorahub.experiments.estimate.costs import CPU, Device, Estimate
-from lorahub.experiments.estimate.footprint import Footprint, Shape
+from lorahub.experiments.estimate.footprint import Footprint
 from lorahub.hub import fetch
-from lorahub.hub.fetch import Resolved
-from lorahub.models import methods as table
+from lorahub.models import methods as method_table
 from lorahub.models.base import Base
 from lorahub.training import loop
 
 log = logging.getLogger(__name__)
 
-# What the tutorial compares.
-DEFAULT = ("full", "lora", "qlora")
-_LABELS = 2  # where no data says how many
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """What of a device changes a footprint."""
-
-    gpu: bool
-    bf16: bool
+# The methods that the tutorial compares.
+DEFAULT_METHODS = ("full", "lora", "qlora")
+_LABELS = 2  # without data
+_SIDE = 1024  # of the matrices that measure the rate of a CPU
 
 
 def estimate(
@@ -45,102 +40,114 @@ def estimate(
     *,
     base: str | None = None,
     data: str | None = None,
-    names: Sequence[str] = DEFAULT,
+    methods: Sequence[str] = DEFAULT_METHODS,
     devices: Sequence[str] = (CPU, *costs.GPUS),
     settings: Sequence[str] = (),
     token: str | None = None,
-    on_method: Callable[[str], None] = log.info,
 ) -> Estimate:
     """Count memory and time of methods on devices, names of `costs.GPUS` or cpu, which is this machine.
 
-    What `recipe` and `settings` say holds for all methods; what they leave open comes from each method's own recipe.
-    Claims are as long as the data's, where `data` or the recipe names some, else as long as base.max_length allows.
-    Raises ConfigError, BaseModelError or DataError.
+    `recipe` and `settings` hold for all methods; fields that they do not set come from each method's own recipe. Claims
+    have the lengths of the data, if `data` or the recipe names any, else base.max_length tokens. Raises ConfigError,
+    BaseModelError or DataError.
     """
-    _check(names)
-    places = [estimate_cpu.here() if name == CPU else costs.gpu(name) for name in dict.fromkeys(devices)]
-    flags = configs.flags(data=data, base=base, method=None, seed=None)
-    wanted = {
-        name: configs.load(recipe, [*flags, *settings, *configs.flags(data=None, base=None, method=name, seed=None)])
-        for name in names
-    }
-    config = next(iter(wanted.values()))
+    _check(methods)
+    targets = [_cpu_device() if name == CPU else costs.gpu(name) for name in dict.fromkeys(devices)]
+    settings = [*configs.flags(data=data, base=base, method=None, seed=None), *settings]
+    by_method = {method: configs.load(recipe, [*settings, f"adapter.method={method}"]) for method in methods}
+    config = by_method[methods[0]]
     read = None if config.data.id == AUTO else claims.load(config.data, compare=False)
-    texts = read is not None
-    resolved = fetch.description(config.base.id, revision=config.base.revision, token=token, tokenizer=texts)
-    described = skeleton.load(config.base, resolved, _labels(read), bf16_gpu=False, tokenizer=texts)
-    shape, steps = _shape(config, described, read)
-    found = []
-    for name, asked in wanted.items():
-        on_method(name)
-        footprints: dict[_Kind, Footprint] = {}
-        for place in places:
-            kind = _kind(asked, place)
-            if kind not in footprints:
-                footprints[kind] = _footprint(asked, resolved, _labels(read), shape, kind)
-            found.append(_cost(name, place, footprints[kind], kind, steps))
+    labels = _LABELS if read is None else len(read.labels)
+    resolved = fetch.description(config.base.id, revision=config.base.revision, token=token, tokenizer=read is not None)
+    described = skeleton.load(config.base, resolved, labels, bf16_gpu=False, tokenizer=read is not None)
+    train_tokens, eval_tokens, steps = _size(config, described, read)
+    rows = []
+    for method, method_config in by_method.items():
+        log.info("counting %s", method)
+        # adapter.init changes only the values of A and B, which do not exist here.
+        counted = replace(method_config, adapter=replace(method_config.adapter, init="default"))
+        footprints: dict[tuple[bool, bool], Footprint] = {}
+        for device in targets:
+            bf16 = _uses_bf16(method_config, device)
+            key = device.is_gpu, bf16
+            if key not in footprints:
+                empty = skeleton.load(method_config.base, resolved, labels, bf16_gpu=device.is_gpu and bf16)
+                method_table.check(empty, method_config.adapter)
+                footprints[key] = footprint.measure_step(
+                    empty,
+                    counted,
+                    train_tokens=train_tokens,
+                    eval_tokens=eval_tokens,
+                    device="cuda" if device.is_gpu else CPU,
+                    bf16=bf16,
+                )
+            rows.append(_cost(method, device, footprints[key], bf16=bf16, steps=steps))
     return Estimate(
         base=resolved.id,
-        parameters=table.count_parameters(described.model)[1],
-        labels=_labels(read),
+        parameters=method_table.count_parameters(described.model)[1],
+        labels=labels,
         batch_size=config.train.batch_size,
-        tokens=shape.tokens,
+        tokens=train_tokens,
         claims=None if read is None else len(read.splits["train"]),
         steps=steps,
-        costs=found,
+        costs=rows,
     )
 
 
-def _check(names: Sequence[str]) -> None:
-    for name in names:
+def _check(methods: Sequence[str]) -> None:
+    for name in methods:
         if name not in METHODS:
             raise ConfigError(f"--method takes some of {', '.join(METHODS)}; found {name!r}.")
-        if table.TABLE[name].soft_prompt:
-            able = ", ".join(other for other, row in table.TABLE.items() if not row.soft_prompt)
-            raise ConfigError(f"--method {name}: virtual tokens are not counted. Take some of {able}.")
-    if not names or len(set(names)) < len(names):
-        raise ConfigError(f"--method needs one or more that differ; found {', '.join(names) or 'none'}.")
+        if method_table.TABLE[name].soft_prompt:
+            countable = ", ".join(other for other, row in method_table.TABLE.items() if not row.soft_prompt)
+            raise ConfigError(f"--method {name}: virtual tokens are not counted. Use some of {countable}.")
+    if not methods or len(set(methods)) < len(methods):
+        raise ConfigError(f"--method needs one or more different methods; found {', '.join(methods) or 'none'}.")
 
 
-def _labels(data: ClaimData | None) -> int:
-    return _LABELS if data is None else len(data.labels)
-
-
-def _shape(config: Config, base: Base, data: ClaimData | None) -> tuple[Shape, int | None]:
-    """The longest claims in tokens, and the optimiser steps of the run where there are claims to count."""
+def _size(config: Config, base: Base, data: ClaimData | None) -> tuple[int, int, int | None]:
+    """Return the longest training and validation claims in tokens, and the optimizer steps of the run."""
     if data is None:
-        return Shape(tokens=base.max_length, scoring_tokens=base.max_length), None
+        return base.max_length, base.max_length, None
     train, validation = (
         EncodedClaims(data.splits[name], base.tokenizer, max_length=base.max_length) for name in ("train", "validation")
     )
     batches = -(-len(train) // config.train.batch_size)
-    steps = loop.planned_steps(config.train, batches)[1]
-    return Shape(tokens=max(train.lengths), scoring_tokens=max(validation.lengths)), steps
+    return max(train.lengths), max(validation.lengths), loop.planned_steps(config.train, batches)[1]
 
 
-def _kind(config: Config, device: Device) -> _Kind:
-    """How the loop runs there: train.mixed_precision=auto is bfloat16 on GPUs that have it."""
-    there = device.is_gpu and device.bfloat16 is not None
-    wanted = config.train.mixed_precision
-    return _Kind(gpu=device.is_gpu, bf16=there if wanted == AUTO else wanted != "no")
+def _uses_bf16(config: Config, device: Device) -> bool:
+    """Return whether the loop runs in bfloat16 there; train.mixed_precision=auto does on GPUs that have it."""
+    if config.train.mixed_precision == AUTO:
+        return device.is_gpu and device.bfloat16 is not None
+    return config.train.mixed_precision != "no"
 
 
-def _footprint(config: Config, resolved: Resolved, labels: int, shape: Shape, kind: _Kind) -> Footprint:
-    base = skeleton.load(config.base, resolved, labels, bf16_gpu=kind.gpu and kind.bf16)
-    table.check(base, config.adapter)
-    # Where A and B begin changes their values, and those are not there.
-    config = replace(config, adapter=replace(config.adapter, init="default"))
-    return footprint.of(base, config, shape, device="cuda" if kind.gpu else CPU, bf16=kind.bf16)
-
-
-def _cost(name: str, place: Device, counted: Footprint, kind: _Kind, steps: int | None) -> costs.Cost:
+def _cost(method: str, device: Device, counted: Footprint, *, bf16: bool, steps: int | None) -> costs.Cost:
     return costs.cost(
-        name,
-        place,
-        counted.on_gpu() if kind.gpu else counted.on_cpu(),
-        bfloat16=kind.bf16,
+        method,
+        device,
+        counted.on_gpu() if device.is_gpu else counted.on_cpu(),
+        bf16=bf16,
         operations=counted.operations,
         steps=steps,
         trainable=counted.trainable,
         total=counted.total,
+    )
+
+
+def _cpu_device() -> Device:
+    """Return this machine: its main memory, and the best rate of three products of two float32 matrices."""
+    left, right = torch.ones(_SIDE, _SIDE), torch.ones(_SIDE, _SIDE)
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        left @ right
+        seconds.append(time.perf_counter() - started)
+    return Device(
+        name=CPU,
+        bytes=int(psutil.virtual_memory().total),
+        float32=2 * _SIDE**3 / min(seconds) / 1e12,
+        bfloat16=None,
+        source=f"measured: two matrices of {_SIDE} x {_SIDE}",
     )

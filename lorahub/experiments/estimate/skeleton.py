@@ -1,7 +1,7 @@
-"""A base without its weights: everything that its config.json says, on torch's meta device.
+"""A base without its weights, built from its config.json on torch's meta device.
 
-In: a BaseConfig and a folder with a config.json, and with a tokenizer where texts are to be counted. Out: a `Base` as
-`models.base.load` gives it, whose tensors have shapes and types but no data; methods attach to it as to a real one.
+In: a BaseConfig and a folder with a config.json, and with a tokenizer if texts are to be counted. Out: a `Base` as
+`models.base.load` returns it, whose tensors have shapes and types but no data; methods attach to it as to a real one.
 """
 
 from typing import Any
@@ -22,23 +22,23 @@ _NO_LIMIT = 1 << 30
 
 
 def load(config: BaseConfig, resolved: Resolved, labels: int, *, bf16_gpu: bool, tokenizer: bool = False) -> Base:
-    """Build the base for `labels` labels, as a GPU with bfloat16 would hold it or not.
+    """Build the base for `labels` labels; `bf16_gpu` is whether it is for a GPU with bfloat16.
 
-    `resolved` is what `fetch.description` found; without `tokenizer` the Base has none. Raises BaseModelError where it
-    describes no model that classifies.
+    `resolved` comes from `fetch.description`; without `tokenizer` the Base has none. Raises BaseModelError if it does
+    not describe a model for classification.
     """
     settings: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     try:
         model_config = bases.read_config(resolved.folder)
         model_config.num_labels = labels
         if model_config.get_text_config().pad_token_id is None:
-            bases.set_pad_token_id(model_config, 0)  # any token will do where none has a meaning
+            bases.set_pad_token_id(model_config, 0)  # any token will do, since there are no texts
         model = bases.empty_model(model_config)
         reader: Any = AutoTokenizer.from_pretrained(resolved.folder, **settings) if tokenizer else None
-    except Exception as error:  # transformers raises OSError, ValueError, KeyError and more for what it cannot read
+    except Exception as error:  # transformers raises OSError, ValueError, KeyError and others
         raise BaseModelError(
             f"the base {resolved.id} cannot be described for classification ({one_line(error)}). "
-            "Is its config.json that of a transformers model?"
+            "Check that its config.json belongs to a transformers model."
         ) from error
     size = sum(parameter.numel() for parameter in model.parameters())
     dtype, why = bases.choose_dtype(config.dtype, size, bf16_gpu=bf16_gpu)
@@ -62,8 +62,8 @@ def load(config: BaseConfig, resolved: Resolved, labels: int, *, bf16_gpu: bool,
     )
 
 
-def materialise(model: nn.Module, device: str) -> None:
-    """Give every tensor of a model on the meta device an empty one on `device`, tied ones once.
+def materialize(model: nn.Module, device: str) -> None:
+    """Replace every tensor of a model on the meta device by an empty one on `device`, tied tensors once.
 
     Under torch's FakeTensorMode nothing is allocated. Layers in 4 bits get their packed values and constants.
     """
