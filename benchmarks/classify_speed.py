@@ -68,7 +68,7 @@ def systems(root):
     def file(texts):
         with tables.Writer(root / "claims.csv", kind=".csv") as writer:
             writer.write([{"claim": text} for text in texts])
-        return lambda: classify_file(engine, root / "claims.csv", root / "verdicts.csv")
+        return lambda: list(classify_file(engine, root / "claims.csv", root / "verdicts.csv"))
 
     return {
         "lorahub": file,

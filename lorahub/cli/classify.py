@@ -52,12 +52,12 @@ def classify(
         second = [evidence] * len(texts or ()) if evidence else None
         _show(texts or [], predictor.classify(texts or [], evidence=second, adjust=adjust), as_json=as_json)
         return
+    rows = 0
     with show.counting("classifying", quiet=as_json) as bar:
         task = bar.add_task("rows", total=None)
-        rows = files.classify_file(
-            predictor, file, output, claim=claim, evidence=evidence, adjust=adjust,
-            on_rows=lambda count: bar.advance(task, count),
-        )  # fmt: skip
+        for chunk, _ in files.classify_file(predictor, file, output, claim=claim, evidence=evidence, adjust=adjust):
+            rows += len(chunk)
+            bar.advance(task, len(chunk))
     if as_json:
         show.print_json({"rows": rows, "output": str(output), "adapters": predictor.names})
     else:

@@ -4,7 +4,7 @@ Per adapter the output has `NAME.label`, `NAME.confidence` (calibrated), `NAME.a
 adapter's threshold), `NAME.p.LABEL` (plain softmax) and `NAME.calibrated.LABEL`. The output is complete or absent.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,24 +18,6 @@ CHUNK_ROWS = 512
 
 
 def classify_file(
-    predictor: Predictor,
-    source: Path,
-    output: Path,
-    *,
-    claim: str | None = None,
-    evidence: str | None = None,
-    adjust: bool = True,
-    on_rows: Callable[[int], None] = lambda rows: None,
-) -> int:
-    """Classify every row of `source` into `output` and return the number of rows; see `stream`."""
-    done = 0
-    for rows, _ in stream(predictor, source, output, claim=claim, evidence=evidence, adjust=adjust):
-        done += len(rows)
-        on_rows(len(rows))
-    return done
-
-
-def stream(
     predictor: Predictor,
     source: Path,
     output: Path,

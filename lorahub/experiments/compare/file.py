@@ -104,7 +104,7 @@ def compare(
 
     if not adapters:
         raise ConfigError("Choose at least one adapter.")
-    chunks = files.stream(
+    chunks = files.classify_file(
         predictor,
         table.source,
         output,
