@@ -1,12 +1,11 @@
-"""What differs between architectures, one frozen row each, and what can be read off a model instead.
+"""Differences between architectures: a table of what a model's structure does not show, and functions for the rest.
 
-Rows hold only what a model's structure does not tell: the names of its attention projections under the tutorial's names
-`q_proj` and `v_proj`, and positions lost to an offset. Heads are found by structure, so that an architecture without a
-row still trains, with `all-linear` or its own layer names.
+Heads and linear layers are found by structure, so an architecture without a row also trains, with `all-linear` or its
+own layer names.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -23,17 +22,16 @@ class Architecture:
 
     model_type: str
     projections: Mapping[str, str] = field(default_factory=dict)
-    # RoBERTa counts positions from pad_token_id + 1, so that many of them are never used.
+    # RoBERTa counts positions from pad_token_id + 1, so the first ones are never used.
     positions_offset: bool = False
-    # Every layer sees the batch row by row, so rows may carry different adapters. An architecture without a row here
-    # is not trusted to, and DeBERTa projects one table of relative positions for all rows at once.
+    # Layers process each row of a batch separately, so rows may use different adapters. DeBERTa projects one table of
+    # relative positions for all rows.
     mixes_adapters: bool = True
-    # Its head finds its token behind virtual ones: the first token, or the mean. A decoder looks for the last token by
-    # its id, and virtual tokens have none.
+    # The head reads the first token or the mean. A decoder finds the last token by its id, which virtual tokens lack.
     soft_prompts: bool = True
-    # It takes keys and values from outside.
+    # Accepts keys and values from outside.
     prefixes: bool = False
-    # Its layers are BERT's, and its head reads the first token alone.
+    # Layers are BERT's, and the head reads only the first token.
     bert_layers: bool = False
 
 
@@ -70,15 +68,15 @@ ARCHITECTURES = {
 
 
 def of(model_type: str) -> Architecture:
-    """The row of a model type, or a cautious one."""
+    """Return the row of a model type; for an unknown one, a row without optional abilities."""
     return ARCHITECTURES.get(model_type, Architecture(model_type=model_type, mixes_adapters=False, soft_prompts=False))
 
 
 def head_names(model: PreTrainedModel, missing: Iterable[str] = ()) -> list[str]:
-    """Names of the modules that are new for the task and therefore trained and saved in full.
+    """Return the names of the modules that are new for the task, and therefore trained and saved in full.
 
-    These are the model's own children beside its backbone (`classifier`, DeBERTa's `pooler`, a decoder's `score` …),
-    and any module inside the backbone whose weights the checkpoint lacked (`missing`: parameter names).
+    These are the children of the model other than its backbone (`classifier`, DeBERTa's `pooler`, a decoder's `score`),
+    and modules of the backbone whose weights the checkpoint lacks (`missing`: parameter names).
     """
     prefix = model.base_model_prefix
     names = [name for name, child in model.named_children() if name != prefix and any(True for _ in child.parameters())]
@@ -86,20 +84,15 @@ def head_names(model: PreTrainedModel, missing: Iterable[str] = ()) -> list[str]
     return names + sorted(name.removeprefix(f"{prefix}.") for name in fresh)
 
 
-def head_modules(model: PreTrainedModel, heads: Iterable[str]) -> list[tuple[str, nn.Module]]:
-    """The modules that `head_names` names, by their full name."""
-    wanted = tuple(heads)
-    return [
-        (name, module)
-        for name, module in model.named_modules()
-        if any(name == head or name.endswith(f".{head}") for head in wanted)
-    ]
+def head_modules(model: PreTrainedModel, heads: Sequence[str]) -> list[tuple[str, nn.Module]]:
+    """Return the modules named by `head_names`, with their full names."""
+    return [item for item in model.named_modules() if any(_ends_with(item[0], head) for head in heads)]
 
 
 def linear_names(model: PreTrainedModel, heads: Iterable[str]) -> list[str]:
-    """Layer names that together match every linear layer of the backbone and none of the heads.
+    """Return layer names that together match every linear layer of the backbone and none of the heads.
 
-    A layer inside a numbered block is named from the block on (`attention.output.dense`): one name covers all blocks.
+    A layer in a numbered block is named without the block (`attention.output.dense`), so one name covers all blocks.
     """
     backbone = f"{model.base_model_prefix}."
     skipped = tuple(f"{backbone}{name}" for name in heads)
@@ -112,22 +105,23 @@ def linear_names(model: PreTrainedModel, heads: Iterable[str]) -> list[str]:
 
 
 def target_names(model: PreTrainedModel, targets: Iterable[str], heads: Iterable[str]) -> list[str]:
-    """Turn `adapter.targets` into the architecture's own layer names, always a list and never a pattern.
-
-    Raises ConfigError naming the layers that exist when one of the targets does not.
-    """
+    """Resolve `adapter.targets` to the architecture's own layer names; raises ConfigError for an unknown layer."""
     known = linear_names(model, heads)
-    wanted = list(targets)
-    if wanted == [ALL_LINEAR]:
+    targets = list(targets)
+    if targets == [ALL_LINEAR]:
         return known
     projections = of(model.config.model_type).projections
     chosen = []
-    for target in wanted:
+    for target in targets:
         name = projections.get(target, target)
-        if not any(layer == name or layer.endswith(f".{name}") for layer in known):
+        if not any(_ends_with(layer, name) for layer in known):
             raise ConfigError(
                 f"adapter.targets: {model.config.model_type} has no linear layer {target!r}; it has "
                 f"{', '.join(known)}. Or use all-linear."
             )
         chosen.append(name)
     return sorted(set(chosen))
+
+
+def _ends_with(layer: str, name: str) -> bool:
+    return layer == name or layer.endswith(f".{name}")

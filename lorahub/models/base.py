@@ -1,7 +1,7 @@
-"""Loading a base model with a sequence-classification head, each choice with its reason.
+"""Loading a base model with a sequence-classification head.
 
 In: a BaseConfig and the label names. Out: a `Base`: model, tokenizer and the reasons for device, dtype, padding and
-length. Weights come from safetensors only, and code in a repository is never run.
+length. Weights are read from safetensors only, and code in a repository is never run.
 """
 
 import logging
@@ -28,18 +28,19 @@ from lorahub.models import architectures, quantization
 
 log = logging.getLogger(__name__)
 
-# Above this size the frozen weights are kept in bfloat16 on a GPU; below, float32 costs little and changes no answer.
+# From this size on, frozen weights are kept in bfloat16 on a GPU; below it float32 costs little and is exact.
 _BF16_FROM_PARAMETERS = 500_000_000
-# The labels that an engine's base is loaded with; its heads are replaced.
+# Labels of a base whose head is not used: an engine replaces it.
 _ANY_LABELS = LabelSet(("LABEL_0", "LABEL_1"))
+_LOCAL = {"trust_remote_code": False, "local_files_only": True}
 
 
 @dataclass(kw_only=True)
 class Base:
     """A loaded base. `heads` are the modules that an adapter trains and saves in full.
 
-    Inputs are cut after `max_length` tokens, and the tokenizer says so too; the base would take up to `limit`.
-    `moved` is what an initialisation took out of a layer's weight, as (A, B) without the scale.
+    Inputs are truncated to `max_length` tokens, also by the tokenizer; the base accepts up to `limit`. `moved` maps a
+    layer to what an initialization subtracted from its weight, as (A, B) without the scale.
     """
 
     model: PreTrainedModel
@@ -55,47 +56,45 @@ class Base:
     moved: dict[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
 
     def shorten(self, tokens: int, why: str) -> None:
-        """Cut inputs after `tokens` tokens where they are cut later now."""
+        """Truncate inputs to `tokens` tokens if they are longer now."""
         if tokens < self.max_length:
             self.max_length = self.tokenizer.model_max_length = tokens
             self.reasons["max_length"] = f"{tokens} tokens: {why}"
 
 
-def choose_device(wanted: str) -> tuple[torch.device, str]:
-    """Return the device and why; raises BaseModelError where the wanted one is not there."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if wanted != "auto":
-        if not there[wanted]:
-            raise BaseModelError(f"base.device is {wanted}, but this machine has none. Use --set base.device=auto.")
-        return torch.device(wanted), f"asked for with base.device={wanted}"
-    name = next(name for name, available in there.items() if available)
-    reason = {"cuda": "a CUDA GPU is there", "mps": "an Apple GPU is there", "cpu": "no GPU is there"}[name]
-    return torch.device(name), reason
+def choose_device(device: str) -> tuple[torch.device, str]:
+    """Resolve `base.device`; return the device and the reason. Raises BaseModelError if it is not available."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device != "auto":
+        if not available[device]:
+            raise BaseModelError(f"base.device is {device}, but this machine has none. Use --set base.device=auto.")
+        return torch.device(device), f"base.device={device}"
+    name = next(name for name, usable in available.items() if usable)
+    return torch.device(name), {"cuda": "CUDA GPU found", "mps": "Apple GPU found", "cpu": "no GPU found"}[name]
 
 
-def choose_dtype(wanted: str, parameters: int, *, bf16_gpu: bool) -> tuple[torch.dtype, str]:
-    """Return the dtype of the frozen weights and why; `bf16_gpu` is whether a GPU with bfloat16 takes them."""
-    if wanted != "auto":
-        return getattr(torch, wanted), f"asked for with base.dtype={wanted}"
+def choose_dtype(dtype: str, parameters: int, *, bf16_gpu: bool) -> tuple[torch.dtype, str]:
+    """Resolve `base.dtype` of the frozen weights; return it and the reason. `bf16_gpu`: on a GPU with bfloat16."""
+    if dtype != "auto":
+        return getattr(torch, dtype), f"base.dtype={dtype}"
     if bf16_gpu and parameters >= _BF16_FROM_PARAMETERS:
         return torch.bfloat16, f"{parameters / 1e9:.1f}B frozen weights on a GPU with bfloat16"
-    return torch.float32, "float32 is exact, and small or CPU-bound bases gain little from less"
+    return torch.float32, "exact; small bases and CPUs gain little from less"
 
 
 def load(config: BaseConfig, labels: LabelSet | None = None, *, token: str | None = None) -> Base:
-    """Load base and tokenizer; the head is fresh, from torch's global generator. Raises BaseModelError."""
+    """Load base and tokenizer, with a head initialized by torch's global generator; raises BaseModelError."""
     resolved = fetch.base(config.id, revision=config.revision, token=token)
     names = labels or _ANY_LABELS
-    settings: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     try:
         model_config = read_config(resolved.folder)
-        tokenizer = AutoTokenizer.from_pretrained(resolved.folder, **settings)
-    except Exception as error:  # transformers raises OSError, ValueError, KeyError and more for what it cannot read
+        tokenizer = AutoTokenizer.from_pretrained(resolved.folder, **_LOCAL)
+    except Exception as error:  # transformers raises OSError, ValueError, KeyError and more for damaged files
         raise BaseModelError(
             f"the base {resolved.id} cannot be loaded ({one_line(error)}). Is its folder complete?"
         ) from error
     if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
-        # transformers makes up an empty tokenizer where there is none, for which every word is unknown.
+        # transformers returns an empty tokenizer if there is none.
         raise BaseModelError(f"the base {resolved.id} has no tokenizer. Save its tokenizer into the same folder.")
     reasons: dict[str, str] = {}
     pad_token(tokenizer, resolved.id, reasons)
@@ -108,21 +107,25 @@ def load(config: BaseConfig, labels: LabelSet | None = None, *, token: str | Non
     size = sum(parameter.numel() for parameter in skeleton.parameters())
     bf16_gpu = device.type == "cuda" and torch.cuda.is_bf16_supported()
     dtype, reasons["dtype"] = choose_dtype(config.dtype, size, bf16_gpu=bf16_gpu)
-    whole: list[str] = []
+    options: dict[str, Any] = {}
+    reasons["quantize"] = "none: full-precision weights"
     if config.quantize != quantization.NONE:
-        whole = unquantised(skeleton)
-        settings |= {"device_map": {"": str(device)}}
-        settings |= {"quantization_config": quantization.settings(config.quantize, whole)}
-    reasons["quantize"] = quantization.reason(config.quantize, whole)
-    model, missing = _load_model(resolved, model_config, dtype, settings)
-    quantization.steady(model)
+        kept = unquantized_modules(skeleton)
+        reasons["quantize"] = (
+            f"{config.quantize}: linear layers in 4 bits, double quantization, computing in bfloat16; not quantized: "
+            f"{', '.join(kept)}"
+        )
+        options["device_map"] = {"": str(device)}
+        options["quantization_config"] = quantization.settings(config.quantize, kept)
+    model, missing = _load_model(resolved, model_config, dtype, options)
+    quantization.disable_repacking(model)
     heads = architectures.head_names(model, missing)
     keep_in_float32(model, heads)
     limit = longest_input(model_config, tokenizer.model_max_length)
     max_length = min(config.max_length, limit)
-    why = "base.max_length" if max_length == config.max_length else "the base takes no more"
+    why = "base.max_length" if max_length == config.max_length else "the limit of the base"
     reasons["max_length"] = f"{max_length} tokens: {why}"
-    # Saved with an adapter, the tokenizer then truncates for everyone as it did in training.
+    # The tokenizer is saved with an adapter and truncates everywhere as in training.
     tokenizer.model_max_length = max_length
     for name, reason in reasons.items():
         log.info("%s: %s", name, reason)
@@ -140,16 +143,13 @@ def load(config: BaseConfig, labels: LabelSet | None = None, *, token: str | Non
     )
 
 
-def unquantised(model: PreTrainedModel) -> list[str]:
-    """The modules that stay out of quantisation: the heads, and a pooler inside the backbone.
-
-    A pooler is new, and then trained as a head, where the checkpoint lacks it.
-    """
+def unquantized_modules(model: PreTrainedModel) -> list[str]:
+    """Return the modules that are not quantized: the heads and a pooler, which is new if the checkpoint lacks it."""
     return [*architectures.head_names(model), f"{model.base_model_prefix}.pooler"]
 
 
 def keep_in_float32(model: PreTrainedModel, heads: list[str]) -> None:
-    """Trained modules stay exact whatever the frozen weights are kept in; peft's copies of them keep both changes."""
+    """Keep the heads in float32, with their inputs, whatever the dtype of the frozen weights; so do peft's copies."""
     for _, module in architectures.head_modules(model, heads):
         module.float()
         module.register_forward_pre_hook(_to_float32)
@@ -160,9 +160,10 @@ def _to_float32(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[to
 
 
 def _load_model(
-    resolved: fetch.Resolved, model_config: Any, dtype: torch.dtype, settings: dict[str, Any]
+    resolved: fetch.Resolved, model_config: Any, dtype: torch.dtype, options: dict[str, Any]
 ) -> tuple[PreTrainedModel, list[str]]:
-    # transformers reports a fresh head as an alarming table of missing weights; here it is what was asked for.
+    """Return the model and the names of the weights that the checkpoint lacks."""
+    # transformers reports a new head as missing weights, but here that is intended.
     before = transformers_logging.get_verbosity()
     progress = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
@@ -174,9 +175,10 @@ def _load_model(
             dtype=dtype,
             use_safetensors=True,
             output_loading_info=True,
-            **settings,
+            **_LOCAL,
+            **options,
         )
-    except Exception as error:  # as above: no common base
+    except Exception as error:  # as in `load`
         raise BaseModelError(
             f"the base {resolved.id} ({model_config.model_type}) cannot be loaded for classification "
             f"({one_line(error)}). Is its folder complete?"
@@ -209,21 +211,20 @@ def pad_token(tokenizer: PreTrainedTokenizerBase, name: str, reasons: dict[str, 
 
 
 def read_config(folder: Path) -> Any:
-    """A folder's config for a model that reads every text once, so that a decoder keeps no keys and values."""
-    found = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    found.use_cache = found.get_text_config().use_cache = False
-    return found
+    """Read the config of a model folder, with the key-value cache off: every text is read once."""
+    config = AutoConfig.from_pretrained(folder, **_LOCAL)
+    config.use_cache = config.get_text_config().use_cache = False
+    return config
 
 
 def set_pad_token_id(model_config: Any, pad: int) -> None:
-    """Say in a config which token is padding."""
-    # Decoders pool the last token that is not padding and read its id from the config they were built with.
+    """Set the pad token in a config: decoders pool the last token that is not padding, by this id."""
     model_config.pad_token_id = pad
     model_config.get_text_config().pad_token_id = pad
 
 
 def longest_input(model_config: Any, tokens: float) -> int:
-    """The longest input that the base takes; `tokens` is what its tokenizer allows."""
+    """Return the longest input of a base in tokens; `tokens` is the limit of its tokenizer."""
     positions = getattr(model_config.get_text_config(), "max_position_embeddings", None)
     if positions is None:
         return int(tokens)
@@ -233,6 +234,16 @@ def longest_input(model_config: Any, tokens: float) -> int:
 
 
 def empty_model(model_config: Any) -> PreTrainedModel:
-    """The model that the config describes, without its weights."""
+    """Return the model that a config describes, on the meta device."""
     with torch.device("meta"):
         return AutoModelForSequenceClassification.from_config(model_config)
+
+
+def features(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return the last hidden states averaged over each claim's tokens, (B, H), of `input_ids` and `attention_mask`.
+
+    A linear probe on these features is the baseline of an adapter, and the app's `base` column.
+    """
+    hidden: torch.Tensor = model.base_model(**batch).last_hidden_state  # (B, T, H)
+    weights = batch["attention_mask"].unsqueeze(-1).to(hidden.dtype)
+    return (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)

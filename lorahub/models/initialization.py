@@ -1,9 +1,9 @@
-"""Where LoRA's A and B begin, when not at peft's own start, and how such an adapter is saved as plain LoRA.
+"""Initializations of LoRA's A and B, and how such an adapter is saved as plain LoRA.
 
 PiSSA (arXiv:2404.02948) and OLoRA (arXiv:2406.01775) move a part s·B0·A0 of each weight into the adapter. Loading such
-an adapter would change the base for every other one, so what is saved is the difference to the base as it was:
-s·(B·A - B0·A0), a plain LoRA of twice the rank. LoftQ (arXiv:2310.08659, with one step) starts at the best low-rank
-copy of what quantisation lost and leaves the base alone.
+an adapter would change the base for all others, so the difference to the original base is saved: s·(B·A - B0·A0), a
+plain LoRA of twice the rank. LoftQ (arXiv:2310.08659, with one step) starts at the best low-rank approximation of the
+quantization error and leaves the base unchanged.
 """
 
 from collections.abc import Iterator
@@ -23,14 +23,14 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 def pairs(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    """The layers of a peft model that LoRA adapts, by their name in the base."""
+    """Yield the layers of a peft model that LoRA adapts, with their names in the base."""
     for name, module in model.named_modules():
         if hasattr(module, "lora_A") and "default" in module.lora_A:
             yield name.removeprefix("base_model.model."), module
 
 
 def moved(model: nn.Module) -> dict[str, Pair]:
-    """A0 (r, in) and B0 (out, r) of each layer, as an initialisation that moves the base left them."""
+    """Return A0 (r, in) and B0 (out, r) of each layer right after an initialization that changes the base."""
     return {
         name: (module.lora_A["default"].weight.detach().clone(), module.lora_B["default"].weight.detach().clone())
         for name, module in pairs(model)
@@ -40,24 +40,23 @@ def moved(model: nn.Module) -> dict[str, Pair]:
 def as_plain_lora(
     tensors: dict[str, torch.Tensor], config: dict[str, Any], start: dict[str, Pair]
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Saved tensors and config as those of a LoRA on the base as it was: ranks doubled, the scale s kept."""
+    """Return saved tensors and config as a LoRA on the original base: of twice the rank, with the same scale s."""
     changed, rank = dict(tensors), 2 * config["r"]
     for layer, (down, up) in start.items():
         of_a, of_b = (f"base_model.model.{layer}.lora_{part}.weight" for part in "AB")
         changed[of_a] = padded(torch.cat([tensors[of_a], down.to(tensors[of_a])]), rank)
         changed[of_b] = padded(torch.cat([tensors[of_b], -up.to(tensors[of_b])], dim=1).T, rank).T.contiguous()
-    # alpha / r stays what it was when both double; rsLoRA divides by the root of r.
-    grown = 2**0.5 if config.get("use_rslora") else 2
-    alpha = grown * config["lora_alpha"]
+    # s is alpha / r, or alpha / sqrt(r) with rsLoRA.
+    alpha = config["lora_alpha"] * (2**0.5 if config.get("use_rslora") else 2)
     return changed, {**config, "r": rank, "lora_alpha": alpha, "init_lora_weights": True}
 
 
 @torch.no_grad()
 def loftq(model: nn.Module, folder: Path) -> None:
-    """Set A and B to the best rank-r copy of what a layer lost: s·B·A ≈ W - nf4(W); `folder` holds W."""
+    """Set A and B to the best rank-r approximation of the error, s·B·A ≈ W - nf4(W); `folder` holds W."""
     for name, module in pairs(model):
-        kept = module.get_base_layer()
-        lost = _original(folder, name).to(kept.weight.device) - quantization.dense(kept)
+        quantized = module.get_base_layer()
+        lost = _original(folder, name).to(quantized.weight.device) - quantization.dense(quantized)
         rank = module.r["default"]
         left, values, right = torch.linalg.svd(lost, full_matrices=False)
         root = (values[:rank] / module.scaling["default"]).sqrt()
@@ -66,17 +65,17 @@ def loftq(model: nn.Module, folder: Path) -> None:
 
 
 def padded(matrix: torch.Tensor, count: int) -> torch.Tensor:
-    """`matrix` with rows of zeros up to `count`: a layer narrower than the rank has fewer singular vectors."""
+    """Return `matrix` with rows of zeros up to `count`: a layer narrower than the rank has fewer singular vectors."""
     return nn.functional.pad(matrix, (0, 0, 0, count - len(matrix)))
 
 
 def _original(folder: Path, layer: str) -> torch.Tensor:
-    """A layer's weight from the base's files, where it stands with or without the backbone's name in front."""
-    wanted = (f"{layer}.weight", f"{layer.partition('.')[2]}.weight")
+    """Return a layer's weight from the base's files, where its name may lack the backbone's prefix."""
+    names = (f"{layer}.weight", f"{layer.partition('.')[2]}.weight")
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
-            name = next((name for name in wanted if name in file.keys()), None)  # noqa: SIM118 - no mapping
+            name = next((name for name in names if name in file.keys()), None)  # noqa: SIM118 - not a mapping
             if name is not None:
-                found: torch.Tensor = file.get_tensor(name).float()
-                return found
-    raise BaseModelError(f"the base's files hold no {wanted[0]}, which adapter.init=loftq needs. Use another init.")
+                weight: torch.Tensor = file.get_tensor(name).float()
+                return weight
+    raise BaseModelError(f"the base's files hold no {names[0]}, which adapter.init=loftq needs. Use another init.")

@@ -1,7 +1,8 @@
-"""Ways to adapt a base: a table with one row a method, each with a function that makes the model to train.
+"""Methods to adapt a base: a table with one row per method.
 
-In: a loaded Base and an AdapterConfig. Out: the model with only adapter and heads trainable. Every method trains and
-saves the heads. A method that an architecture cannot take is refused with those that it can.
+In: a loaded Base and an AdapterConfig. Out: the model to train, in which only the adapter and the heads are trainable.
+Every method trains and saves the heads. A method that an architecture does not support is refused with those that it
+does support.
 """
 
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import torch
 from peft import (
     IA3Config,
     LoraConfig,
+    PeftConfig,
     PrefixTuningConfig,
     PromptEncoderConfig,
     PromptTuningConfig,
@@ -27,48 +29,76 @@ from lorahub.hub.safety import Layout
 from lorahub.models import architectures, initialization, quantization
 from lorahub.models.base import Base
 
-# Fewer tokens than these beside a prompt are no claim.
-_FEWEST_TOKENS = 8
+# Minimum number of claim tokens left beside a soft prompt.
+_MIN_CLAIM_TOKENS = 8
+# Abilities of an architecture that a method requires, and what it means to lack them.
+_UNSUPPORTED = {
+    "soft_prompts": "its head finds the last real token by its id, which virtual tokens do not have",
+    "prefixes": "it is not known to accept keys and values from outside",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """One row. `attach` prepares the model for training, `refusal` says why a base cannot take the method.
+    """One row of the table.
 
-    `layout` is how it is saved; `memory_efficient` methods recompute activations and page their
-    optimizer by default. `bases` are the values of base.quantize, `inits` those of adapter.init that it works with.
+    `peft_config` makes peft's config; without it the base itself is trained, in whole or its heads only. `requires`
+    names an ability of `architectures.Architecture`. `layout` is how the result is saved. `memory_efficient` methods
+    recompute activations and page their optimizer by default. `bases` are the values of base.quantize and `inits` those
+    of adapter.init that the method supports.
     """
 
     name: str
-    attach: Callable[[Base, AdapterConfig], nn.Module]
-    refusal: Callable[[Base, AdapterConfig], str | None] = lambda base, config: None
+    peft_config: Callable[[Base, AdapterConfig], PeftConfig] | None
+    requires: str | None = None
     layout: Layout = safety.PEFT
     memory_efficient: bool = False
     inits: tuple[str, ...] = ("default",)
     bases: tuple[str, ...] = (quantization.NONE, quantization.NF4)
     soft_prompt: bool = False
 
+    def supports(self, base: Base) -> bool:
+        """Return whether the architecture of a base has the ability that this method requires."""
+        row = architectures.of(base.model.config.model_type)
+        return self.requires is None or bool(getattr(row, self.requires))
+
 
 def attach(base: Base, config: AdapterConfig) -> nn.Module:
-    """Prepare the base for training; raises ConfigError where the architecture cannot take the method."""
-    model = TABLE[config.method].attach(base, config)
+    """Attach the adapter to the base, which changes in place, and return the model to train; raises ConfigError."""
+    method = TABLE[config.method]
+    model: nn.Module = base.model
+    if method.peft_config is None:
+        model.requires_grad_(method.layout is safety.WHOLE)
+        for _, head in architectures.head_modules(base.model, base.heads):
+            head.requires_grad_(True)
+    else:
+        peft_config: Any = method.peft_config(base, config)
+        # peft's own guess of the heads misses DeBERTa's pooler, for example.
+        peft_config.task_type, peft_config.modules_to_save = TaskType.SEQ_CLS, list(base.heads)
+        model = get_peft_model(base.model, peft_config)
+    if config.init in initialization.MOVES_BASE:
+        base.moved = initialization.moved(model)
+    if config.init == initialization.LOFTQ:
+        initialization.loftq(model, base.resolved.folder)
     for parameter in model.parameters():
         if parameter.requires_grad and parameter.dtype != torch.float32:
-            # Trained weights stay in float32 whatever the base is kept in; autocast does the rest.
+            # Trained weights are float32 whatever the dtype of the base; autocast does the rest.
             parameter.data = parameter.data.float()
     return model
 
 
 def check(base: Base, config: AdapterConfig) -> None:
-    """Raise ConfigError where this base cannot take the method, or has a head that may not be shared.
+    """Raise ConfigError if the base does not support the method or has a head that may not be shared.
 
-    Changes nothing, but for the claims' length where virtual tokens take room.
+    Changes nothing except that virtual tokens shorten the base's inputs.
     """
-    method = TABLE[config.method]
-    why = method.refusal(base, config)
-    if why is not None:
-        able = ", ".join(name for name, other in TABLE.items() if other.refusal(base, config) is None)
-        raise ConfigError(f"adapter.method: {base.resolved.id} cannot take {config.method}: {why}. It can take {able}.")
+    method, base_id = TABLE[config.method], base.resolved.id
+    if method.requires is not None and not method.supports(base):
+        supported = ", ".join(name for name, other in TABLE.items() if other.supports(base))
+        raise ConfigError(
+            f"adapter.method: {base_id} does not support {config.method}: {_UNSUPPORTED[method.requires]}. "
+            f"Use one of {supported}."
+        )
     if base.quantize not in method.bases:
         raise ConfigError(
             f"base.quantize: {config.method} works on a base with {' or '.join(method.bases)}; found {base.quantize}. "
@@ -76,45 +106,41 @@ def check(base: Base, config: AdapterConfig) -> None:
         )
     if config.init not in method.inits:
         raise ConfigError(
-            f"adapter.init: {config.method} starts from {' or '.join(method.inits)}; found {config.init!r}. "
-            "Use another, or another adapter.method."
+            f"adapter.init: {config.method} supports {' or '.join(method.inits)}; found {config.init!r}. Use one of "
+            "these, or another adapter.method."
         )
-    if config.init in initialization.MOVES_BASE and 2 * config.trained_rank > LARGEST_RANK:
-        raise ConfigError(
-            f"adapter.init={config.init} is saved with twice the rank, of which {LARGEST_RANK} is the largest. "
-            f"Use an adapter.rank up to {LARGEST_RANK // 2}."
-        )
-    if config.init in initialization.MOVES_BASE and base.quantize != quantization.NONE:
-        raise ConfigError(f"adapter.init={config.init} needs whole weights. Use loftq, or --set base.quantize=none.")
-    if _adapts_layers(config.method):
+    if config.init in initialization.MOVES_BASE:
+        if 2 * config.trained_rank > LARGEST_RANK:
+            raise ConfigError(
+                f"adapter.init={config.init} is saved with twice the rank, and the maximum is {LARGEST_RANK}. Use an "
+                f"adapter.rank up to {LARGEST_RANK // 2}."
+            )
+        if base.quantize != quantization.NONE:
+            raise ConfigError(
+                f"adapter.init={config.init} needs unquantized weights. Use loftq, or --set base.quantize=none."
+            )
+    if method.peft_config in (_lora, _ia3):
         _targets(base, config)
     unknown = [name for name in base.heads if name.split(".")[0] not in rules.HEADS]
     if unknown:
         raise ConfigError(
-            f"{base.resolved.id} has its classification head in {', '.join(unknown)}, and adapters with such modules "
-            f"are not loaded (known: {', '.join(sorted(rules.HEADS))}). Choose another base."
+            f"{base_id} has its classification head in {', '.join(unknown)}, and adapters with such modules are not "
+            f"loaded (allowed: {', '.join(sorted(rules.HEADS))}). Choose another base."
         )
     if method.soft_prompt:
-        _make_room(base, config.prompt_tokens)
+        left = base.limit - config.prompt_tokens
+        if left < _MIN_CLAIM_TOKENS:
+            raise ConfigError(
+                f"adapter.prompt_tokens={config.prompt_tokens} leaves {max(left, 0)} of the {base.limit} tokens of "
+                f"{base_id} for a claim, fewer than {_MIN_CLAIM_TOKENS}. Use fewer."
+            )
+        base.shorten(left, f"{base.limit} minus {config.prompt_tokens} virtual tokens")
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """Return (trainable, all) parameters."""
+    """Return the numbers of trainable and of all parameters."""
     sizes = [(quantization.count(parameter), parameter.requires_grad) for parameter in model.parameters()]
     return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)
-
-
-def _make_room(base: Base, tokens: int) -> None:
-    if base.limit - tokens < _FEWEST_TOKENS:
-        raise ConfigError(
-            f"adapter.prompt_tokens: {base.resolved.id} takes {base.limit} tokens, of which {tokens} virtual ones "
-            "leave too few for a claim. Use fewer."
-        )
-    base.shorten(base.limit - tokens, f"{base.limit} less {tokens} virtual ones")
-
-
-def _adapts_layers(method: str) -> bool:
-    return TABLE[method].attach in (_lora, _ia3)
 
 
 def _targets(base: Base, config: AdapterConfig) -> list[str]:
@@ -124,119 +150,69 @@ def _targets(base: Base, config: AdapterConfig) -> list[str]:
     return targets
 
 
-def _with_peft(base: Base, config: Any) -> nn.Module:
-    model: nn.Module = get_peft_model(base.model, config)
-    return model
-
-
-def _common(base: Base) -> dict[str, Any]:
-    """What every peft config says. Heads are named outright: peft's guess misses DeBERTa's pooler and others."""
-    return {"task_type": TaskType.SEQ_CLS, "modules_to_save": list(base.heads)}
-
-
-def _lora(base: Base, config: AdapterConfig) -> nn.Module:
-    start: Any = {"default": True, initialization.LOFTQ: True}.get(config.init, config.init)
-    model = _with_peft(
-        base,
-        LoraConfig(
-            r=config.trained_rank,
-            lora_alpha=config.alpha,
-            lora_dropout=config.dropout,
-            target_modules=_targets(base, config),
-            use_rslora=config.method == "rslora",
-            use_dora=config.method == "dora",
-            init_lora_weights=start,
-            **_common(base),
-        ),
+def _lora(base: Base, config: AdapterConfig) -> PeftConfig:
+    init: Any = True if config.init in ("default", initialization.LOFTQ) else config.init
+    return LoraConfig(
+        r=config.trained_rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=_targets(base, config),
+        use_rslora=config.method == "rslora",
+        use_dora=config.method == "dora",
+        init_lora_weights=init,
     )
-    if config.init in initialization.MOVES_BASE:
-        base.moved = initialization.moved(model)
-    if config.init == initialization.LOFTQ:
-        initialization.loftq(model, base.resolved.folder)
-    return model
 
 
-def _ia3(base: Base, config: AdapterConfig) -> nn.Module:
-    # Factors on outputs alone: of the paper's three, the one on the input of the second feed-forward layer is not made.
-    return _with_peft(base, IA3Config(target_modules=_targets(base, config), feedforward_modules=[], **_common(base)))
+def _ia3(base: Base, config: AdapterConfig) -> PeftConfig:
+    # Scales outputs only: the paper's factor on the input of the second feed-forward layer is left out.
+    return IA3Config(target_modules=_targets(base, config), feedforward_modules=[])
 
 
-def _soft(base: Base, config: AdapterConfig, kind: type, *, of_heads: bool = False, **more: Any) -> nn.Module:
-    """Virtual tokens; peft's guesses of the sizes miss architectures, and with grouped queries keys are narrower."""
+def _prompt(base: Base, config: AdapterConfig) -> PeftConfig:
+    return _virtual_tokens(base, config, PromptTuningConfig, prompt_tuning_init="SAMPLE_VOCAB")
+
+
+def _prefix(base: Base, config: AdapterConfig) -> PeftConfig:
     shape = base.model.config
-    heads = (of_heads and getattr(shape, "num_key_value_heads", None)) or shape.num_attention_heads
+    # With grouped queries there are fewer keys and values than queries.
+    heads = getattr(shape, "num_key_value_heads", None) or shape.num_attention_heads
     size = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
-    return _with_peft(
-        base,
-        kind(
-            num_virtual_tokens=config.prompt_tokens,
-            token_dim=heads * size if of_heads else shape.hidden_size,
-            num_layers=shape.num_hidden_layers,
-            num_attention_heads=heads,
-            num_transformer_submodules=1,
-            **more,
-            **_common(base),
-        ),
-    )
+    return _virtual_tokens(base, config, PrefixTuningConfig, token_dim=heads * size, num_attention_heads=heads)
 
 
-def _prompt(base: Base, config: AdapterConfig) -> nn.Module:
-    return _soft(base, config, PromptTuningConfig, prompt_tuning_init="SAMPLE_VOCAB")
+def _p_tuning(base: Base, config: AdapterConfig) -> PeftConfig:
+    return _virtual_tokens(base, config, PromptEncoderConfig, encoder_hidden_size=base.model.config.hidden_size)
 
 
-def _prefix(base: Base, config: AdapterConfig) -> nn.Module:
-    return _soft(base, config, PrefixTuningConfig, of_heads=True)
-
-
-def _p_tuning(base: Base, config: AdapterConfig) -> nn.Module:
-    return _soft(base, config, PromptEncoderConfig, encoder_hidden_size=base.model.config.hidden_size)
-
-
-def _full(base: Base, config: AdapterConfig) -> nn.Module:
-    base.model.requires_grad_(True)
-    return _trained(base)
-
-
-def _heads_only(base: Base, config: AdapterConfig) -> nn.Module:
-    base.model.requires_grad_(False)
-    for _, module in architectures.head_modules(base.model, base.heads):
-        module.requires_grad_(True)
-    return _trained(base)
-
-
-def _trained(base: Base) -> nn.Module:
-    model: nn.Module = base.model
-    return model
-
-
-def _hides_the_last_token(base: Base, config: AdapterConfig) -> str | None:
-    if architectures.of(base.model.config.model_type).soft_prompts:
-        return None
-    return "its head reads the last real token, and behind a soft prompt it takes padding for one"
-
-
-def _takes_no_prefix(base: Base, config: AdapterConfig) -> str | None:
-    if architectures.of(base.model.config.model_type).prefixes:
-        return None
-    return f"{base.model.config.model_type} is not known to take keys and values from outside"
+def _virtual_tokens(base: Base, config: AdapterConfig, kind: type[PeftConfig], **options: Any) -> PeftConfig:
+    """Return a config with explicit sizes, since peft's guesses fail for some architectures."""
+    shape = base.model.config
+    sizes = {
+        "num_virtual_tokens": config.prompt_tokens,
+        "token_dim": shape.hidden_size,
+        "num_layers": shape.num_hidden_layers,
+        "num_attention_heads": shape.num_attention_heads,
+        "num_transformer_submodules": 1,
+    }
+    return kind(**{**sizes, **options})
 
 
 _LORA_INITS = ("default", "gaussian", *initialization.MOVES_BASE)
 TABLE = {
     row.name: row
     for row in (
-        Method(name="lora", attach=_lora, inits=_LORA_INITS),
+        Method(name="lora", peft_config=_lora, inits=_LORA_INITS),
         Method(
-            name="qlora", attach=_lora, memory_efficient=True, bases=(quantization.NF4,),
+            name="qlora", peft_config=_lora, memory_efficient=True, bases=(quantization.NF4,),
             inits=("default", "gaussian", initialization.LOFTQ),
         ),
-        Method(name="dora", attach=_lora, bases=(quantization.NONE,)),
-        Method(name="rslora", attach=_lora, inits=_LORA_INITS),
-        Method(name="prompt", attach=_prompt, refusal=_hides_the_last_token, soft_prompt=True),
-        Method(name="prefix", attach=_prefix, refusal=_takes_no_prefix, soft_prompt=True),
-        Method(name="p-tuning", attach=_p_tuning, refusal=_hides_the_last_token, soft_prompt=True),
-        Method(name="ia3", attach=_ia3),
-        Method(name="full", attach=_full, bases=(quantization.NONE,), layout=safety.WHOLE),
-        Method(name="linear-probe", attach=_heads_only, layout=safety.HEAD),
+        Method(name="dora", peft_config=_lora, bases=(quantization.NONE,)),
+        Method(name="rslora", peft_config=_lora, inits=_LORA_INITS),
+        Method(name="prompt", peft_config=_prompt, requires="soft_prompts", soft_prompt=True),
+        Method(name="prefix", peft_config=_prefix, requires="prefixes", soft_prompt=True),
+        Method(name="p-tuning", peft_config=_p_tuning, requires="soft_prompts", soft_prompt=True),
+        Method(name="ia3", peft_config=_ia3),
+        Method(name="full", peft_config=None, bases=(quantization.NONE,), layout=safety.WHOLE),
+        Method(name="linear-probe", peft_config=None, layout=safety.HEAD),
     )
 }  # fmt: skip

@@ -1,10 +1,6 @@
-"""Bases in 4 bits: nf4 with double quantisation, and what a parameter then takes, counted in bytes.
+"""Bases in 4 bits: nf4 with double quantization, through bitsandbytes. Source: QLoRA, arXiv:2305.14314, section 3."""
 
-In: the kind of quantisation and the modules that stay out of it. Out: the settings that transformers hands to
-bitsandbytes. Source: QLoRA, arXiv:2305.14314, section 3.
-"""
-
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import torch
@@ -17,58 +13,50 @@ NONE, NF4 = "none", "nf4"
 _BLOCK, _BLOCKS = 64, 256  # values that share a constant, and constants that share one
 
 
-def reason(kind: str, whole: Iterable[str] = ()) -> str:
-    """How the base is kept, in words."""
-    if kind == NONE:
-        return "none: the base's weights are kept whole"
-    return f"{kind}: linear layers in 4 bits, double quantisation, products in bfloat16; kept whole: {', '.join(whole)}"
+def settings(kind: str, kept: Iterable[str]) -> Any:
+    """Return the `quantization_config` for from_pretrained; the modules `kept` are not quantized.
 
-
-def settings(kind: str, whole: Iterable[str], *, double: bool = True) -> Any:
-    """The `quantization_config` for from_pretrained, with the modules that are kept `whole`.
-
-    Raises MissingPackageError where bitsandbytes is not installed.
+    Raises MissingPackageError if bitsandbytes is not installed.
     """
     need("bitsandbytes", extra="qlora")
-    from transformers import BitsAndBytesConfig  # noqa: PLC0415 - only after bitsandbytes has been asked for
+    from transformers import BitsAndBytesConfig  # noqa: PLC0415 - imports bitsandbytes
 
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=kind,
-        bnb_4bit_use_double_quant=double,
+        bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
-        llm_int8_skip_modules=sorted(whole),
+        llm_int8_skip_modules=sorted(kept),
     )
 
 
-def steady(model: nn.Module) -> None:
-    """Keep quantised weights as they are for as long as they live.
+def disable_repacking(model: nn.Module) -> None:
+    """Keep quantized weights unchanged during evaluation.
 
-    On some processors bitsandbytes repacks them at the first evaluation: that undoes the double quantisation, rounds
-    the constants anew, so that training goes on from another base, and fails for widths that 64 does not divide.
+    On some processors bitsandbytes repacks them at the first evaluation. That undoes the double quantization, rounds
+    the constants again, so that training continues from another base, and fails for widths that 64 does not divide.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010 - not torch's, so unknown to its types
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010 - unknown to torch's types
 
 
-def empty_layers(model: PreTrainedModel, kind: str, whole: Iterable[str]) -> PreTrainedModel:
-    """Give a model on the meta device the 4-bit layers that a loaded one has; raises MissingPackageError."""
-    how = settings(kind, whole)
+def empty_layers(model: PreTrainedModel, kind: str, kept: Iterable[str]) -> PreTrainedModel:
+    """Give a model on the meta device the 4-bit layers of a loaded one; raises MissingPackageError."""
+    config, dtype = settings(kind, kept), model.dtype
     replace = need("transformers.integrations.bitsandbytes", extra="qlora").replace_with_bnb_linear
-    dtype = model.dtype
-    replaced: PreTrainedModel = replace(model, how.llm_int8_skip_modules, how)
+    replaced: PreTrainedModel = replace(model, config.llm_int8_skip_modules, config)
     for parameter in replaced.parameters():
         if not is_packed(parameter):
             parameter.data = parameter.data.to(dtype)
-    steady(replaced)
+    disable_repacking(replaced)
     return replaced
 
 
 def packed(parameter: nn.Parameter, device: str) -> nn.Parameter:
-    """What a 4-bit layer keeps of a weight that is on the meta device, without data.
+    """Return what a 4-bit layer stores of a weight on the meta device, without data.
 
-    Two values a byte; an 8-bit constant for 64 values, a 32-bit one for 256 constants (the paper's section 3).
+    Two values per byte; an 8-bit constant for 64 values, a 32-bit one for 256 constants.
     """
     state = need("bitsandbytes.functional", extra="qlora").QuantState
 
@@ -82,8 +70,8 @@ def packed(parameter: nn.Parameter, device: str) -> nn.Parameter:
         blocksize=_BLOCKS,
         dtype=torch.float32,
     )
-    kept: Any = nn.Parameter(empty(-(-parameter.numel() // 2), torch.uint8).view(-1, 1), requires_grad=False)
-    kept.quant_state = state(
+    stored: Any = nn.Parameter(empty(-(-parameter.numel() // 2), torch.uint8).view(-1, 1), requires_grad=False)
+    stored.quant_state = state(
         absmax=empty(blocks, torch.uint8),
         shape=parameter.shape,
         code=empty(16, torch.float32),
@@ -93,17 +81,22 @@ def packed(parameter: nn.Parameter, device: str) -> nn.Parameter:
         offset=empty(1, torch.float32).squeeze(0),
         state2=nested,
     )
-    return cast(nn.Parameter, kept)
+    return cast(nn.Parameter, stored)
+
+
+def is_packed(parameter: nn.Parameter) -> bool:
+    """Return whether a weight is, or will be, in 4 bits; works without bitsandbytes."""
+    return hasattr(parameter, "compress_statistics")
 
 
 def constants(parameter: nn.Parameter) -> list[torch.Tensor]:
-    """The constants of a quantised parameter's blocks and its code books; none where it is whole."""
+    """Return the block constants and code books of a parameter; none if it is not quantized."""
     state: Any = getattr(parameter, "quant_state", None)
     return [] if state is None else [state.absmax, state.code, state.offset, state.state2.absmax, state.state2.code]
 
 
 def operations() -> dict[Any, Callable[..., int]]:
-    """Floating-point operations of bitsandbytes' own product, 2·rows·outputs·inputs, which torch has no formula for."""
+    """Return the formula for bitsandbytes' product, 2·rows·outputs·inputs operations, which torch does not know."""
     product = getattr(torch.ops.bitsandbytes, "gemm_4bit", None)
     if product is None:
         return {}
@@ -114,39 +107,17 @@ def operations() -> dict[Any, Callable[..., int]]:
     return {product: count}
 
 
-def is_packed(parameter: nn.Parameter) -> bool:
-    """Whether it is, or will be, a weight in 4 bits; bitsandbytes' class is not named, since it may not be there."""
-    return hasattr(parameter, "compress_statistics")
-
-
 def dense(module: nn.Module) -> torch.Tensor:
-    """The weight (out, in) of a linear layer in float32, whatever it is kept in."""
+    """Return the weight (out, in) of a linear layer in float32, dequantized if necessary."""
     weight: Any = module.weight
     state = getattr(weight, "quant_state", None)
-    whole: torch.Tensor = weight.detach()
+    values: torch.Tensor = weight.detach()
     if state is not None:
-        whole = need("bitsandbytes.functional", extra="qlora").dequantize_4bit(weight.data, state)
-    return whole.float()
+        values = need("bitsandbytes.functional", extra="qlora").dequantize_4bit(weight.data, state)
+    return values.float()
 
 
 def count(parameter: nn.Parameter) -> int:
-    """How many values a parameter holds: two a byte where it is quantised."""
+    """Return how many values a parameter holds: two per byte if it is quantized."""
     state = getattr(parameter, "quant_state", None)
     return parameter.numel() if state is None else state.shape.numel()
-
-
-def bits_per_parameter(model: nn.Module) -> float:
-    """Bits that a quantised parameter takes, its constants included, counted over the tensors that hold them."""
-    quantised = [parameter for parameter in model.parameters() if getattr(parameter, "quant_state", None) is not None]
-    held = sum(tensor.numel() * tensor.element_size() for item in quantised for tensor in _tensors(item))
-    return 8 * held / sum(count(item) for item in quantised)
-
-
-def _tensors(parameter: nn.Parameter) -> Iterator[torch.Tensor]:
-    """The packed values and the constants of their blocks; the code book, one for all blocks, is left out."""
-    state: Any = parameter.quant_state  # type: ignore[attr-defined]
-    yield parameter.data
-    yield state.absmax
-    if state.nested:
-        yield state.state2.absmax
-        yield state.offset

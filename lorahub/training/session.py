@@ -21,7 +21,7 @@ from lorahub.data.claimset import ClaimData
 from lorahub.data.sources import SPLITS
 from lorahub.errors import ConfigError, one_line
 from lorahub.models import base as bases
-from lorahub.models import features, methods
+from lorahub.models import methods
 from lorahub.stats.verdicts import Floats
 from lorahub.training import memory, optimizers
 from lorahub.training.trackers import Tracker
@@ -89,7 +89,7 @@ class TrainingSession:
     def features(self, split: str) -> Floats:
         """Return the features (N, H) of the bare base on a split; call it before `attach`."""
         base = self.base.model
-        return self._predict(split, base, lambda batch: features.features(base, batch))
+        return self._predict(split, base, lambda batch: bases.features(base, batch))
 
     @torch.inference_mode()
     def _predict(

@@ -44,7 +44,7 @@ def load(config: BaseConfig, resolved: Resolved, labels: int, *, bf16_gpu: bool,
     dtype, why = bases.choose_dtype(config.dtype, size, bf16_gpu=bf16_gpu)
     model.to(dtype)
     if config.quantize != quantization.NONE:
-        model = quantization.empty_layers(model, config.quantize, bases.unquantised(model))
+        model = quantization.empty_layers(model, config.quantize, bases.unquantized_modules(model))
     heads = architectures.head_names(model)
     bases.keep_in_float32(model, heads)
     limit = bases.longest_input(model_config, reader.model_max_length if tokenizer else _NO_LIMIT)

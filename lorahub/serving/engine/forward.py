@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lorahub.models.base import Base
-from lorahub.models.features import features
+from lorahub.models.base import Base, features
 from lorahub.serving.engine import cuda_graphs, lora_layers
 from lorahub.serving.engine.scheduler import Slice
 from lorahub.stats.verdicts import Floats
