@@ -1,11 +1,11 @@
-"""Claims a second: a file through lorahub, a list through transformers' pipeline, the base's encoder as the ceiling.
+"""Claims per second: a file through lorahub, a list through transformers' pipeline, the base's encoder as the ceiling.
 
-lorahub reads a csv file, judges every claim with one adapter and writes the file with the verdict columns. The pipeline
-has the merged model and a list, `batch_size=32`. The ceiling is sentence-transformers' `encode` on the same base, which
-knows neither adapter nor head and writes nothing. All run in float32 with the same number of threads. The claims are
-cut into parts, and the three take turns on each part; every claim is judged once by each. How much is gained depends on
-how unequal the claims' lengths are, since the pipeline pads 32 claims as they come: the mean number of tokens is
-printed with and without that padding. The data set is the one known by name that has so many claims.
+lorahub reads a csv file, classifies every claim with one adapter and writes the file with the verdict columns. The
+pipeline has the merged model and a list, `batch_size=32`. The ceiling is sentence-transformers' `encode` on the same
+base, which has neither adapter nor head and writes nothing. All run in float32 with the same number of threads. The
+claims are split into parts, and the three take turns on each part; each classifies every claim once. The gain depends
+on how unequal the lengths of the claims are, since the pipeline pads 32 claims in their given order: the mean number of
+tokens is printed with and without that padding. The default is the only named data set with enough claims.
 
     pip install sentence-transformers
     python benchmarks/classify_speed.py
@@ -35,12 +35,12 @@ from lorahub.reports.tables import markdown
 from lorahub.serving.engine.engine import Engine
 from lorahub.serving.files import classify_file
 
-# What a user who does nothing gets: base.max_length's default.
+# The defaults, base.max_length among them.
 CONFIG = BaseConfig()
 
 
 def texts_of(names, count):
-    """So many different claims of these data sets."""
+    """Return this number of different claims of these data sets."""
     parts = [part for name in names for part in claims.load(DataConfig(id=name)).splits.values()]
     found = list(dict.fromkeys(text for part in parts for text in part.texts))
     if len(found) < count:
@@ -49,7 +49,7 @@ def texts_of(names, count):
 
 
 def merged(folder, root):
-    """The adapter merged into a plain transformers model."""
+    """Write the adapter merged into a plain transformers model."""
     base = bases.load(CONFIG, LABELS)
     model = adapters.load_with_peft(folder, base).merge_and_unload()
     model.save_pretrained(root / "merged")
@@ -58,10 +58,12 @@ def merged(folder, root):
 
 
 def systems(root):
-    """Name -> a function that judges a list of claims."""
+    """Return name -> a function that classifies a list of claims."""
     (folder,) = make_adapters(root, CONFIG, 1)
     engine = Engine(CONFIG.id, [folder], config=CONFIG)
-    judge = pipeline("text-classification", model=str(merged(folder, root)), top_k=None, truncation=True, device="cpu")
+    classifier = pipeline(
+        "text-classification", model=str(merged(folder, root)), top_k=None, truncation=True, device="cpu"
+    )
     encoder = SentenceTransformer(str(fetch.base(CONFIG.id).folder), device="cpu")
     encoder.max_seq_length = CONFIG.max_length
 
@@ -72,52 +74,52 @@ def systems(root):
 
     return {
         "lorahub": file,
-        "pipeline": lambda texts: lambda: judge(texts, batch_size=32),
+        "pipeline": lambda texts: lambda: classifier(texts, batch_size=32),
         "encode": lambda texts: lambda: encoder.encode(texts, batch_size=32, show_progress_bar=False),
     }
 
 
 def lengths(texts):
-    """Mean tokens of a claim, and with the padding of 32 claims as they come."""
-    found = np.array([len(ids) for ids in bases.load(CONFIG, LABELS).tokenizer(texts, truncation=True)["input_ids"]])
-    groups = np.array_split(found, range(32, len(found), 32))
-    return {"tokens": found.mean(), "padded": sum(len(group) * group.max() for group in groups) / len(found)}
+    """Return the mean tokens of a claim, without and with the padding of 32 claims in their given order."""
+    lengths = np.array([len(ids) for ids in bases.load(CONFIG, LABELS).tokenizer(texts, truncation=True)["input_ids"]])
+    groups = np.array_split(lengths, range(32, len(lengths), 32))
+    return {"tokens": lengths.mean(), "padded": sum(len(group) * group.max() for group in groups) / len(lengths)}
 
 
 def measure(runs, texts, parts):
-    """Judge part after part; yield after each how many claims that were, and system -> (wall, CPU) seconds a part."""
-    found, done = {name: [] for name in runs}, 0
+    """Yield after each part the number of classified claims, and system -> (wall, CPU) seconds per part."""
+    times, done = {name: [] for name in runs}, 0
     for number, some in enumerate(np.array_split(np.array(texts, dtype=object), parts)):
         names = list(runs)
         for name in (*names[number % 3 :], *names[: number % 3]):
             run = runs[name](some.tolist())
             wall, cpu = time.perf_counter(), time.process_time()
             run()
-            found[name].append((time.perf_counter() - wall, time.process_time() - cpu))
+            times[name].append((time.perf_counter() - wall, time.process_time() - cpu))
         done += len(some)
-        yield done, found
+        yield done, times
 
 
-def figures(claims_judged, times):
-    """System -> claims a second, and how many times faster lorahub is: the median over the parts."""
-    found = {}
+def figures(count, times):
+    """Return system -> claims per second, and how many times faster lorahub is: the median over the parts."""
+    rates = {}
     for name, pairs in times.items():
-        wall, cpu = (claims_judged / sum(column) for column in zip(*pairs, strict=True))
+        wall, cpu = (count / sum(column) for column in zip(*pairs, strict=True))
         ratios = {
             clock: statistics.median(
                 theirs[place] / ours[place] for ours, theirs in zip(times["lorahub"], pairs, strict=True)
             )
             for place, clock in enumerate(("wall", "cpu"))
         }
-        found[name] = {"claims_a_second": {"wall": wall, "cpu": cpu}, "lorahub_is_faster_by": ratios}
-    return found
+        rates[name] = {"claims_a_second": {"wall": wall, "cpu": cpu}, "lorahub_is_faster_by": ratios}
+    return rates
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--claims", type=int, default=20_000)
     parser.add_argument("--data", default="checkthat24_en", help="Data sets with enough different claims.")
-    parser.add_argument("--parts", type=int, default=20, help="Parts into which the claims are cut.")
+    parser.add_argument("--parts", type=int, default=20, help="Number of parts.")
     parser.add_argument("--threads", type=int, default=1, help="Threads of torch.")
     parser.add_argument("--out", default="classify-speed", help="Name of the files under benchmarks/results.")
     asked = parser.parse_args()
@@ -138,7 +140,7 @@ def main():
 
 
 def keep(name, found):
-    """Write the figures as JSON, and for people as Markdown (docs/engine.md)."""
+    """Write the figures as JSON and as Markdown (docs/engine.md)."""
     header = ("", "claims a second", "a CPU second", "lorahub is faster by", "by CPU time")
     rows = [
         (system, *(f"{rate['claims_a_second'][clock]:.0f}" for clock in ("wall", "cpu")),

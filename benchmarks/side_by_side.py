@@ -1,14 +1,14 @@
 """K adapters on N claims: lorahub's one pass against peft's two ways, and against the floor, the base alone.
 
-All four answer the same rows with the same attention, dtype and number of threads, in inference mode; before anything
-is timed, lorahub's and peft's logits are held against each other. The floor has the engine's own batches, padded to the
-same lengths (on a GPU the engine pads short passes a little further, and replays those that come again). peft's two
-ways are faster with larger ones (`--peer-tokens`), so they get them; one by one an adapter has a batch to itself.
-lorahub is given texts, the others token ids.
+All four compute the same rows with the same attention, dtype and number of threads, in inference mode; before the
+timing, the logits of lorahub and peft are compared. The floor has the engine's own batches, padded to the same lengths
+(on a GPU the engine pads short passes a little further, and replays those that repeat). peft's two ways are faster with
+larger batches (`--peer-tokens`), so they get them; one by one each adapter has its own batch. lorahub starts from
+texts, the others from token ids.
 
-Every round takes other texts; the systems take turns within a round, and their order changes from round to round. A
-time is the median over the rounds, with the quartiles; a ratio is the median of the rounds' own ratios. CPU time is
-printed beside wall time: on a machine that has other work it is the one to look at.
+Every round has different texts; the systems take turns within a round, and their order rotates from round to round. A
+time is the median over the rounds, with the quartiles; a ratio is the median of the rounds' ratios. CPU time is printed
+with wall time: it is the figure to read on a machine with other load.
 
     python benchmarks/side_by_side.py                              # MiniLM on the CPU, every K and N
     python benchmarks/side_by_side.py --adapters 8 --claims 1,16
@@ -58,7 +58,7 @@ SEVEN = {
 
 
 def make_adapters(root, config, count):
-    """Folders of random LoRA adapters on all linear layers, rank 8, whose updates are of the size of the weights."""
+    """Write random LoRA adapters on all linear layers, rank 8, with updates of the size of the weights."""
     base = bases.load(config, LABELS)
     model = methods.attach(base, AdapterConfig(rank=8, alpha=16.0, targets=("all-linear",)))
     std = base.model.config.hidden_size**-0.5
@@ -75,7 +75,7 @@ def make_adapters(root, config, count):
 
 
 def seven_billion(root, layers=None):
-    """A base of Mistral-7B's shape with random weights, and MiniLM's tokenizer: its words are what they are."""
+    """Write a base of Mistral-7B's shape with random weights, and MiniLM's tokenizer."""
     from transformers import AutoModel, AutoTokenizer, MistralConfig
 
     from lorahub.hub import fetch
@@ -106,41 +106,41 @@ class Peers:
         self.peft.eval()
 
     def batches(self, texts, copies, tokens):
-        """The batches that the engine makes of these texts, each text once, where it has so many tokens a pass."""
-        found = []
+        """Return the engine's batches of these texts, each text once, with this number of tokens per pass."""
+        batches = []
 
         def keep(slices):
             (part,) = slices
             items = [part.job.items[place] for place in part.places]
-            found.append(self.tokenizer.pad(items, return_tensors="pt").to(self.device))
+            batches.append(self.tokenizer.pad(items, return_tensors="pt").to(self.device))
             return [torch.zeros(len(items), 1).numpy()]
 
         items = encode(self.tokenizer, texts, None, max_length=MAX_LENGTH)
         Scheduler(keep, tokens=tokens, most=1).run([Job(items=items, adapters=range(copies))])
-        return found
+        return batches
 
     @torch.inference_mode()
     def floor(self, batches, names):
-        """The base alone on every row: a batch's logits (K x N, C)."""
+        """The base alone on every row: logits (K x N, C) per batch."""
         return [self.plain(**_repeated(batch, len(names))).logits.float().cpu() for batch in batches]
 
     @torch.inference_mode()
     def mixed(self, batches, names):
-        """Every row with the name of its adapter: a batch's logits (K x N, C)."""
-        found = []
+        """Every row with the name of its adapter: logits (K x N, C) per batch."""
+        outputs = []
         for batch in batches:
             rows = [name for name in names for _ in range(len(batch["input_ids"]))]
-            found.append(self.peft(**_repeated(batch, len(names)), adapter_names=rows).logits.float().cpu())
-        return found
+            outputs.append(self.peft(**_repeated(batch, len(names)), adapter_names=rows).logits.float().cpu())
+        return outputs
 
     @torch.inference_mode()
     def one_by_one(self, batches, names):
-        """One adapter active, then the next: for each a batch's logits (N, C)."""
-        found = []
+        """One active adapter after the other: logits (N, C) per adapter and batch."""
+        outputs = []
         for name in names:
             self.peft.set_adapter(name, inference_mode=True)
-            found += [self.peft(**batch).logits.float().cpu() for batch in batches]
-        return found
+            outputs += [self.peft(**batch).logits.float().cpu() for batch in batches]
+        return outputs
 
 
 def _repeated(batch, copies):
@@ -148,20 +148,20 @@ def _repeated(batch, copies):
 
 
 def differences(engine, peers, names, texts):
-    """The greatest differences between logits: of lorahub's and peft's, in both ways, and of peft's two."""
+    """Return the largest difference between the logits of lorahub and peft, and between peft's two ways."""
     items = encode(peers.tokenizer, texts, None, max_length=MAX_LENGTH)
     batches = [peers.tokenizer.pad(items, return_tensors="pt").to(peers.device)]
-    found = engine.logits(texts, names)
-    ours = torch.cat([torch.from_numpy(found[name]) for name in names])
+    logits = engine.logits(texts, names)
+    ours = torch.cat([torch.from_numpy(logits[name]) for name in names])
     theirs = [torch.cat(way(batches, names)) for way in (peers.mixed, peers.one_by_one)]
-    return max((ours - logits).abs().max().item() for logits in theirs), (theirs[0] - theirs[1]).abs().max().item()
+    return max((ours - other).abs().max().item() for other in theirs), (theirs[0] - theirs[1]).abs().max().item()
 
 
 def measure(engine, peers, names, texts, *, rounds, seconds, peer_tokens):
-    """System -> its (wall, CPU) seconds, a pair a round; `texts` gives the next round's texts."""
-    found = {system: [] for system in SYSTEMS}
-    began = time.perf_counter()
-    while len(found["lorahub"]) < rounds or time.perf_counter() - began < seconds:
+    """Return system -> (wall, CPU) seconds per round; `texts` yields the texts of each round."""
+    times = {system: [] for system in SYSTEMS}
+    started = time.perf_counter()
+    while len(times["lorahub"]) < rounds or time.perf_counter() - started < seconds:
         some = next(texts)
         same = peers.batches(some, len(names), engine.tokens_per_pass)
         larger, alone = peers.batches(some, len(names), peer_tokens), peers.batches(some, 1, peer_tokens)
@@ -171,18 +171,18 @@ def measure(engine, peers, names, texts, *, rounds, seconds, peer_tokens):
             "mixed batch": partial(peers.mixed, larger, names),
             "one by one": partial(peers.one_by_one, alone, names),
         }
-        first = len(found["lorahub"]) % len(SYSTEMS)
+        first = len(times["lorahub"]) % len(SYSTEMS)
         for system in (*SYSTEMS[first:], *SYSTEMS[:first]):
             wall, cpu = time.perf_counter(), time.process_time()
             runs[system]()
-            found[system].append((time.perf_counter() - wall, time.process_time() - cpu))
-    # The first round of a size pays for memory that later ones find.
-    return {system: times[1:] for system, times in found.items()}
+            times[system].append((time.perf_counter() - wall, time.process_time() - cpu))
+    # The first round of a size includes the allocation of memory.
+    return {system: pairs[1:] for system, pairs in times.items()}
 
 
 def cell(k, n, times):
-    """The figures of one K and N: milliseconds, and ratios to lorahub's and to the floor's own round."""
-    found = {"adapters": k, "claims": n, "rounds": len(times["lorahub"]), "systems": {}}
+    """Return the figures of one K and N: milliseconds, and ratios to lorahub and the floor in the same round."""
+    figures = {"adapters": k, "claims": n, "rounds": len(times["lorahub"]), "systems": {}}
     for system, pairs in times.items():
         block = {}
         for place, clock in enumerate(("wall", "cpu")):
@@ -193,8 +193,8 @@ def cell(k, n, times):
                 "to_floor": _ratio(own, [pair[place] for pair in times["floor"]]),
                 "to_lorahub": _ratio(own, [pair[place] for pair in times["lorahub"]]),
             }
-        found["systems"][system] = block
-    return found
+        figures["systems"][system] = block
+    return figures
 
 
 def _ratio(ours, theirs):
@@ -202,7 +202,7 @@ def _ratio(ours, theirs):
 
 
 def rows(cells):
-    """The table, a line a cell."""
+    """Yield the rows of the table, two per cell."""
     for item in cells:
         for clock in ("wall", "cpu"):
             systems = {system: block[clock] for system, block in item["systems"].items()}
@@ -223,7 +223,7 @@ HEADER = ("K", "N", "clock", *(f"{system}, ms" for system in SYSTEMS), "lorahub 
 
 
 def texts_of(n):
-    """Endless lists of n different claims, shipped with the package."""
+    """Yield lists of n different claims of the starter data, without end."""
     every = claims.load(DataConfig(id="starter-checkable")).splits.values()
     known = list(dict.fromkeys(text for part in every for text in part.texts))
     place = 0
@@ -236,14 +236,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--adapters", default="1,2,4,8,16,32", help="Values of K.")
     parser.add_argument("--claims", default="1,16,64", help="Values of N.")
-    parser.add_argument("--rounds", type=int, default=6, help="Fewest rounds of a cell; the first is not counted.")
-    parser.add_argument("--seconds", type=float, default=10, help="A cell goes on for at least so long.")
+    parser.add_argument("--rounds", type=int, default=6, help="Minimum rounds of a cell; the first is not counted.")
+    parser.add_argument("--seconds", type=float, default=10, help="Minimum seconds of a cell.")
     parser.add_argument("--threads", type=int, default=1, help="Threads of torch.")
-    parser.add_argument("--peer-tokens", type=int, help="Tokens of a pass of peft; left out, twice the engine's.")
-    parser.add_argument("--whole-last-layer", action="store_true", help="The engine's last layer for every token too.")
+    parser.add_argument("--peer-tokens", type=int, help="Tokens of a pass of peft; default: twice the engine's.")
+    parser.add_argument(
+        "--whole-last-layer", action="store_true", help="Compute the engine's last layer for every token."
+    )
     parser.add_argument("--base", default="minilm", help="Hub id or folder of the base.")
-    parser.add_argument("--shape", choices=("7b",), help="Random weights of this shape in place of a base.")
-    parser.add_argument("--layers", type=int, help="Of that shape only so many layers, for a smaller GPU or less time.")
+    parser.add_argument("--shape", choices=("7b",), help="Random weights of this shape instead of a base.")
+    parser.add_argument("--layers", type=int, help="Number of layers of that shape.")
     parser.add_argument("--dtype", default="float32", help="float32 or bfloat16.")
     parser.add_argument("--quantize", default="none", help="none or nf4.")
     parser.add_argument("--out", default="side-by-side", help="Name of the files under benchmarks/results.")
@@ -263,14 +265,14 @@ def main():
         print(f"{engine.base_id}, {asked.dtype}, quantize {asked.quantize}, {engine.device}, {asked.threads} threads")
         names, some = [folder.name for folder in folders], next(texts_of(16))
         if engine.device != "cpu":
-            for _ in range(5):  # what comes again is replayed there, and then the replay is compared
+            for _ in range(5):  # repeated passes are replayed on a GPU, and the replay is compared
                 engine.logits(some[:1], names)
-        found = [differences(engine, peers, names, part) for part in (some[:1], some)]
-        apart, own = map(max, zip(*found, strict=True))
-        print(f"greatest difference between logits: lorahub's and peft's {apart:.1e}, peft's two ways {own:.1e}")
-        # In fewer bits than 32 peft's ways differ too, by what the order of sums makes of the rounding.
-        if apart > (1e-4 if (asked.dtype, asked.quantize) == ("float32", "none") else max(0.1, 2 * own)):
-            raise SystemExit("they do not answer alike; times would mean nothing")
+        pairs = [differences(engine, peers, names, part) for part in (some[:1], some)]
+        difference, own = map(max, zip(*pairs, strict=True))
+        print(f"greatest difference between logits: lorahub's and peft's {difference:.1e}, peft's two ways {own:.1e}")
+        # Below float32 the order of additions makes peft's ways differ too.
+        if difference > (1e-4 if (asked.dtype, asked.quantize) == ("float32", "none") else max(0.1, 2 * own)):
+            raise SystemExit("the logits differ; times would mean nothing")
         for n in ns:
             texts = texts_of(n)
             for k in ks:
@@ -284,7 +286,7 @@ def main():
                     {
                         "asked": vars(asked),
                         "environment": environment(),
-                        "differ": apart,
+                        "differ": difference,
                         "peers_differ": own,
                         "cells": cells,
                     },
@@ -294,7 +296,7 @@ def main():
 
 
 def keep(name, found):
-    """Write the figures as JSON, and for people as Markdown (docs/engine.md)."""
+    """Write the figures as JSON and as Markdown (docs/engine.md)."""
     asked, where = found["asked"], found["environment"]
     model = asked["base"]
     if asked["shape"]:
@@ -310,7 +312,7 @@ def keep(name, found):
 
 
 def environment():
-    """What the figures depend on beside the code."""
+    """Return the device and the package versions."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
     packages = {name: version(name) for name in ("torch", "transformers", "peft")}
     return {"device": device, "processors": os.cpu_count(), "packages": packages}

@@ -7,10 +7,10 @@ adapter's threshold), `NAME.p.LABEL` (plain softmax) and `NAME.calibrated.LABEL`
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from lorahub import atomic
 from lorahub.data import columns, tables
+from lorahub.data.tables import Row
 from lorahub.errors import ConfigError, DataError
 from lorahub.serving.predictor import Predictor, Verdict
 
@@ -27,7 +27,7 @@ def classify_file(
     evidence: str | None = None,
     adjust: bool = True,
     chunk_rows: int = CHUNK_ROWS,
-) -> Iterator[tuple[list[dict[str, Any]], dict[str, list[Verdict]]]]:
+) -> Iterator[tuple[list[Row], dict[str, list[Verdict]]]]:
     """Classify a file chunk by chunk: yield the rows just written, and adapter name -> one verdict per row.
 
     `output` appears after the last chunk; closing the iterator earlier leaves nothing behind. Raises ConfigError and
@@ -73,9 +73,9 @@ def check(source: Path, output: Path, *, claim: str | None, evidence: str | None
     return claim, evidence
 
 
-def verdict_columns(verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
+def verdict_columns(verdicts: Mapping[str, Verdict]) -> Row:
     """Return the output columns of one row."""
-    row: dict[str, Any] = {}
+    row: Row = {}
     for name, verdict in verdicts.items():
         row[f"{name}.label"] = verdict.label
         row[f"{name}.confidence"] = verdict.confidence
@@ -85,9 +85,7 @@ def verdict_columns(verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
     return row
 
 
-def _texts(
-    rows: Sequence[Mapping[str, Any]], column: str, source: Path, done: int, *, empty_ok: bool = False
-) -> list[str]:
+def _texts(rows: Sequence[Row], column: str, source: Path, done: int, *, empty_ok: bool = False) -> list[str]:
     """Return the texts of a column, cleaned as in training; `done` rows of `source` precede them."""
     return [
         columns.clean_text(row.get(column), f"{source}, row {number}: column {column!r}", empty_ok=empty_ok)

@@ -1,4 +1,4 @@
-"""Which words moved an answer: each word left out alone, in one call, on the calibrated probability."""
+"""Word attribution: each word left out alone, in one call, on the calibrated probability."""
 
 import dataclasses
 
@@ -62,7 +62,7 @@ def test_a_claim_without_a_word_is_still_a_sentence(claim, word, rest):
 
 
 @pytest.mark.parametrize(("claim", "count"), [("vaccine", 1), ("flu " * 101, 101)])
-def test_too_few_and_too_many_words_are_refused_with_their_number(engine, claim, count):
+def test_too_few_and_too_many_words_are_an_error_with_their_number(engine, claim, count):
     from lorahub.serving import attribution
 
     with pytest.raises(ConfigError, match=f"has {count} words"):
@@ -77,7 +77,7 @@ def test_an_adapter_that_is_not_loaded_is_named(engine):
 
 
 def test_an_attribution_is_plain_values(engine):
-    """It crosses to the page from another process where a GPU is lent."""
+    """On ZeroGPU it is sent to the page from another process."""
     import pickle
 
     from lorahub.serving import attribution

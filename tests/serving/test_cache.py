@@ -1,4 +1,4 @@
-"""The bounded cache of adapters: what leaves, what stays, what a request holds."""
+"""The bounded cache of adapters: eviction, pinning, and adapters in use."""
 
 import gc
 import shutil
@@ -35,7 +35,7 @@ def loaded(engine):
     return {held.name for held in engine.status().adapters if held.loaded}
 
 
-def test_the_least_recently_used_leaves_and_comes_back_when_it_is_named(engine, folders, expected):
+def test_the_least_recently_used_adapter_is_evicted_and_loaded_again_on_request(engine, folders, expected):
     engine.logits(TEXTS, ["a0"])
     assert engine.add(folders[2]) == ["a2"]
     assert loaded(engine) == set(engine.adapters) == {"a0", "a2"}
@@ -54,7 +54,7 @@ def test_the_bytes_in_memory_stay_under_their_limit(tiny_base, folders):
     assert loaded(engine) == {"a2", "a3"}
 
 
-def test_memory_comes_back_when_an_adapter_leaves(engine, folders):
+def test_eviction_frees_memory(engine, folders):
     engine.logits(TEXTS)
     tensors = [weakref.ref(engine.adapters["a0"].lora[layer][0]) for layer in engine.adapters["a0"].lora]
     engine.logits(TEXTS, ["a1"])
@@ -64,7 +64,7 @@ def test_memory_comes_back_when_an_adapter_leaves(engine, folders):
     assert not [tensor for tensor in tensors if tensor() is not None]
 
 
-def test_a_pinned_adapter_stays(engine, folders):
+def test_a_pinned_adapter_is_not_evicted(engine, folders):
     engine.pin("a0")
     engine.logits(TEXTS, ["a1"])
     engine.add(folders[2], folders[3])
@@ -75,7 +75,7 @@ def test_a_pinned_adapter_stays(engine, folders):
     assert set(engine.logits(TEXTS, ["a1", "a2"])) == {"a1", "a2"}
 
 
-def test_an_adapter_in_use_never_leaves_and_who_waits_is_told(engine, folders, monkeypatch):
+def test_an_adapter_in_use_is_not_evicted_and_waiting_ends_with_an_error(engine, folders, monkeypatch):
     monkeypatch.setattr(caches, "_WAIT_SECONDS", 0.1)
     with engine._cache.hold(["a0", "a1"]):
         assert all(held.in_use for held in engine.status().adapters)
@@ -85,7 +85,7 @@ def test_an_adapter_in_use_never_leaves_and_who_waits_is_told(engine, folders, m
     assert not any(held.in_use for held in engine.status().adapters)
 
 
-def test_a_request_waits_for_room(engine, folders):
+def test_a_request_waits_for_memory(engine, folders):
     started, done = threading.Event(), []
 
     def add():
@@ -101,7 +101,7 @@ def test_a_request_waits_for_room(engine, folders):
     assert done == ["a2"]
 
 
-def test_a_dropped_adapter_is_forgotten_and_requests_under_way_finish_with_it(engine):
+def test_requests_in_progress_finish_with_a_dropped_adapter(engine):
     with engine._cache.hold(["a0"]) as held:
         engine.drop("a0")
         assert held["a0"].lora
@@ -109,7 +109,7 @@ def test_a_dropped_adapter_is_forgotten_and_requests_under_way_finish_with_it(en
         engine.logits(TEXTS, ["a0"])
 
 
-def test_an_adapter_whose_folder_is_gone_is_said_and_the_others_answer(engine, folders, tmp_path):
+def test_a_deleted_adapter_folder_is_an_error_for_that_adapter_only(engine, folders, tmp_path):
     copy = shutil.copytree(folders[2], tmp_path / "copy")
     engine.add(copy)
     engine.logits(TEXTS, ["a0", "a1"])
@@ -125,7 +125,7 @@ def test_a_limit_below_one_is_refused(limit, tiny_base):
         Engine(str(tiny_base("bert")), **{limit: 0})
 
 
-def test_answers_stay_right_while_adapters_come_go_and_are_evicted(tiny_base, folders, expected):
+def test_logits_stay_correct_while_adapters_are_added_dropped_and_evicted(tiny_base, folders, expected):
     engine = Engine(str(tiny_base("bert")), folders[:3], most_adapters=3)
     wrong, stop = [], threading.Event()
 

@@ -1,4 +1,4 @@
-"""The engine: who reads what, and what it says when it cannot."""
+"""The engine: which adapters read evidence, and warming up."""
 
 import json
 import logging
@@ -31,7 +31,7 @@ def test_evidence_reaches_only_adapters_that_were_trained_with_it(pair_and_singl
     assert "pair was trained on claims with evidence" in caplog.text
 
 
-def test_no_warning_where_nothing_is_missing(pair_and_single, tiny_base, caplog):
+def test_no_warning_if_no_evidence_is_missing(pair_and_single, tiny_base, caplog):
     engine = Engine(str(tiny_base("bert")), pair_and_single)
     with caplog.at_level(logging.WARNING):
         engine.classify(["the vaccine"], ["tiny"])
@@ -39,7 +39,7 @@ def test_no_warning_where_nothing_is_missing(pair_and_single, tiny_base, caplog)
     assert caplog.text == ""
 
 
-def test_warming_up_runs_the_base_and_the_adapters_up_to_the_longest_input(tiny_run, tiny_base):
+def test_warm_up_runs_the_base_and_the_adapters_up_to_the_longest_input(tiny_run, tiny_base):
     engine = Engine(str(tiny_base("bert")), [tiny_run.folder])
     seen, run = [], engine._forward.run
     engine._scheduler._run = lambda slices: (seen.append((slices[0].job.kind, slices[0].job.longest)), run(slices))[1]

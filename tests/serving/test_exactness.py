@@ -1,4 +1,4 @@
-"""The engine against plain peft, one adapter and one claim at a time: every architecture, everything mixed."""
+"""The engine against plain peft, one adapter and one claim at a time, on every architecture."""
 
 import json
 
@@ -28,8 +28,8 @@ MIXED = (
     ("dora", 64, 4),
 )
 TEXTS = sentences(7, seed=4, low=1, high=29)
-# Logits, max |difference|. float32 is the promise; a GPU adds up in another order for every shape of a batch, and the
-# rank-32 adapter makes much of it. In bfloat16 a number has 8 bits, and a logit of 4 is known to 1/64.
+# Logits, max |difference|. A GPU adds in a different order for every shape of a batch, which the rank-32 adapter
+# magnifies. A bfloat16 number has 8 significant bits, so a logit of 4 has a resolution of 1/64.
 TOLERANCE = 1e-3 if torch.cuda.is_available() else 1e-4
 SPREAD = 5e-3
 BF16_TOLERANCE = 0.1
@@ -38,7 +38,7 @@ NF4_TOLERANCE = 0.1
 
 @pytest.fixture(scope="module")
 def mixed(make_adapter):
-    """model_type -> one folder for each of MIXED, and one more that adapts less of the model."""
+    """model_type -> one folder for each of MIXED, and one that adapts the attention only."""
 
     def make(model_type):
         folders = [
@@ -53,14 +53,14 @@ def mixed(make_adapter):
 
 
 def one_by_one(model, tokenizer):
-    """Logits (N, C), a claim at a time, so that nothing is padded."""
+    """Return logits (N, C), one claim at a time, without padding."""
     with torch.inference_mode():
         inputs = [tokenizer([text], truncation=True, return_tensors="pt").to(model.device) for text in TEXTS]
         return torch.cat([model(**one).logits.float() for one in inputs]).cpu().numpy()
 
 
 def vanilla(base, folder, device):
-    """By transformers and peft alone, as a card's snippet does it."""
+    """Return the logits of transformers and peft alone, as in the snippet of a card."""
     labels = json.loads((folder / "labels.json").read_text())
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=len(labels))
@@ -70,10 +70,10 @@ def vanilla(base, folder, device):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model_type", ARCHITECTURES)
-def test_methods_ranks_labels_and_lengths_mixed_answer_as_plain_peft_does(model_type, mixed, tiny_base):
+def test_mixed_methods_ranks_labels_and_lengths_match_plain_peft(model_type, mixed, tiny_base):
     folders, base = mixed(model_type), tiny_base(model_type)
     engine = Engine(str(base), folders)
-    # DoRA changes how a layer is worked out, for all adapters of its pass: so once with it, and once without.
+    # DoRA changes the computation of a layer for all adapters of its pass: so once with it, and once without.
     everything = engine.logits(TEXTS)
     without = engine.logits(TEXTS, [name for name in engine.names if not name.startswith("dora")])
     for folder in folders:
@@ -82,14 +82,14 @@ def test_methods_ranks_labels_and_lengths_mixed_answer_as_plain_peft_does(model_
             np.testing.assert_allclose(found[folder.name], expected, atol=TOLERANCE, rtol=0, err_msg=folder.name)
             assert (found[folder.name].argmax(1) == expected.argmax(1)).all()
             print(model_type, folder.name, np.abs(found[folder.name] - expected).max(), np.abs(expected).max())
-        assert np.ptp(expected, axis=0).max() > SPREAD, "the claims differ by more than what is tolerated"
+        assert np.ptp(expected, axis=0).max() > SPREAD, "the claims differ by more than the tolerance"
 
 
 @pytest.mark.parametrize(("adapters", "rows"), [(2, 1), (3, 5), (8, 20)])
-def test_a_gpus_way_to_multiply_with_every_a_gives_each_row_its_own(adapters, rows):
+def test_the_batched_down_projection_keeps_each_rows_own_adapter(adapters, rows):
     random = torch.Generator().manual_seed(adapters)
     x = torch.randn(adapters, rows, 24, generator=random)
-    # As in memory on a GPU: the A of all side by side.
+    # Interleaved as on a GPU.
     down = torch.randn(24, adapters, 4, generator=random).transpose(0, 1)
     torch.testing.assert_close(lora_layers.batched_down_projection(x, down), torch.matmul(x, down))
 
@@ -101,7 +101,7 @@ def test_a_gpus_way_to_multiply_with_every_a_gives_each_row_its_own(adapters, ro
     [({"dtype": "bfloat16"}, BF16_TOLERANCE), ({"quantize": "nf4"}, NF4_TOLERANCE)],
     ids=["bf16", "nf4"],
 )
-def test_a_base_in_fewer_bits_answers_as_peft_does_on_it(settings, tolerance, model_type, mixed, tiny_base):
+def test_a_base_of_lower_precision_matches_peft(settings, tolerance, model_type, mixed, tiny_base):
     config = BaseConfig(id=str(tiny_base(model_type)), max_length=32, **settings)
     folders = mixed(model_type)
     found, sure = Engine(config.id, folders, config=config).logits(TEXTS), 0
@@ -114,7 +114,7 @@ def test_a_base_in_fewer_bits_answers_as_peft_does_on_it(settings, tolerance, mo
         assert (found[folder.name].argmax(1) == expected.argmax(1))[clear].all()
         sure += clear.sum()
         print(model_type, settings, folder.name, np.abs(found[folder.name] - expected).max(), np.abs(expected).max())
-    assert sure > len(TEXTS), "there are answers that the tolerance cannot turn"
+    assert sure > len(TEXTS), "some arg max is certain within the tolerance"
 
 
 @pytest.mark.gpu
@@ -124,13 +124,11 @@ def test_a_base_in_fewer_bits_answers_as_peft_does_on_it(settings, tolerance, mo
     [({}, TOLERANCE), ({"dtype": "bfloat16"}, BF16_TOLERANCE), ({"quantize": "nf4"}, NF4_TOLERANCE)],
     ids=["float32", "bf16", "nf4"],
 )
-def test_a_pass_that_comes_again_is_replayed_and_answers_as_peft_does(
-    settings, tolerance, model_type, mixed, tiny_base
-):
+def test_a_repeated_pass_is_replayed_and_matches_peft(settings, tolerance, model_type, mixed, tiny_base):
     config = BaseConfig(id=str(tiny_base(model_type)), max_length=32, **settings)
     folders = mixed(model_type)
     engine = Engine(config.id, folders, config=config)
-    for round in range(2):  # the second after an adapter has gone, and with it every recording
+    for round in range(2):  # the second after an adapter, and with it every recording, was dropped
         for _ in range(6):
             engine.logits(TEXTS[:1])
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as seen:
@@ -144,11 +142,11 @@ def test_a_pass_that_comes_again_is_replayed_and_answers_as_peft_does(
 
 
 @pytest.mark.gpu
-def test_a_base_that_cannot_be_recorded_goes_on_without(mixed, tiny_base):
+def test_a_base_that_cannot_be_recorded_runs_without_recordings(mixed, tiny_base):
     engine = Engine(str(tiny_base("bert")), mixed("bert")[:2])
 
     def looks(module, args, kwargs):
-        kwargs["input_ids"].max().item()  # waits for the GPU, which a recording cannot
+        kwargs["input_ids"].max().item()  # synchronizes with the GPU, which cannot be recorded
 
     engine._base.model.register_forward_pre_hook(looks, with_kwargs=True)
     answers = [engine.logits(TEXTS[:1]) for _ in range(8)]

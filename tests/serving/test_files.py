@@ -1,4 +1,4 @@
-"""Classifying files: same rows plus verdict columns, streamed, whole or not at all."""
+"""Classifying files: the same rows plus verdict columns, streamed, complete or absent."""
 
 import pytest
 from conftest import LONG, sentences
@@ -88,7 +88,7 @@ def test_an_older_output_survives_a_failure(engine, claims_file, tmp_path):
 
 
 @pytest.mark.slow
-def test_many_rows_need_the_memory_of_a_chunk(engine, claims_file, tmp_path):
+def test_memory_does_not_grow_with_the_number_of_rows(engine, claims_file, tmp_path):
     import resource
 
     count = 1_000_000 if LONG else 4000

@@ -1,4 +1,4 @@
-"""Requests that part passes: right answers, turns, cancelling, a full line, errors."""
+"""The scheduler: shared passes, turns, cancellation, a full queue, errors."""
 
 import multiprocessing
 import subprocess
@@ -25,7 +25,7 @@ def lengths(part):
 
 
 class Recorder:
-    """Answers a text with its length; keeps what each pass had; holds the first pass until it is let go."""
+    """Returns the length of each text and records the slices of each pass; `hold` blocks passes until `go` is set."""
 
     def __init__(self, *, hold=False):
         self.passes, self.started, self.go = [], threading.Event(), threading.Event()
@@ -50,23 +50,23 @@ def wait_for(condition):
         time.sleep(0.005)
 
 
-def test_every_text_is_answered_once_and_passes_keep_to_their_tokens():
-    run, asked = Recorder(), job(*range(1, 60), adapters=("a", "b"))
-    Scheduler(run, tokens=200, most=1).run([asked])
-    assert in_order(asked) == list(range(1, 60))
+def test_every_text_is_processed_once_within_the_tokens_of_a_pass():
+    run, request = Recorder(), job(*range(1, 60), adapters=("a", "b"))
+    Scheduler(run, tokens=200, most=1).run([request])
+    assert in_order(request) == list(range(1, 60))
     for (part,) in run.passes:
         cost = max(lengths(part)) * 2 * len(part.places)
         assert cost <= 200 or len(part.places) == 1
     assert len(run.passes) < 59
 
 
-def test_a_text_longer_than_a_pass_still_gets_one():
-    run, asked = Recorder(), job(500, 3)
-    Scheduler(run, tokens=100, most=1).run([asked])
-    assert in_order(asked) == [500, 3]
+def test_a_text_longer_than_a_pass_is_processed():
+    run, request = Recorder(), job(500, 3)
+    Scheduler(run, tokens=100, most=1).run([request])
+    assert in_order(request) == [500, 3]
 
 
-def test_whoever_asks_all_passes_run_in_one_thread():
+def test_all_passes_run_in_one_thread():
     threads = set()
 
     def run(slices):
@@ -79,43 +79,43 @@ def test_whoever_asks_all_passes_run_in_one_thread():
     assert len(threads) == 1
 
 
-def test_a_process_that_is_forked_later_answers_too():
+def test_a_forked_process_can_run_jobs():
     scheduler, fork = Scheduler(Recorder(), tokens=100, most=9), multiprocessing.get_context("fork")
     scheduler.run([job(3)])
     answers = fork.Queue()
 
-    def ask():
-        asked = job(5, 7)
-        scheduler.run([asked])
-        answers.put(in_order(asked))
+    def send():
+        request = job(5, 7)
+        scheduler.run([request])
+        answers.put(in_order(request))
 
-    child = fork.Process(target=ask, daemon=True)
+    child = fork.Process(target=send, daemon=True)
     child.start()
     assert answers.get(timeout=20) == [5, 7]
     child.join(20)
     assert child.exitcode == 0
 
 
-def test_threads_that_outlive_the_main_one_are_answered():
+def test_threads_that_outlive_the_main_thread_can_run_jobs():
     code = """
 import threading, time
 from lorahub.serving.engine.scheduler import Job, Scheduler
 
-def ask():
+def send():
     scheduler.run([Job(items=[{"input_ids": [0]}])])
     threading.main_thread().join()
     time.sleep(0.2)
     scheduler.run([Job(items=[{"input_ids": [0]}])])
-    print("answered")
+    print("done")
 
 scheduler = Scheduler(lambda slices: [[0] for _ in slices], tokens=9, most=9)
-threading.Thread(target=ask).start()
+threading.Thread(target=send).start()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("answered\n", "")
+    assert (done.stdout, done.stderr) == ("done\n", "")
 
 
-def test_what_waits_at_the_same_time_is_answered_together():
+def test_jobs_that_wait_at_the_same_time_share_a_pass():
     run = Recorder(hold=True)
     scheduler = Scheduler(run, tokens=1000, most=9)
     jobs = [job(10, adapters=(name,)) for name in "abcdef"]
@@ -132,7 +132,7 @@ def test_what_waits_at_the_same_time_is_answered_together():
     assert scheduler.requests == 0
 
 
-def test_a_long_request_does_not_keep_a_short_one_waiting_until_it_is_done():
+def test_a_long_request_does_not_block_a_short_one():
     run = Recorder(hold=True)
     scheduler = Scheduler(run, tokens=100, most=9)
     long, short = job(*[50] * 40), job(10)
@@ -163,7 +163,7 @@ def test_jobs_of_different_kinds_never_share_a_pass():
     assert all(len({part.job.kind for part in slices}) == 1 for slices in run.passes)
 
 
-def test_a_full_line_says_so_at_once_and_takes_requests_again_later():
+def test_a_full_queue_refuses_requests_at_once_and_accepts_them_later():
     run = Recorder(hold=True)
     scheduler = Scheduler(run, tokens=1000, most=1)
     with ThreadPoolExecutor(1) as pool:
@@ -176,7 +176,7 @@ def test_a_full_line_says_so_at_once_and_takes_requests_again_later():
     scheduler.run([job(10)])
 
 
-def test_a_cancelled_request_leaves_and_the_others_are_answered():
+def test_a_cancelled_request_ends_and_the_others_finish():
     run, stop = Recorder(hold=True), threading.Event()
     scheduler = Scheduler(run, tokens=100, most=9)
     kept = job(20)
@@ -198,7 +198,7 @@ def test_a_cancelled_request_leaves_and_the_others_are_answered():
     assert len(run.passes) < 10
 
 
-def test_an_error_reaches_those_whose_pass_it_was_and_nobody_else():
+def test_an_error_reaches_only_the_requests_of_its_pass():
     def run(slices):
         if any(len(part.job.items) == 2 for part in slices):
             raise MemoryError("too much")
@@ -212,7 +212,7 @@ def test_an_error_reaches_those_whose_pass_it_was_and_nobody_else():
     assert in_order(fine) == [10]
 
 
-def test_ctrl_c_in_one_thread_leaves_the_line_to_the_others():
+def test_an_interrupt_in_one_thread_does_not_affect_the_others():
     interrupt = True
 
     def run(slices):
@@ -231,7 +231,7 @@ def test_ctrl_c_in_one_thread_leaves_the_line_to_the_others():
 
 
 @pytest.mark.parametrize("model_type", ["bert", "deberta-v2", "llama"])
-def test_requests_for_different_adapters_and_lengths_are_answered_right_together(model_type, tiny_base, make_adapter):
+def test_requests_for_different_adapters_and_lengths_share_correct_passes(model_type, tiny_base, make_adapter):
     folders = [make_adapter(model_type, labels=2 + n, rank=2**n, seed=n, name=f"a{n}") for n in range(4)]
     engine = Engine(str(tiny_base(model_type)), folders)
     texts = sentences(40, seed=5, low=1, high=29)
@@ -240,7 +240,7 @@ def test_requests_for_different_adapters_and_lengths_are_answered_right_together
     answer = engine._forward.run
     engine._scheduler._run = lambda slices: (passes.append(len(slices)), time.sleep(0.01), answer(slices))[-1]
 
-    def ask(number):
+    def send(number):
         names = [f"a{number % 4}", f"a{(number * 3 + 1) % 4}"]
         some = slice(number, number + 1 + number % 3)
         found = engine.logits(texts[some], names)
@@ -248,5 +248,5 @@ def test_requests_for_different_adapters_and_lengths_are_answered_right_together
             np.testing.assert_allclose(found[name], expected[name][some], atol=1e-4)
 
     with ThreadPoolExecutor(12) as pool:
-        list(pool.map(ask, range(36)))
-    assert max(passes) > 1, "some requests shared a pass"
+        list(pool.map(send, range(36)))
+    assert max(passes) > 1, "some requests share a pass"

@@ -1,4 +1,4 @@
-"""How strong an adapter is: 1 is as trained, 0 the base under the adapter's head, between them a part of the change."""
+"""The strength of an adapter's update: 1 is as trained, 0 the base under the adapter's head."""
 
 import threading
 
@@ -42,7 +42,7 @@ def by_hand(folder, base, strength):
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.5, 2.0])
-def test_so_much_of_the_change_reaches_the_base(served, strength):
+def test_strength_scales_the_update_of_the_base_weights(served, strength):
     engine, folders, base = served
     found, whole = engine.logits(TEXTS, strength=strength), engine.logits(TEXTS)
     for name, folder in folders.items():
@@ -50,7 +50,7 @@ def test_so_much_of_the_change_reaches_the_base(served, strength):
         assert np.abs(found[name] - whole[name]).max() > 1e-3
 
 
-def test_with_1_nothing_changes_to_the_last_bit(served):
+def test_strength_1_changes_no_bit(served):
     engine, folders, base = served
     whole, same = engine.logits(TEXTS), engine.logits(TEXTS, strength=1.0)
     for name, folder in folders.items():
@@ -58,7 +58,7 @@ def test_with_1_nothing_changes_to_the_last_bit(served):
         np.testing.assert_allclose(same[name], by_hand(folder, base, 1.0), atol=1e-4)
 
 
-def test_requests_of_different_strengths_do_not_meet(served):
+def test_requests_of_different_strengths_do_not_share_a_pass(served):
     engine, _, _ = served
     strengths = [0.0, 0.5, 1.0, 2.0]
     wanted = {strength: engine.logits(TEXTS, strength=strength) for strength in strengths}
