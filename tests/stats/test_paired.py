@@ -116,8 +116,9 @@ def test_holm_keeps_false_differences_rare_over_many_pairs():
         gold = rng.integers(0, 3, 300)
         shared = rng.normal(size=(300, 3)) + 1.3 * np.eye(3)[gold]
         systems = [system(name, shared + rng.normal(size=(300, 3))) for name in "vwxyz"]
-        names = [(a.name, b.name) for place, a in enumerate(systems) for b in systems[place + 1 :]]
-        rows = [pair.metrics["f1_macro"] for pair in compared(gold, systems, names, resamples=999)]
+        answers = [(a.answers, b.answers) for place, a in enumerate(systems) for b in systems[place + 1 :]]
+        draws = [bootstrap.paired_draws(gold, *pair, 3, resamples=999).metrics["f1_macro"] for pair in answers]
+        rows = paired.corrected(draws, confidence=0.95)
         corrected += any(row.p_holm < 0.05 for row in rows)
         plain += any(row.p < 0.05 for row in rows)
     assert corrected <= 7  # 3 expected at most, and 2.4 standard errors
