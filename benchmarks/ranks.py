@@ -13,7 +13,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from lorahub import records
+from lorahub import records, runfiles
 from lorahub.experiments.ranks import report as reports
 from lorahub.experiments.ranks import run as experiment
 from lorahub.experiments.run_summary import Cell
@@ -29,7 +29,7 @@ def run(data, seed):
     from lorahub.training.run import train
 
     high, folder = Path("runs") / f"benchmark-ranks-{data}-s{seed}", RESULTS / f"ranks-{data}-s{seed}"
-    if not (high / records.FILE_NAME).exists():
+    if not runfiles.is_finished(high):
         train(data=data, seed=seed, out=high, settings=[f"adapter.rank={RANK}", *DATA[data]])
     cell = folder / f"rank-{RANK}.json"
     if not cell.exists():

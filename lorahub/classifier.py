@@ -23,7 +23,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
-from lorahub import atomic, config, records
+from lorahub import atomic, config, records, runfiles
 from lorahub.config import BaseConfig, Config
 from lorahub.data import claims, columns
 from lorahub.errors import ConfigError, DataError, LorahubError, one_line
@@ -115,8 +115,8 @@ class ClaimClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         AdapterError if the adapter does not exist or is not safe to load, BaseModelError and HubError.
         """
         located = fetch.adapter(f"{identifier}@{revision}" if revision else identifier, token=token)
-        record = records.load(located.folder) if (located.folder / records.FILE_NAME).exists() else None
-        settings = config.from_dict(record.asked) if record else Config()
+        record = records.load(located.folder) if runfiles.is_finished(located.folder) else None
+        settings = record.config if record else Config()
         if located.repo is not None:
             # A repository on the Hub decides how long texts may be, but not which base is loaded, or how.
             settings = replace(settings, base=BaseConfig(max_length=settings.base.max_length))
@@ -200,7 +200,7 @@ class ClaimClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Take over a run folder and its opened predictor."""
         self.classes_ = classes
         self.files_ = _read(folder)
-        self.record_ = records.load(folder) if records.FILE_NAME in self.files_ else None
+        self.record_ = records.load(folder) if runfiles.RECORD in self.files_ else None
         # After unpickling exactly this base is loaded again.
         self._base = replace(settings, id=str(self.base), revision=predictor.base_revision)
         self._predictor = predictor

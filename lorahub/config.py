@@ -280,6 +280,28 @@ def to_dict(config: Any) -> dict[str, Any]:
     return plain
 
 
+def known_fields(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return the sections and fields that this version knows, and the dotted names of the others."""
+    known = {name: section for name, section in values.items() if name in SECTIONS}
+    unknown = [name for name in values if name not in SECTIONS]
+    for name, section in known.items():
+        if isinstance(section, Mapping):
+            fields = {item.name for item in dataclasses.fields(SECTIONS[name])}
+            known[name] = {key: value for key, value in section.items() if key in fields}
+            unknown += [f"{name}.{key}" for key in section if key not in fields]
+    return known, unknown
+
+
+def first_difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """Return the first value on which two nested mappings differ: its dotted name, then, now; None if they agree."""
+    for section, fields_now in now.items():
+        for name, value in fields_now.items():
+            old = then.get(section, {}).get(name)
+            if old != value:
+                return f"{section}.{name}", old, value
+    return None
+
+
 def differences(config: Config) -> dict[str, Any]:
     """The fields whose value is not the default, by dotted name: what a reader needs to know about a run."""
     default = to_dict(Config())

@@ -4,7 +4,6 @@ The order is the order of the head's columns. It is written to `labels.json` bes
 index leaves the program without its name.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,10 +12,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from lorahub import atomic
+from lorahub import atomic, runfiles
 from lorahub.errors import AdapterError, DataError
 
-FILE_NAME = "labels.json"
 LONGEST_NAME = 200
 
 
@@ -61,22 +59,19 @@ class LabelSet:
 
     def save(self, folder: Path) -> None:
         """Write `labels.json` into `folder`."""
-        atomic.write_json(folder / FILE_NAME, self.names)
+        atomic.write_json(folder / runfiles.LABELS, list(self.names))
 
     @classmethod
     def load(cls, folder: Path) -> "LabelSet":
         """Read `labels.json`; raises AdapterError where it is missing or no list of strings."""
-        path = folder / FILE_NAME
-        try:
-            names = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise AdapterError(f"{folder} has no {FILE_NAME}, the label names. Restore it or train again.") from None
-        except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number too long, lists too deep
-            raise AdapterError(f"{path} is not valid JSON ({error}). Restore it or train again.") from None
-        if not isinstance(names, list) or len(names) < 2 or not all(isinstance(name, str) for name in names):
-            raise AdapterError(f'{path} must be a JSON list of at least two label names, as in ["false", "true"].')
-        if len(set(names)) != len(names):
-            raise AdapterError(f"{path} names a label twice: {names}. Restore it or train again.")
+        path = folder / runfiles.LABELS
+        if not path.exists():
+            raise AdapterError(f"{folder} has no {path.name}, the label names. Restore it or train again.")
+        names = runfiles.read_json(path, list[str])
+        if len(names) < 2 or len(set(names)) != len(names):
+            raise AdapterError(
+                f"{path} must hold at least two distinct label names; it holds {names}. Restore it or train again."
+            )
         return cls(tuple(names))
 
     @classmethod

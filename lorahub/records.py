@@ -1,160 +1,210 @@
-"""The run record: what was asked, what happened, where, and what came out of it, as one JSON file.
+"""The run record: configuration, progress, environment and results of one run, as one typed object and one JSON file.
 
-`record.json` is written last and atomically, so a folder without it is unfinished. Older schemas are upgraded on
-reading. Nothing in it is a path of the machine that it was written on.
+`record.json` is written last and atomically, so a folder without it is unfinished. Records of older versions are read:
+fields that they lack have defaults. A record never holds a path of the machine on which it was written.
 """
 
-import json
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from lorahub import atomic
-from lorahub.errors import AdapterError, one_line
+from pydantic import BeforeValidator, Field, PlainSerializer, SkipValidation
+
+from lorahub import atomic, runfiles
+from lorahub import config as configs
+from lorahub.config import Config
+from lorahub.data.claimset import DataSource
+from lorahub.errors import AdapterError
+from lorahub.runfiles import Part
+from lorahub.stats.results import BaselineChoice, Interval, SystemResult
+from lorahub.stats.verdicts import Calibration
 
 log = logging.getLogger(__name__)
 
-FILE_NAME = "record.json"
 SCHEMA = 1
 
-# The systems of a results table, in the order in which people read it: what costs nothing first.
-SYSTEMS = ("majority", "tfidf", "linear_probe", "untrained", "adapter")
-# The headline figures of a system on a split.
-METRICS = ("accuracy", "f1_macro", "f1_weighted", "ece")
-LOWER_IS_BETTER = ("ece",)
 
-# What others read of a record without asking whether it is there; everything else is read with care.
-_READ: dict[str, type | tuple[type, ...]] = {
-    "name": str, "created": str, "asked": dict, "happened": dict, "environment": dict, "results": dict,
-    "environment.base_id": str, "environment.labels": list, "environment.data": dict, "environment.data.id": str,
-    "environment.data.kind": str, "environment.data.rows": dict, "environment.data.sha256": dict,
-    "environment.base_revision": (str, type(None)), "environment.data.revision": (str, type(None)),
-}  # fmt: skip
-_KINDS: dict[Any, str] = {dict: "names and values", list: "list"}
+class Memory(Part):
+    """Memory of the training, in bytes."""
 
-# UPGRADES[n] turns a record of schema n into one of schema n + 1.
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+    cpu_before_bytes: int = Field(description="resident size of the process before the base is loaded")
+    cpu_peak_bytes: int = Field(description="its peak during training; on systems other than Linux, its peak so far")
+    gpu_peak_bytes: int | None = Field(description="peak of the memory allocated on the GPU; null without a GPU")
 
 
-@dataclass(kw_only=True)
-class RunRecord:
-    """One run. The shapes of the four blocks are documented in docs/record.md."""
+class RankChoice(Part):
+    """The rank chosen by `adapter.rank=auto`."""
 
-    name: str
-    created: str
-    asked: dict[str, Any]
-    happened: dict[str, Any] = field(default_factory=dict)
-    environment: dict[str, Any] = field(default_factory=dict)
-    results: dict[str, dict[str, Any]] = field(default_factory=dict)
-    schema: int = SCHEMA
+    trained: int = Field(description="trained rank")
+    kept: int = Field(description="rank that is kept")
+    low: int = Field(description="low end of the interval of ranks over resamples of validation")
+    high: int = Field(description="high end of that interval")
+    shares: dict[str, float] = Field(description="share of the resamples that choose each rank")
+    difference: float = Field(description="`train.metric` on validation at the kept rank minus at the trained rank")
+    interval: Interval = Field(description="interval of that difference")
+    why: str = Field(description="reason in words")
+
+
+class CurvePoint(Part):
+    """One evaluation during training."""
+
+    step: int = Field(description="optimizer step of this evaluation")
+    loss: float = Field(
+        description="training loss (nats per claim), mean over the last 20 forward passes, with class weights and "
+        "label smoothing"
+    )
+    learning_rate: float = Field(description="learning rate after this step")
+    accuracy: float = Field(description="accuracy on validation, without the bias")
+    f1_weighted: float = Field(description="weighted F1 on validation, without the bias")
+    f1_macro: float = Field(description="macro F1 on validation, without the bias")
+    loss_validation: float = Field(description="plain cross-entropy on validation (nats per claim)")
+
+
+class Progress(Part):
+    """How the training went."""
+
+    steps: int = Field(description="optimizer steps taken")
+    planned_steps: int = Field(description="optimizer steps planned by the configuration")
+    epochs: float = Field(description="training claims seen, divided by the number of training claims")
+    seconds: float = Field(
+        description="duration of the training loop with its evaluations (s); loading, baselines and the final "
+        "evaluation are not included"
+    )
+    samples_per_second: float = Field(description="training claims seen, divided by `seconds`")
+    cpu_seconds: float | None = Field(
+        default=None,
+        description="processor time of the training loop (s), summed over all threads of this process; steadier than "
+        "`seconds` on a busy machine",
+    )
+    peak_bytes: int = Field(
+        description="peak memory during training: allocated on the GPU if there is one, else the largest resident size "
+        "of the process"
+    )
+    memory: Memory | None = Field(default=None, description="memory in detail")
+    trainable_parameters: int = Field(description="parameters of adapter and head")
+    total_parameters: int = Field(description="parameters of base, adapter and head")
+    rank: RankChoice | None = Field(default=None, description="choice of `adapter.rank=auto`; else null")
+    best_step: int = Field(description="step whose weights are kept: the best by `train.metric` on validation")
+    interrupted: bool = Field(default=False, description="stopped with Ctrl-C; the best weights until then are kept")
+    resumed_at: list[int] = Field(
+        default=[],
+        description="steps of the checkpoints from which training resumed; steps that were lost are not included in "
+        "`seconds`, and memory is that of the last process",
+    )
+    curve: list[CurvePoint] = Field(default=[], description="evaluations during training")
+    warnings: list[str] = Field(
+        default=[],
+        description="warnings for the reader: splits that were made, claims that occur in two splits, a model that "
+        "always gives the same answer",
+    )
+
+
+class Environment(Part):
+    """Where the run took place, and with what."""
+
+    packages: dict[str, str] = Field(default={}, description="installed version")
+    python: str = Field(default="", description="version of Python")
+    device: str = Field(default="", description="name of the GPU, or `cpu` with the machine type")
+    processes: int = Field(default=1, description="processes that trained together")
+    threads: int | None = Field(default=None, description="CPU threads of torch per process")
+    mixed_precision: str = Field(default="no", description="`no`, `bf16` or `fp16`")
+    base_id: str = Field(description="Hub id of the base, or the name of its folder")
+    base_revision: str | None = Field(default=None, description="commit of the base on the Hub; null for a folder")
+    base_origin: str = Field(default="", description="`embedded package`, `folder` or `hub`")
+    reasons: dict[str, str] = Field(
+        default={},
+        description="choice made for device, dtype, 4-bit weights, padding, length or optimizer, and its reason",
+    )
+    labels: list[str] = Field(description="label names in id order")
+    data: DataSource
+    seed: int = Field(default=0, description="training seed")
+    git: str | None = Field(
+        default=None,
+        description="commit of the lorahub checkout, with `+` if it has changes; null for an installed package",
+    )
+    baselines: dict[str, BaselineChoice] = Field(default={}, description="options chosen for each baseline")
+    calibration: Calibration = Field(default=Calibration(), description="calibration of the adapter")
+
+
+def _config(value: Any) -> Config:
+    """Resolve a record's `asked`: fields that it lacks get defaults, fields of a newer version are left out."""
+    if isinstance(value, Config):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError("it must hold sections, each with its fields")
+    known, unknown = configs.known_fields(value)
+    if unknown:
+        log.warning("settings of a newer lorahub are ignored: %s", ", ".join(unknown))
+    return configs.from_dict(known)
+
+
+class RunRecord(Part):
+    """One run; docs/record.md describes every field."""
+
+    schema_version: int = Field(
+        default=SCHEMA,
+        validation_alias="schema",
+        serialization_alias="schema",
+        description=f"version of this layout; now {SCHEMA}",
+    )
+    name: str = Field(description="name of the run folder")
+    created: str = Field(description="start of the run, ISO 8601, UTC, to the second")
+    config: Annotated[SkipValidation[Config], BeforeValidator(_config), PlainSerializer(configs.to_dict)] = Field(
+        validation_alias="asked", serialization_alias="asked", description="resolved configuration"
+    )
+    progress: Progress = Field(validation_alias="happened", serialization_alias="happened")
+    environment: Environment
+    results: dict[str, dict[str, SystemResult]]
 
     def save(self, folder: Path) -> None:
         """Write `record.json` into `folder`, atomically."""
-        atomic.write_json(folder / FILE_NAME, self.to_dict())
+        atomic.write_json(folder / runfiles.RECORD, self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
-        """The plain form, schema first."""
-        values = asdict(self)
-        return {"schema": values.pop("schema"), **values}
+        """Return the JSON form, schema first."""
+        return {"schema": self.schema_version, **super().to_dict()}
 
     @property
     def labels(self) -> list[str]:
-        """The label names in id order, as the results' confusion matrices use them."""
-        return list(self.environment["labels"])
+        """The label names in id order, as in the confusion matrices."""
+        return self.environment.labels
+
+    def adapter(self, split: str = "test") -> SystemResult:
+        """Return the adapter's own figures on a split; raises AdapterError if the record has none."""
+        try:
+            return self.results[split]["adapter"]
+        except KeyError:
+            raise AdapterError(f"{self.name}: record.json has no results of the adapter on {split}.") from None
+
+
+class _Schema(Part):
+    schema_version: int = Field(validation_alias="schema", ge=1)
 
 
 def load(folder: Path) -> RunRecord:
     """Read the record of a finished run.
 
-    Raises AdapterError where the folder is no finished run, the file is damaged, or a newer lorahub wrote it.
+    Raises AdapterError if the folder is not a finished run, the file is damaged, or a newer lorahub wrote it.
     """
-    path = folder / FILE_NAME
+    path = folder / runfiles.RECORD
     if not folder.is_dir():
         raise AdapterError(f"there is no run folder {folder}. `lorahub runs` lists those that exist.")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise AdapterError(f"{folder} has no {FILE_NAME}: the run did not finish. Train it again.") from None
-    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number too long, lists too deep
-        raise AdapterError(f"{path} is not valid JSON ({one_line(error)}). Restore it or train again.") from None
-    schema = values.get("schema") if isinstance(values, dict) else None
-    if not isinstance(schema, int) or schema < 1:
-        raise AdapterError(f"{path} is no run record: its schema is {schema!r}. Restore it or train again.")
-    if values["schema"] > SCHEMA:
-        raise AdapterError(
-            f"{path} has schema {values['schema']}, this lorahub reads up to {SCHEMA}. Upgrade hf-lorahub."
-        )
-    while values["schema"] < SCHEMA:
-        values = UPGRADES[values["schema"]](values)
-    missing = {"name", "created", "asked", "results"} - set(values)
-    if missing:
-        raise AdapterError(f"{path} lacks {', '.join(sorted(missing))}. Restore it or train again.")
-    values = {"happened": {}, "environment": {}, **values}
-    wrong = _wrong(values)
-    if wrong:
-        raise AdapterError(f"{path}: {wrong}. Restore it or train again.")
-    known = {item.name for item in fields(RunRecord)}
-    return RunRecord(**{key: value for key, value in values.items() if key in known})
-
-
-def _wrong(values: dict[str, Any]) -> str | None:
-    """The first part of a record that is not what others take it for, as the beginning of a sentence."""
-    for name, kind in _READ.items():
-        found: Any = values
-        for key in name.split("."):
-            found = found.get(key) if isinstance(found, dict) else None
-        if not isinstance(found, kind):
-            return f"{name} holds no {_KINDS.get(kind, 'text')}"
-    if not all(isinstance(label, str) for label in values["environment"]["labels"]):
-        return "environment.labels holds what is no text"
-    blocks = {f"asked.{section}": block for section, block in values["asked"].items()}
-    blocks |= {f"results.{split}": block for split, block in values["results"].items()}
-    systems = {
-        f"results.{split}.{system}": block
-        for split, found in values["results"].items()
-        if isinstance(found, dict)
-        for system, block in found.items()
-    }
-    for name, block in (blocks | systems).items():
-        if not isinstance(block, dict):
-            return f"{name} holds no {_KINDS[dict]}"
-    for name, block in systems.items():
-        for metric in METRICS:
-            if type(block.get(metric, 0.0)) not in (int, float):
-                return f"{name}.{metric} holds no number"
-    return None
-
-
-def differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
-    """The first value that two blocks like `asked` do not share: its dotted name, then, now; None where all agree."""
-    for section, fields_now in now.items():
-        for name, value in fields_now.items():
-            old = then.get(section, {}).get(name)
-            if old != value:
-                return f"{section}.{name}", old, value
-    return None
-
-
-def locate(identifier: str | Path) -> Path:
-    """The folder of a run on this machine: a path, or the name of a run under `runs/`; raises AdapterError."""
-    folder = Path(identifier)
-    if folder.is_dir():
-        return folder
-    under_runs = Path("runs") / folder
-    if len(folder.parts) == 1 and under_runs.is_dir():
-        return under_runs
-    raise AdapterError(f"there is no adapter folder {str(identifier)!r}. `lorahub runs` lists the runs that exist.")
+    if not path.exists():
+        raise AdapterError(f"{folder} has no {path.name}: the run did not finish. Train it again.")
+    schema = runfiles.read_json(path, _Schema).schema_version
+    if schema > SCHEMA:
+        raise AdapterError(f"{path} has schema {schema}, this lorahub reads up to {SCHEMA}. Upgrade hf-lorahub.")
+    return runfiles.read_json(path, RunRecord)
 
 
 def find(root: Path) -> list[tuple[Path, RunRecord]]:
-    """The finished runs directly under `root`, newest first.
+    """Return the finished runs directly under `root`, newest first.
 
-    Folders without a record are passed over; one whose record is damaged is left out, and the log says why.
+    Folders without a record are skipped; a damaged record is left out and logged.
     """
     runs = []
-    for path in root.glob(f"*/{FILE_NAME}"):
+    for path in root.glob(f"*/{runfiles.RECORD}"):
         try:
             runs.append((path.parent, load(path.parent)))
         except AdapterError as error:

@@ -70,7 +70,7 @@ def test_it_learns_and_answers_with_labels_and_calibrated_probabilities(trained)
     verdicts = engine.classify(NEW, [name])[name]
     assert [verdict.label for verdict in verdicts] == trained.predict(NEW).tolist(), "the same path as everywhere"
     assert np.allclose([list(verdict.calibrated.values()) for verdict in verdicts], shares, atol=1e-5)
-    assert trained.record_.environment["calibration"]["temperature"] != 1.0, "they are calibrated"
+    assert trained.record_.environment.calibration.temperature != 1.0, "they are calibrated"
 
 
 def test_lists_arrays_and_series_are_the_same_texts(trained):
@@ -179,8 +179,8 @@ def test_saving_gives_a_run_folder_and_no_config_json(trained, tiny_run, tmp_pat
     assert found == run, "the files of a run that `lorahub train` has written"
     assert "config.json" not in found
     record = records.load(folder)
-    assert record.asked["data"]["id"] == record.environment["data"]["kind"] == "memory"
-    assert record.environment["data"]["rows"] == {"train": 156, "validation": 60, "test": 24}
+    assert record.config.data.id == record.environment.data.kind == "memory"
+    assert record.environment.data.rows == {"train": 156, "validation": 60, "test": 24}
     assert set(record.results) == {"validation", "test"}
     assert "[More Information Needed]" not in (folder / "README.md").read_text()
     for path in folder.rglob("*"):

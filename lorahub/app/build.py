@@ -129,7 +129,7 @@ def load(root: Path, base: str | None = None) -> tuple[Engine, list[str]]:
             f"there is no finished run under {root}/ to show. Train one first: lorahub train --data starter-wording"
         )
     # An adapter that was pulled does not choose the base.
-    own = [record.environment["base_id"] for folder, record in finished if fetch.adapter(folder).repo is None]
+    own = [record.environment.base_id for folder, record in finished if fetch.adapter(folder).repo is None]
     engine = Engine(base, most_adapters=_MAX_IN_MEMORY) if base else _first_available([*own, fetch.MINILM])
     left_out = []
     for folder, _ in finished:

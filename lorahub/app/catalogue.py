@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lorahub import records
+from lorahub import records, runfiles
 from lorahub.errors import AdapterError, ConfigError, HubError
 from lorahub.hub import fetch, search
 from lorahub.hub import inspect as hub_inspect
@@ -99,7 +99,7 @@ class Catalogue:
 
 def finished_runs(root: Path, named: Iterable[Located]) -> Runs:
     """Return folder and record by the adapter's name: the named ones first, then those under `root`, newest first."""
-    names = {one.folder.resolve(): one.name for one in named if (one.folder / records.FILE_NAME).exists()}
+    names = {one.folder.resolve(): one.name for one in named if runfiles.is_finished(one.folder)}
     for folder, _ in records.find(root):
         names.setdefault(folder.resolve(), folder.name)
     runs: Runs = {}

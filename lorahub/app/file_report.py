@@ -46,15 +46,7 @@ def render(result: FileComparison, table: CheckedTable, seconds: float, device: 
 
 
 def _figures(result: FileComparison) -> Iterator[str]:
-    rows = [
-        (
-            name,
-            *(tables.with_interval(block[metric], block["interval"][metric]) for metric in tables.METRIC_NAMES),
-            f"{block['ece']:.3f}",
-            f"{block['n']:,}",
-        )
-        for name, block in result.results.items()
-    ]
+    rows = [(name, *tables.figures(block), f"{block.n:,}") for name, block in result.results.items()]
     yield html.title("Figures")
     yield html.table("Figures", ("adapter", *tables.HEADER[1:], "rows"), rows)
     yield html.note(
@@ -76,11 +68,11 @@ def _confusions(result: FileComparison) -> Iterator[str]:
     figures = []
     orders: dict[frozenset[str], list[str]] = {}
     for name, block in result.results.items():
-        labels = list(block["per_label"])
+        labels = list(block.per_label)
         # Matrices of the same labels are read side by side, so all have the order of the first one.
         order = orders.setdefault(frozenset(labels), labels)
         places = [labels.index(label) for label in order]
-        counts = [[block["confusion"][row][column] for column in places] for row in places]
+        counts = [[block.confusion[row][column] for column in places] for row in places]
         matrix = html.table(
             f"Confusion matrix of {name}",
             ("label ↓ answer →", *order),

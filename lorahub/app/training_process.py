@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lorahub import config as configs
-from lorahub import records
+from lorahub import runfiles
 from lorahub.app import Json
 from lorahub.errors import ConfigError, LorahubError
 
@@ -194,7 +194,7 @@ class Trainer:
             self.state = ended
 
     def _finished(self, state: TrainingState, folder: Path, code: int, output: Iterable[str]) -> TrainingState:
-        if (folder / records.FILE_NAME).exists():
+        if runfiles.is_finished(folder):
             try:
                 return replace(state, answers_as=self.load(folder))
             except LorahubError as error:

@@ -93,7 +93,7 @@ def compare(
 
 def _check_output(output: Path) -> None:
     """Raise ConfigError or DataError before anything is computed if `output` cannot be written."""
-    from lorahub import records
+    from lorahub import runfiles
     from lorahub.data import tables
     from lorahub.errors import need
 
@@ -104,6 +104,6 @@ def _check_output(output: Path) -> None:
         raise ConfigError(
             f"--output {output} is a file. Name a folder for the report, or a {', '.join(tables.SUFFIXES)} file."
         )
-    if (output / records.FILE_NAME).exists():
+    if runfiles.is_finished(output):
         raise ConfigError(f"--output {output} is a run folder, which holds only the run's files. Name another folder.")
     need("matplotlib", extra="train")

@@ -41,21 +41,20 @@ def evaluate(
     for note in judged.notes:
         typer.echo(f"note: {note}", err=True)
     if as_json:
-        show.print_json(judged.results)
+        show.print_json({name: result.to_dict() for name, result in judged.results.items()})
         return
     rows = [
         (
             name,
-            *(tables.with_interval(found[metric], found["interval"][metric]) for metric in tables.METRIC_NAMES),
-            f"{found['ece']:.3f}",
-            f"{found['n']:,}",
+            *tables.figures(result),
+            f"{result.n:,}",
         )
-        for name, found in judged.results.items()
+        for name, result in judged.results.items()
     ]
     show.table(("adapter", *tables.HEADER[1:], "claims"), rows, title=f"{data}, {judged.split}")
-    for name, found in judged.results.items():
-        if found["selective"]["threshold"] is not None:
-            typer.echo(f"  {name}: {tables.abstaining(found['selective'])}")
+    for name, result in judged.results.items():
+        if result.selective and result.selective.threshold is not None:
+            typer.echo(f"  {name}: {tables.abstaining(result.selective)}")
 
 
 def _again(run: str, *, data: str, split: str, base: str | None, settings: list[str], as_json: bool) -> None:
@@ -64,6 +63,7 @@ def _again(run: str, *, data: str, split: str, base: str | None, settings: list[
     from lorahub.experiments.monitor import report as reports
     from lorahub.experiments.monitor import run as monitor_run
     from lorahub.reports import tables
+    from lorahub.stats.results import SelectiveResult
 
     folder, found = monitor_run.since(run, data=data, split=split, base=base, settings=settings)
     picture = folder / reports.PICTURE
@@ -76,8 +76,9 @@ def _again(run: str, *, data: str, split: str, base: str | None, settings: list[
         show.table(reports.header(found), reports.rows(found), title=f"{found.run}: evaluated again")
         for line in reports.verdicts(found):
             typer.echo(f"  {line}")
-        if found.row.figures["selective"]["threshold"] is not None:
-            typer.echo(f"  {tables.abstaining(found.row.figures['selective'])}")
+        selective = SelectiveResult.model_validate(found.row.figures["selective"])
+        if selective.threshold is not None:
+            typer.echo(f"  {tables.abstaining(selective)}")
         typer.echo(f"  {reports.explanation(found)}")
         typer.echo(f"  written to {folder / history.FOLDER} and {picture}")
     if found.row.verdict == history.FELL:

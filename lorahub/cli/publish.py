@@ -36,7 +36,7 @@ def push(
     as_json: Json = False,
 ) -> None:
     """Publish a run on the Hub, with its evidence, in one commit."""
-    from lorahub import records
+    from lorahub import runfiles
     from lorahub.cli import show
     from lorahub.publish import push as publishing
     from lorahub.reports import tables
@@ -55,7 +55,7 @@ def push(
         force=force,
         token=token,
     )
-    plan = publishing.plan(records.locate(run), options)
+    plan = publishing.plan(runfiles.locate(run), options)
     if dry_run:
         show.print_json(_as_dict(plan)) if as_json else _show_plan(plan)
         return
@@ -88,12 +88,12 @@ def card(
     as_json: Json = False,
 ) -> None:
     """Print a run's card, written anew from its record, or rewrite it in place."""
-    from lorahub import atomic, records
+    from lorahub import atomic, records, runfiles
     from lorahub.cli import show
     from lorahub.reports import cards, sections
 
-    folder = records.locate(run)
-    path = folder / cards.FILE_NAME
+    folder = runfiles.locate(run)
+    path = folder / runfiles.CARD
     fresh = cards.render(records.load(folder), repo=repo, licence=licence, language=language)
     text = sections.merge(path.read_text(encoding="utf-8"), fresh) if path.is_file() else fresh
     if write:

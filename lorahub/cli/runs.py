@@ -32,12 +32,12 @@ def runs(
     as_json: Json = False,
 ) -> None:
     """List finished runs: before, the best of what costs nothing, and after, on test."""
-    from lorahub import records
+    from lorahub import records, runfiles
     from lorahub.cli import show
     from lorahub.reports import run_table as listing
     from lorahub.reports import tables
 
-    every = [records.load(records.locate(name)) for name in names] if names else [run for _, run in records.find(root)]
+    every = [records.load(runfiles.locate(name)) for name in names] if names else [run for _, run in records.find(root)]
     found = listing.select(every, where=where or (), sort=sort, limit=limit)
     fields = [name.strip() for name in columns.split(",")] if columns is not None else []
     listing.check(every, fields)

@@ -70,18 +70,17 @@ def report(shown: Report, *, as_json: bool, as_markdown: bool = False, written: 
 
 def before_and_after(record: RunRecord) -> None:
     """Print a run's results table with what it means."""
-    data = record.environment["data"]
-    rows = data["rows"]["test"]
-    table(tables.HEADER, tables.results(record), title=f"{record.name}: {data['id']}, {rows:,} test claims")
+    data = record.environment.data
+    table(tables.HEADER, tables.results(record), title=f"{record.name}: {data.id}, {data.rows['test']:,} test claims")
     console = _console()
     for item in tables.comparisons(record):
         if item.system in ("untrained", tables.best_baseline(record)):
             console.print("  " + tables.sentence(item))
-    console.print("  Square brackets: 95 % bootstrap intervals." if _is_95(record) else "  Square brackets: intervals.")
-
-
-def _is_95(record: RunRecord) -> bool:
-    return bool(record.asked.get("eval", {}).get("confidence") == 0.95)
+    console.print(
+        "  Square brackets: 95 % bootstrap intervals."
+        if record.config.eval.confidence == 0.95
+        else "  Square brackets: intervals."
+    )
 
 
 @contextmanager

@@ -103,19 +103,19 @@ def _print(finished: "Run") -> None:
     from lorahub.reports import tables
 
     show.before_and_after(finished.record)
-    happened = finished.record.happened
-    selective = finished.record.results["test"]["adapter"]["selective"]
-    if selective["threshold"] is not None:
+    progress = finished.record.progress
+    selective = finished.record.adapter().selective
+    if selective and selective.threshold is not None:
         typer.echo(f"  {tables.abstaining(selective)}")
-    for warning in happened["warnings"]:
+    for warning in progress.warnings:
         typer.echo(f"  note: {warning}")
     typer.echo(
-        f"  {happened['trainable_parameters']:,} of {happened['total_parameters']:,} parameters trained "
-        f"in {happened['seconds']:.0f} s ({happened['samples_per_second']:.0f} claims/s); "
-        f"kept step {happened['best_step']} of {happened['steps']}."
+        f"  {progress.trainable_parameters:,} of {progress.total_parameters:,} parameters trained "
+        f"in {progress.seconds:.0f} s ({progress.samples_per_second:.0f} claims/s); "
+        f"kept step {progress.best_step} of {progress.steps}."
     )
-    if happened["rank"] is not None:
-        typer.echo(f"  rank {happened['rank']['trained']} trained, kept {happened['rank']['why']}.")
+    if progress.rank is not None:
+        typer.echo(f"  rank {progress.rank.trained} trained, kept {progress.rank.why}.")
     typer.echo(f'  written to {finished.folder}. Next:  lorahub classify "your claim" --adapter {finished.folder}')
 
 

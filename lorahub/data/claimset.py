@@ -5,9 +5,11 @@ Imports nothing from the rest of `data`.
 
 import hashlib
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from lorahub.labels import LabelSet
 
@@ -53,12 +55,27 @@ class DataSource:
     read: "hub", "local copy", "shipped", "folder", "file" or "memory". `revision` is the commit of a Hub data set.
     """
 
-    id: str
-    kind: str
-    revision: str | None = None
-    sha256: dict[str, str]
-    rows: dict[str, int]
-    dropped_rows: dict[str, int] = field(default_factory=dict)
+    id: Annotated[str, Field(description="named set, Hub id, name of the folder or file, or `memory`")]
+    kind: Annotated[
+        str,
+        Field(
+            description="`hub`, `shipped`, `local copy` (of a named set), `folder`, `file` or `memory` (claims passed "
+            "by a program)"
+        ),
+    ]
+    revision: Annotated[str | None, Field(description="commit of the data set on the Hub; else null")] = None
+    sha256: Annotated[
+        dict[str, str],
+        Field(description="fingerprint of texts, evidence and label names in order, independent of the file format"),
+    ]
+    rows: Annotated[dict[str, int], Field(description="claims that were used")]
+    dropped_rows: Annotated[
+        dict[str, int],
+        Field(
+            description="rows left out: by `data.drop_labels`, without a class on the Hub, or empty in a named set "
+            "known for such rows; a split without any is absent, and for data without splits SPLIT is `all`"
+        ),
+    ] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from lorahub import atomic
+from lorahub import config as configs
 from lorahub.errors import AdapterError, one_line
-from lorahub.records import SYSTEMS, RunRecord
+from lorahub.records import RunRecord
 from lorahub.stats.metrics import METRICS
 from lorahub.stats.predictions import Predictions
+from lorahub.stats.results import SYSTEMS
 from lorahub.stats.verdicts import Calibration, Ids, decide
 
 SPLIT = "test"
@@ -41,22 +43,29 @@ class Cell:
     @classmethod
     def of_run(cls, folder: Path, record: RunRecord, weights: Path) -> "Cell":
         """The cell of a finished run; `weights` is the file that holds what was trained."""
-        happened, memory = record.happened, record.happened["memory"]
-        cpu = memory["cpu_peak_bytes"] - memory["cpu_before_bytes"]
+        progress, memory = record.progress, record.progress.memory
+        if memory is None:
+            raise AdapterError(
+                f"{folder} was trained by an older lorahub, which did not measure memory. Train it again."
+            )
+        cpu = memory.cpu_peak_bytes - memory.cpu_before_bytes
         return cls(
-            method=record.asked["adapter"]["method"],
-            seed=record.asked["train"]["seed"],
-            asked=record.asked,
-            environment={name: record.environment[name] for name in _ENVIRONMENT},
+            method=record.config.adapter.method,
+            seed=record.config.train.seed,
+            asked=configs.to_dict(record.config),
+            environment=record.environment.model_dump(include=set(_ENVIRONMENT), exclude_unset=True),
             cost={
-                "trainable_parameters": happened["trainable_parameters"],
-                "total_parameters": happened["total_parameters"],
-                "memory_bytes": cpu if memory["gpu_peak_bytes"] is None else memory["gpu_peak_bytes"],
+                "trainable_parameters": progress.trainable_parameters,
+                "total_parameters": progress.total_parameters,
+                "memory_bytes": cpu if memory.gpu_peak_bytes is None else memory.gpu_peak_bytes,
                 "file_bytes": weights.stat().st_size,
-                **{name: happened[name] for name in ("seconds", "cpu_seconds", "steps", "best_step")},
+                "seconds": progress.seconds,
+                "cpu_seconds": progress.cpu_seconds or 0.0,
+                "steps": progress.steps,
+                "best_step": progress.best_step,
             },
             figures={
-                split: {name: {metric: block[metric] for metric in METRICS} for name, block in found.items()}
+                split: {name: {metric: block.metric(metric) for metric in METRICS} for name, block in found.items()}
                 for split, found in record.results.items()
             },
             answers={system: _answers(folder, record, system, SPLIT) for system in SYSTEMS},

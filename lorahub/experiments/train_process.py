@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lorahub import config as configs
-from lorahub import records
+from lorahub import records, runfiles
 from lorahub.config import Config
 from lorahub.data.claimset import ClaimData
 from lorahub.errors import ConfigError, TrainingError
@@ -49,7 +49,7 @@ def train(path: Path, arguments: Sequence[str], wanted: Wanted, *, name: str, ke
     Raises TrainingError where the training fails, KeyboardInterrupt where it was stopped by hand.
     """
     folder = path.with_suffix("")
-    if not (folder / records.FILE_NAME).exists():
+    if not runfiles.is_finished(folder):
         _run(folder, arguments, name)
     cell = Cell.of_run(folder, records.load(folder), folder / safety.layout(folder).weights)
     cell.save(path)
@@ -67,7 +67,7 @@ def _run(folder: Path, arguments: Sequence[str], name: str) -> None:
         raise TrainingError(
             f"{name} was not trained: its own message stands above. Mend it, or leave it out; what is finished is kept."
         )
-    if records.load(folder).happened["interrupted"]:
+    if records.load(folder).progress.interrupted:
         shutil.rmtree(folder)
         raise KeyboardInterrupt
 
@@ -76,7 +76,7 @@ def _check_fits(cell: Cell, path: Path, wanted: Wanted) -> None:
     source = wanted.data.source
     then, now = configs.to_dict(configs.from_dict(cell.asked)), configs.to_dict(wanted.config)
     now["data"]["id"], now["base"]["id"] = source.id, wanted.base_id
-    found = records.differing(then, now)
+    found = configs.first_difference(then, now)
     if found:
         name, was, value = found
         raise ConfigError(

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorahub import records
+from lorahub import runfiles
 from lorahub.errors import AdapterError, BaseModelError, HubError, one_line
 from lorahub.hub import client, rules, safety
 
@@ -72,7 +72,7 @@ def adapter(identifier: str | Path | Located, *, token: str | None = None) -> Lo
         return identifier
     wanted = remote_id(identifier)
     if wanted is None:
-        return _here(records.locate(identifier))
+        return _here(runfiles.locate(identifier))
     return download(*wanted, token=token)
 
 

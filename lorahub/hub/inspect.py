@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lorahub import records
+from lorahub import records, runfiles
 from lorahub.hub import client, fetch, rules, safety, search
 from lorahub.hub.search import Found
 from lorahub.reports import metadata
@@ -66,8 +66,8 @@ def adapter(identifier: str, *, token: str | None = None) -> Inspection:
     """Look at one adapter; raises AdapterError where there is none, HubError where the Hub refuses."""
     wanted = fetch.remote_id(identifier)
     if wanted is None:
-        folder = records.locate(identifier)
-        finished = (folder / records.FILE_NAME).is_file()
+        folder = runfiles.locate(identifier)
+        finished = runfiles.is_finished(folder)
         found = search.describe_run(folder, records.load(folder)) if finished else None
         return Inspection(id=str(identifier), report=safety.local(folder), found=found)
     repo, revision = wanted

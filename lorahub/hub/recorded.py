@@ -7,8 +7,7 @@ else's word: it chooses no base and opens no file of this machine.
 import dataclasses
 from collections.abc import Sequence
 
-from lorahub import config as configs
-from lorahub import records
+from lorahub import records, runfiles
 from lorahub.config import BaseConfig, DataConfig
 from lorahub.data import claims, named, sources
 from lorahub.data.claimset import ClaimData
@@ -28,33 +27,31 @@ def base(located: Located, record: RunRecord, *, instead: str | None = None) -> 
     A downloaded file names neither base nor commit: the Hub serves the commits of anybody's pull request under the name
     of the repository. Raises AdapterError where it would have to.
     """
-    own = record.environment["base_id"]
+    own = record.environment.base_id
     chosen, revision = instead, None
     if chosen is None and located.repo is None:
-        chosen, revision = own, record.environment.get("base_revision")
+        chosen, revision = own, record.environment.base_revision
     elif chosen is None and own.lower() == fetch.MINILM.lower():
         chosen = fetch.MINILM
     elif chosen is None:
         raise AdapterError(f"{located.repo} says that its base is {own}. If you trust it, give --base {own}.")
-    asked = configs.from_dict(record.asked).base
-    return dataclasses.replace(asked, id=chosen, revision=revision, device="auto")
+    return dataclasses.replace(record.config.base, id=chosen, revision=revision, device="auto")
 
 
 def data(located: Located, record: RunRecord, *, instead: str | None = None, token: str | None = None) -> ClaimData:
     """The recorded data at its recorded revision, or `instead` of it, read as the run read it; raises DataError."""
-    found = record.environment["data"]
-    if instead is None and found["kind"] in _ONLY_THERE:
-        raise DataError(f"{found['id']} was {_ONLY_THERE[found['kind']]} of the machine that trained. Give --data.")
-    if instead is None and located.repo and not (named.named_set(found["id"]) or fetch.remote_id(found["id"])):
-        raise DataError(f"{found['id']!r} is neither a named data set nor a Hub id. Give the data with --data.")
-    asked = configs.from_dict(record.asked).data
-    revision = (found.get("revision") if instead is None else None) or asked.revision
-    return claims.load(dataclasses.replace(asked, id=instead or found["id"], revision=revision), token=token)
+    source, config = record.environment.data, record.config.data
+    if instead is None and source.kind in _ONLY_THERE:
+        raise DataError(f"{source.id} was {_ONLY_THERE[source.kind]} of the machine that trained. Give --data.")
+    if instead is None and located.repo and not (named.named_set(source.id) or fetch.remote_id(source.id)):
+        raise DataError(f"{source.id!r} is neither a named data set nor a Hub id. Give the data with --data.")
+    revision = (source.revision if instead is None else None) or config.revision
+    return claims.load(dataclasses.replace(config, id=instead or source.id, revision=revision), token=token)
 
 
 def reading(record: RunRecord, data: str) -> DataConfig:
     """How to read `data` as a run read its own: the same columns and labels, and the revision only of the same data."""
-    own = configs.from_dict(record.asked).data
+    own = record.config.data
     return dataclasses.replace(own, id=data, revision=own.revision if data == own.id else None)
 
 
@@ -70,7 +67,7 @@ def to_judge(
     labels = [name for item in adapters for name in LabelSet.load(item.folder).names]
     if split in source.splits:
         return claims.load_split(source, config, split, labels), split
-    runs = [(item.name, records.load(item.folder)) for item in adapters if (item.folder / records.FILE_NAME).exists()]
+    runs = [(item.name, records.load(item.folder)) for item in adapters if runfiles.is_finished(item.folder)]
     known = [(name, data) for name, run in runs if (data := _as_trained(config, run, token)) is not None]
     if len({data.source.sha256[split] for _, data in known}) > 1:
         names = ", ".join(name for name, _ in known)
@@ -90,7 +87,7 @@ def to_judge(
         f"{source.id} has no splits: all of its {len(found.splits[whole]):,} claims are judged.",
     ]
     for name, run in runs:
-        if run.environment["data"]["id"] == source.id:
+        if run.environment.data.id == source.id:
             warnings.append(
                 f"{name} was trained on data of that name which read otherwise: claims that it has learnt may be among "
                 "them, and its figures too good."
@@ -101,8 +98,8 @@ def to_judge(
 def _as_trained(config: DataConfig, run: RunRecord, token: str | None) -> ClaimData | None:
     """The data read and split as a run did; None where that does not give the claims that it was trained on."""
     try:
-        asked = dataclasses.replace(configs.from_dict(run.asked).data, id=config.id, revision=config.revision)
-        data = claims.load(asked, token=token, compare=False)
+        read_as = dataclasses.replace(run.config.data, id=config.id, revision=config.revision)
+        data = claims.load(read_as, token=token, compare=False)
     except (ConfigError, DataError):
         return None
-    return data if data.source.sha256 == run.environment["data"]["sha256"] else None
+    return data if data.source.sha256 == run.environment.data.sha256 else None

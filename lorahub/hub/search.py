@@ -15,6 +15,7 @@ from lorahub.errors import ConfigError, LorahubError
 from lorahub.hub import client, fetch, rules
 from lorahub.records import RunRecord
 from lorahub.reports import metadata, tables
+from lorahub.stats.results import LOWER_IS_BETTER
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
@@ -86,16 +87,16 @@ def cached(base: str | None = None) -> list[Found]:
 def describe_run(folder: Path, record: RunRecord) -> Found:
     """What a run's record says."""
     environment, weights = record.environment, folder / rules.WEIGHTS_FILE
-    adapter = record.results.get("test", {}).get("adapter", {})
+    adapter = record.results.get("test", {}).get("adapter")
     return Found(
         id=str(folder),
         where="here",
-        base=environment["base_id"],
-        data=environment["data"]["id"],
+        base=environment.base_id,
+        data=environment.data.id,
         labels=record.labels,
         date=record.created,
         size_bytes=weights.stat().st_size if weights.is_file() else None,
-        metrics={key: adapter[key] for key in metadata.METRICS if key in adapter},
+        metrics={key: adapter.metric(key) for key in metadata.METRICS} if adapter else {},
     )
 
 
@@ -143,7 +144,7 @@ def sort(found: Iterable[Found], by: str | None) -> list[Found]:
         return sorted(found, key=lambda item: item.date, reverse=True)
     if by not in metadata.METRICS:
         raise ConfigError(f"--sort is one of {', '.join(metadata.METRICS)}; found {by!r}.")
-    sign = 1 if by in records.LOWER_IS_BETTER else -1
+    sign = 1 if by in LOWER_IS_BETTER else -1
     return sorted(found, key=lambda item: sign * item.metrics[by] if by in item.metrics else float("inf"))
 
 

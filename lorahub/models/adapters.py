@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForSequenceClassification
 
-from lorahub import atomic, records
+from lorahub import atomic, records, runfiles
 from lorahub.errors import AdapterError, one_line
 from lorahub.hub import rules, safety
 from lorahub.hub.rules import CONFIG_FILE, WEIGHTS_FILE
@@ -199,9 +199,8 @@ def _onto(folder: Path, base: Base) -> nn.Module:
 def read_info(folder: Path, config: Mapping[str, Any], *, name: str | None = None) -> AdapterInfo:
     """Read what a run folder and its adapter config say; raises AdapterError for a damaged file."""
     labels = LabelSet.load(folder)
-    record = records.load(folder) if (folder / records.FILE_NAME).exists() else None
-    asked = {} if record is None else record.asked
-    base_id = config.get("base_model_name_or_path") or (record.environment.get("base_id") if record else None)
+    record = records.load(folder) if runfiles.is_finished(folder) else None
+    base_id = config.get("base_model_name_or_path") or (record.environment.base_id if record else None)
     return AdapterInfo(
         name=name or folder.resolve().name,
         labels=labels,
@@ -209,8 +208,8 @@ def read_info(folder: Path, config: Mapping[str, Any], *, name: str | None = Non
         base_revision=config.get("revision"),
         calibration=Calibration.load(folder, len(labels)),
         max_length=_max_length(folder),
-        reads_evidence=None if record is None else asked.get("data", {}).get("evidence") is not None,
-        quantize=str(asked.get("base", {}).get("quantize", "none")),
+        reads_evidence=None if record is None else record.config.data.evidence is not None,
+        quantize=record.config.base.quantize if record else "none",
     )
 
 

@@ -31,19 +31,19 @@ def entry(record: RunRecord, wanted: str, *, token: str | None) -> bytes:
     if not task or metric not in metadata.METRICS:
         known = ", ".join(metadata.METRICS)
         raise PublishError(f"--benchmark takes TASK=METRIC with one of {known}; found {wanted!r}.")
-    data = record.environment["data"]
-    if data["kind"] != "hub":
-        raise PublishError(f"the test data {data['id']} was read from this machine: train on the benchmark's Hub id.")
-    tasks = _tasks(data["id"], data["revision"], token)
+    data, adapter = record.environment.data, record.adapter()
+    if data.kind != "hub":
+        raise PublishError(f"the test data {data.id} was read from this machine: train on the benchmark's Hub id.")
+    tasks = _tasks(data.id, data.revision, token)
     if task not in tasks:
-        raise PublishError(f"the benchmark {data['id']} has no task {task!r}; it has {', '.join(tasks)}.")
+        raise PublishError(f"the benchmark {data.id} has no task {task!r}; it has {', '.join(tasks)}.")
     result = EvalResultEntry(
-        dataset_id=data["id"],
+        dataset_id=data.id,
         task_id=task,
-        value=round(record.results["test"]["adapter"][metric], 6),
-        dataset_revision=data["revision"],
+        value=round(adapter.metric(metric), 6),
+        dataset_revision=data.revision,
         date=record.created,
-        notes=f"{metric} on {record.results['test']['adapter']['n']:,} test claims",
+        notes=f"{metric} on {adapter.n:,} test claims",
     )
     return yaml.safe_dump(eval_result_entries_to_yaml([result]), sort_keys=False).encode()
 

@@ -5,18 +5,17 @@ are `checkpoints/`, which only resuming needs, and `predictions/`: they hold the
 not allow to spread them, and `lorahub verify` computes them anew.
 """
 
-import copy
 import json
 import os
 import re
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lorahub import records
+from lorahub import records, runfiles
 from lorahub.errors import AdapterError, PublishError
 from lorahub.hub import client, rules, safety
 from lorahub.records import RunRecord
@@ -76,7 +75,7 @@ def collect(folder: Path, *, base_id: str | None = None, token: str | None = Non
     where the base is not there.
     """
     record = records.load(folder)
-    method = record.asked["adapter"]["method"]
+    method = record.config.adapter.method
     if method in _NOT_PUBLISHED:
         raise PublishError(
             f"{folder} was trained with {method}: it holds {_NOT_PUBLISHED[method]}, and lorahub publishes PEFT "
@@ -86,14 +85,14 @@ def collect(folder: Path, *, base_id: str | None = None, token: str | None = Non
     if missing:
         raise AdapterError(f"{folder} lacks {', '.join(missing)}: it is no whole run. Restore them or train again.")
     base = _base(record, base_id, token)
-    named = copy.deepcopy(record)
-    named.environment |= {"base_id": base.id, "base_revision": base.revision}
+    named = record.model_copy(deep=True)
+    named.environment.base_id, named.environment.base_revision = base.id, base.revision
     if base_id is not None:
-        named.environment["base_origin"] = "hub"
-    named.asked["base"]["id"] = base.id
+        named.environment.base_origin = "hub"
+    named.config = replace(record.config, base=replace(record.config.base, id=base.id))
     export = Export(record=named, base=base)
     export.files.update({path: folder / path for path in sorted(PUBLISHED) if (folder / path).is_file()})
-    export.files[records.FILE_NAME] = _json(named.to_dict(), sort=False)
+    export.files[runfiles.RECORD] = _json(named.to_dict(), sort=False)
     config = _read_json(folder / rules.CONFIG_FILE)
     export.files[rules.CONFIG_FILE] = _json({**config, "base_model_name_or_path": base.id, "revision": base.revision})
     if "tokenizer_config.json" in export.files:
@@ -136,8 +135,8 @@ def _places(folder: Path) -> set[str]:
 
 def _base(record: RunRecord, base_id: str | None, token: str | None) -> BaseOnHub:
     environment = record.environment
-    own, revision = str(environment["base_id"]), environment.get("base_revision")
-    if base_id is None and environment.get("base_origin") == "folder":
+    own, revision = environment.base_id, environment.base_revision
+    if base_id is None and environment.base_origin == "folder":
         raise PublishError(
             f"the base of {record.name} was the local folder {own!r}, which others do not have. "
             "Say where it is on the Hub with --base-id USER/NAME."

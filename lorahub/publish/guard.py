@@ -8,8 +8,9 @@ from lorahub.hub import client
 from lorahub.publish import remote
 from lorahub.publish.export import Export
 from lorahub.publish.remote import Remote
-from lorahub.records import LOWER_IS_BETTER, RunRecord
+from lorahub.records import RunRecord
 from lorahub.reports import metadata, sections
+from lorahub.stats.results import LOWER_IS_BETTER
 
 
 def check(there: Remote, found: Export, *, replaced: set[str], known: str | None, token: str | None) -> None:
@@ -61,19 +62,15 @@ def worse(record: RunRecord, published: RunRecord | None) -> list[str]:
     """A sentence for each test metric that is worse than the published one."""
     if published is None:
         return []
-    mine, theirs = (found.results.get("test", {}).get("adapter", {}) for found in (record, published))
-    same = _test_sha256(record) == _test_sha256(published)
+    mine, theirs = (found.results.get("test", {}).get("adapter") for found in (record, published))
+    if mine is None or theirs is None:
+        return []
+    ours, published_sha256 = (found.environment.data.sha256.get("test") for found in (record, published))
     lines = []
     for key, (_, name, _) in metadata.METRICS.items():
-        if key not in mine or key not in theirs:
-            continue
-        change = mine[key] - theirs[key]
+        value, before = mine.metric(key), theirs.metric(key)
+        change = value - before
         if (change if key in LOWER_IS_BETTER else -change) > 5e-4:
-            where = "" if same else ", though on other test claims"
-            lines.append(f"{name} is {mine[key]:.3f}, worse than the published {theirs[key]:.3f}{where}")
+            where = "" if ours == published_sha256 else ", though on other test claims"
+            lines.append(f"{name} is {value:.3f}, worse than the published {before:.3f}{where}")
     return lines
-
-
-def _test_sha256(record: RunRecord) -> str | None:
-    digest = record.environment.get("data", {}).get("sha256", {}).get("test")
-    return str(digest) if digest else None

@@ -13,7 +13,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorahub import records
+from lorahub import records, runfiles
 from lorahub.errors import AdapterError, HubError, PublishError
 from lorahub.hub import client
 from lorahub.publish.export import CARD_FILE, PUBLISHED
@@ -62,7 +62,7 @@ def look(repo: str, branch: str, *, token: str | None) -> Remote:
         private=bool(info.private),
         hashes=hashes,
         card=card(api, repo, head, hashes),
-        record=_record(api, repo, head) if records.FILE_NAME in hashes else None,
+        record=_record(api, repo, head) if runfiles.RECORD in hashes else None,
     )
 
 
@@ -130,7 +130,7 @@ def card(api: "HfApi", repo: str, revision: str, hashes: Mapping[str, str], *, k
 
 def _record(api: "HfApi", repo: str, revision: str) -> RunRecord | None:
     try:
-        return records.load(download(api, repo, records.FILE_NAME, revision).parent)
+        return records.load(download(api, repo, runfiles.RECORD, revision).parent)
     except AdapterError:
         # Not a record that this lorahub can read: the push then treats the repository as somebody else's.
         return None

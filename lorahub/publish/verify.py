@@ -7,20 +7,19 @@ wrote into the card, is not measured.
 """
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorahub import config as configs
-from lorahub import records
+from lorahub import records, runfiles
 from lorahub.config import BaseConfig
 from lorahub.errors import AdapterError, DataError, UnsafeAdapterError, need, one_line
 from lorahub.hub import fetch, recorded, safety
 from lorahub.hub.fetch import Located
 from lorahub.records import RunRecord
 from lorahub.reports import cards, metadata, sections
+from lorahub.runfiles import ProbeRow
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from lorahub.data.claimset import ClaimData, ClaimSet
     from lorahub.serving.predictor import Predictor
 
-PROBE_FILE = "probe.json"
 # Other processors round differently: about 1e-5 on float32 logits, and now and then a claim on the border falls over.
 LOGIT_TOLERANCE = 1e-3
 METRIC_TOLERANCE = 0.005
@@ -80,7 +78,7 @@ def verify(identifier: str, options: Options) -> Iterator[Check]:
 
 
 def _revision(record: RunRecord, engine: "Predictor") -> Iterator[Check]:
-    claimed, found = record.environment.get("base_revision"), engine.base_revision
+    claimed, found = record.environment.base_revision, engine.base_revision
     if claimed or found:
         # Another commit of the base makes no claim false, but figures may differ for it.
         yield Check(
@@ -110,14 +108,13 @@ def _read_probe(folder: Path) -> tuple["ClaimSet", "np.ndarray"]:
 
     from lorahub.data.claimset import ClaimSet
 
-    try:
-        rows = json.loads((folder / PROBE_FILE).read_text(encoding="utf-8"))
-        logits = np.array([row["logits"] for row in rows], dtype=np.float32)
-        texts = [str(row["claim"]) for row in rows]
-        evidence = [str(row["evidence"]) for row in rows] if "evidence" in rows[0] else None
-    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
-        raise AdapterError(f"{folder / PROBE_FILE} cannot be read ({error}). Restore it or train again.") from None
-    return ClaimSet(texts=texts, gold=np.zeros(len(rows), np.int64), evidence=evidence), logits
+    path = folder / runfiles.PROBE
+    rows = runfiles.read_json(path, list[ProbeRow])
+    if len({len(row.logits) for row in rows}) != 1:
+        raise AdapterError(f"{path} does not hold the same number of logits for each claim. {runfiles.RESTORE}")
+    second = [row.evidence for row in rows if row.evidence is not None]
+    claims = ClaimSet(texts=[row.claim for row in rows], gold=np.zeros(len(rows), np.int64), evidence=second or None)
+    return claims, np.array([row.logits for row in rows], dtype=np.float32)
 
 
 def _logits(name: str, claimed: "np.ndarray", found: "np.ndarray") -> Check:
@@ -141,7 +138,7 @@ def _card(folder: Path, record: RunRecord) -> Iterator[Check]:
         fresh = _generated(cards.render(record))
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise AdapterError(
-            f"{folder / records.FILE_NAME} is not what a card is written from ({type(error).__name__}: "
+            f"{folder / runfiles.RECORD} is not what a card is written from ({type(error).__name__}: "
             f"{one_line(error)}). Restore it or train again."
         ) from None
     check = Check(name="card's results", claimed=f"{len(told)} lines", found="as in the record", ok=True)
@@ -154,7 +151,7 @@ def _card(folder: Path, record: RunRecord) -> Iterator[Check]:
 
 
 def _card_text(folder: Path) -> str | None:
-    path = folder / cards.FILE_NAME
+    path = folder / runfiles.CARD
     try:
         return path.read_text(encoding="utf-8") if path.is_file() else None
     except UnicodeDecodeError as error:
@@ -169,9 +166,9 @@ def _generated(card: str) -> list[str]:
 def _figures(located: Located, record: RunRecord, engine: "Predictor", options: Options) -> Iterator[Check]:
     from lorahub.serving import evaluate
 
-    config = configs.from_dict(record.asked)
-    card, measured = _claimed(located.folder), record.results.get("test", {}).get("adapter", {})
-    own = {key: measured[key] for key in metadata.METRICS if key in measured}
+    config = record.config
+    card, measured = _claimed(located.folder), record.adapter()
+    own = {key: measured.metric(key) for key in metadata.METRICS}
     shown = [("", key, value) for key, value in card.items()]
     # A card rounds; one that says something else than its record leaves two claims to measure.
     shown += [(" in the record", key, value) for key, value in own.items() if card.get(key) != round(value, 6)]
@@ -184,9 +181,9 @@ def _figures(located: Located, record: RunRecord, engine: "Predictor", options: 
     yield from _fingerprints(record, data)
     found = evaluate.score(engine, next(iter(engine.adapters)), data, "test", config.eval)
     for where, key, value in shown:
-        change = abs(found[key] - value)
+        change = abs(found.metric(key) - value)
         name = f"{metadata.METRICS[key][1]}{where}"
-        yield Check(name=name, claimed=f"{value:.4f}", found=f"{found[key]:.4f}", ok=change <= options.tolerance)
+        yield Check(name=name, claimed=f"{value:.4f}", found=f"{found.metric(key):.4f}", ok=change <= options.tolerance)
 
 
 def _claimed(folder: Path) -> dict[str, float]:
@@ -200,22 +197,20 @@ def _claimed(folder: Path) -> dict[str, float]:
         return {names[row["name"]]: float(row["value"]) for row in rows if row.get("name") in names}
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise AdapterError(
-            f"{folder / cards.FILE_NAME}: the figures in its model-index cannot be read ({one_line(error)}). "
+            f"{folder / runfiles.CARD}: the figures in its model-index cannot be read ({one_line(error)}). "
             "Restore it or train again."
         ) from None
 
 
 def _fingerprints(record: RunRecord, data: "ClaimData") -> Iterator[Check]:
-    stored, split = record.environment["data"], "test"
-    claimed, found = str(stored["sha256"].get(split)), data.source.sha256[split]
+    stored, split = record.environment.data, "test"
+    claimed, found = str(stored.sha256.get(split)), data.source.sha256[split]
     yield Check(
         name=f"{data.source.id}, {split}",
         claimed=f"sha256 {claimed[:16]}",
         found=f"sha256 {found[:16]}",
         ok=claimed == found,
     )
-    if stored.get("revision"):
+    if stored.revision:
         revision = data.source.revision
-        yield Check(
-            name="data revision", claimed=stored["revision"], found=str(revision), ok=revision == stored["revision"]
-        )
+        yield Check(name="data revision", claimed=stored.revision, found=str(revision), ok=revision == stored.revision)

@@ -37,14 +37,14 @@ def card_data(record: RunRecord, *, licence: str | None = None, language: str | 
     """
     from huggingface_hub import ModelCardData
 
-    data, named, method = record.environment["data"], named_set(record), record.asked["adapter"]["method"]
+    data, named, method = record.environment.data, named_set(record), record.config.adapter.method
     return ModelCardData(
         model_name=record.name,
         library_name="transformers" if method == "full" else "peft",
-        base_model=record.environment["base_id"],
+        base_model=record.environment.base_id,
         base_model_relation="finetune" if method == "full" else "adapter",
         pipeline_tag=_TASK,
-        datasets=[data_id(record)] if data["kind"] == "hub" or (named and named.hub_id) else None,
+        datasets=[data_id(record)] if data.kind == "hub" or (named and named.hub_id) else None,
         language=language or (named.language if named else None),
         license=licence or (named.licence if named else None) or None,
         metrics=["accuracy", "f1"],
@@ -56,31 +56,32 @@ def card_data(record: RunRecord, *, licence: str | None = None, language: str | 
 
 def named_set(record: RunRecord) -> NamedSet | None:
     """The named set that the record's data is, by name or by Hub id."""
-    return known.named_set(record.environment["data"]["id"])
+    return known.named_set(record.environment.data.id)
 
 
 def data_id(record: RunRecord) -> str:
     """The id by which others know the data: on the Hub where it is there, else the recorded name."""
     named = named_set(record)
-    return named.hub_id if named and named.hub_id else str(record.environment["data"]["id"])
+    return named.hub_id if named and named.hub_id else record.environment.data.id
 
 
 def _results(record: RunRecord, split: str) -> list["EvalResult"]:
     from huggingface_hub import EvalResult
 
-    data, found = record.environment["data"], record.results[split].get("adapter", {})
+    data, adapter = record.environment.data, record.results[split].get("adapter")
+    if adapter is None:
+        return []
     return [
         EvalResult(
             task_type=_TASK,
             dataset_type=data_id(record),
-            dataset_name=str(data["id"]),
+            dataset_name=data.id,
             dataset_split=split,
-            dataset_revision=data["revision"],
+            dataset_revision=data.revision,
             metric_type=kind,
             metric_name=name,
             metric_args=arguments,
-            metric_value=round(found[key], 6),
+            metric_value=round(adapter.metric(key), 6),
         )
         for key, (kind, name, arguments) in METRICS.items()
-        if key in found
     ]

@@ -21,10 +21,10 @@ def draw(record: RunRecord, folder: Path, *, split: str = "test") -> list[Path]:
     paths = [folder / CONFUSION, folder / RELIABILITY]
     confusion(record, paths[0], split=split)
     reliability(record, paths[1], split=split)
-    if record.happened.get("curve"):
+    if record.progress.curve:
         paths.append(folder / CURVE)
         curve(record, paths[-1])
-    if "selective" in record.results[split]["adapter"]:
+    if record.adapter(split).selective is not None:
         paths.append(folder / COVERAGE)
         coverage(record, paths[-1])
     return paths
@@ -32,7 +32,7 @@ def draw(record: RunRecord, folder: Path, *, split: str = "test") -> list[Path]:
 
 def confusion(record: RunRecord, path: Path, *, split: str = "test", system: str = "adapter") -> None:
     """Gold labels in rows, answers in columns; shades are shares of the row, numbers are claims."""
-    counts = record.results[split][system]["confusion"]
+    counts = record.results[split][system].confusion
     names = record.labels
     figure, axes = canvas((max(_SIZE[0], 0.8 * len(names) + 2), max(_SIZE[1], 0.7 * len(names) + 1.6)))
     shares = [[cell / max(1, sum(row)) for cell in row] for row in counts]
@@ -51,40 +51,40 @@ def confusion(record: RunRecord, path: Path, *, split: str = "test", system: str
 
 def reliability(record: RunRecord, path: Path, *, split: str = "test", system: str = "adapter") -> None:
     """Accuracy against confidence: on the diagonal, confidence means what it says."""
-    found: dict[str, Any] = record.results[split][system]
+    result = record.results[split][system]
     figure, axes = canvas(_SIZE)
-    most = max(row["n"] for row in found["reliability"])
+    most = max(row.n for row in result.reliability)
     axes.plot([0, 1], [0, 1], color=MUTED, linestyle="--", linewidth=1, label="perfectly calibrated")
     axes.scatter(
-        [row["confidence"] for row in found["reliability"]],
-        [row["accuracy"] for row in found["reliability"]],
-        s=[20 + 180 * row["n"] / most for row in found["reliability"]],
+        [row.confidence for row in result.reliability],
+        [row.accuracy for row in result.reliability],
+        s=[20 + 180 * row.n / most for row in result.reliability],
         color=ACCENT,
         alpha=0.8,
         label="claims (area: how many)",
     )
     # Room for the circles at the ends.
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="confidence", ylabel="accuracy")
-    axes.set_title(f"{record.name}: calibration error {found['ece']:.3f} on {split}", fontsize=10)
+    axes.set_title(f"{record.name}: calibration error {result.ece:.3f} on {split}", fontsize=10)
     axes.legend(loc="upper left", fontsize=8, frameon=False)
     save(figure, path)
 
 
 def curve(record: RunRecord, path: Path) -> None:
     """Training loss and validation macro F1 against steps, with the kept checkpoint marked."""
-    rows = record.happened["curve"]
-    steps = [row["step"] for row in rows]
+    rows = record.progress.curve
+    steps = [row.step for row in rows]
     figure, axes = canvas(_SIZE)
-    axes.plot(steps, [row["loss"] for row in rows], color=MUTED, marker=".", label="training loss")
-    axes.plot(steps, [row["loss_validation"] for row in rows], color=INK, marker=".", label="validation loss")
+    axes.plot(steps, [row.loss for row in rows], color=MUTED, marker=".", label="training loss")
+    axes.plot(steps, [row.loss_validation for row in rows], color=INK, marker=".", label="validation loss")
     axes.set(xlabel="optimiser step", ylabel="loss (nats a claim)")
     right = axes.twinx()
-    right.plot(steps, [row["f1_macro"] for row in rows], color=ACCENT, marker="o", label="validation macro F1")
-    right.axvline(record.happened["best_step"], color=ACCENT, linestyle=":", linewidth=1)
+    right.plot(steps, [row.f1_macro for row in rows], color=ACCENT, marker="o", label="validation macro F1")
+    right.axvline(record.progress.best_step, color=ACCENT, linestyle=":", linewidth=1)
     right.set_ylabel("macro F1", color=ACCENT)
     lines = [*axes.get_lines(), right.get_lines()[0]]
     axes.legend(lines, [line.get_label() for line in lines], fontsize=8, frameon=False, loc="center right")
-    axes.set_title(f"{record.name}: kept step {record.happened['best_step']}", fontsize=10)
+    axes.set_title(f"{record.name}: kept step {record.progress.best_step}", fontsize=10)
     save(figure, path)
 
 
@@ -96,13 +96,15 @@ def coverage(record: RunRecord, path: Path) -> None:
     figure, axes = canvas(_SIZE)
     dots = ""
     for split, colour in (("validation", MUTED), ("test", ACCENT)):
-        found = record.results[split]["adapter"]["selective"]
-        line = [(row["coverage"], row["risk"]) for row in found["curve"]]
-        axes.plot(*zip(*line, strict=True), color=colour, label=f"{split} (area {found['aurc']:.3f})")
-        if found["threshold"] is not None and found["answered"]:
-            axes.plot(found["coverage"], 1 - found["accuracy"], "o", color=colour)
-            dots = f" (dots: confidence {found['threshold']:.2f})"
-    wanted = record.asked["eval"]["abstain_risk"]
+        selective = record.adapter(split).selective
+        if selective is None:
+            continue
+        line = [(row.coverage, row.risk) for row in selective.curve]
+        axes.plot(*zip(*line, strict=True), color=colour, label=f"{split} (area {selective.aurc:.3f})")
+        if selective.threshold is not None and selective.accuracy is not None:
+            axes.plot(selective.coverage, 1 - selective.accuracy, "o", color=colour)
+            dots = f" (dots: confidence {selective.threshold:.2f})"
+    wanted = record.config.eval.abstain_risk
     if wanted:
         axes.axhline(wanted, color=INK, linestyle=":", linewidth=1, label=f"asked for on validation: {wanted:.0%}")
     axes.set(xlim=(0, 1.02), ylim=(0, None), xlabel="coverage: claims answered", ylabel="risk: wrong answers")

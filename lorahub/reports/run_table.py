@@ -130,7 +130,7 @@ def _rank(found: Any) -> tuple[bool, Any]:
 def _find(run: RunRecord, name: str) -> tuple[Any] | None:
     """The value, in a tuple since it may be null; None where there is no such field."""
     for part in _PARTS:
-        found: Any = vars(run)
+        found: Any = run.to_dict()
         for key in f"{part}{_SHORT.get(name, name)}".split("."):
             if not isinstance(found, Mapping) or key not in found:
                 break
@@ -142,7 +142,7 @@ def _find(run: RunRecord, name: str) -> tuple[Any] | None:
 
 def _nearest(runs: Sequence[RunRecord], name: str) -> str | None:
     """The field that a name may have meant: one that ends with it, else one that is written nearly so."""
-    known = dict.fromkeys(field for run in runs for field in _fields(vars(run)))
+    known = dict.fromkeys(field for run in runs for field in _fields(run.to_dict()))
     short = [*_SHORT, *(field.removeprefix(part) for field in known for part in _PARTS if field.startswith(part))]
     ending = [field for field in short if field.endswith(f".{name}")]
     return min(ending, key=len) if ending else next(iter(difflib.get_close_matches(name, short, n=1)), None)

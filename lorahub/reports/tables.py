@@ -6,10 +6,10 @@ In: a RunRecord. Out: rows of text. A difference whose interval holds 0 is calle
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from lorahub.records import SYSTEMS, RunRecord
+from lorahub.records import RunRecord
 from lorahub.stats.plateau import Plateau
+from lorahub.stats.results import SYSTEMS, Difference, SelectiveResult, SystemResult
 
 HEADER = ("system", "accuracy", "weighted F1", "macro F1", "ECE")
 RUNS_HEADER = ("run", "data", "labels", "before", "best baseline", "after", "after: weighted F1", "difference")
@@ -30,7 +30,7 @@ class Comparison:
     """The adapter against one other system: per metric a difference, its interval and whether it is detectable."""
 
     system: str
-    metrics: dict[str, dict[str, Any]]
+    metrics: Mapping[str, Difference]
 
 
 def title(system: str) -> str:
@@ -38,7 +38,7 @@ def title(system: str) -> str:
     return _TITLES.get(system, system)
 
 
-def systems(results: dict[str, Any]) -> list[str]:
+def systems(results: Mapping[str, object]) -> list[str]:
     """The systems of a split, what costs nothing first."""
     return sorted(results, key=lambda name: SYSTEMS.index(name) if name in SYSTEMS else len(SYSTEMS))
 
@@ -46,21 +46,22 @@ def systems(results: dict[str, Any]) -> list[str]:
 def results(record: RunRecord, split: str = "test") -> list[tuple[str, ...]]:
     """One row per system: headline metrics with their intervals, and the calibration error."""
     found = record.results[split]
-    return [
-        (
-            title(name),
-            *(with_interval(found[name][metric], found[name]["interval"][metric]) for metric in METRIC_NAMES),
-            f"{found[name]['ece']:.3f}",
-        )
-        for name in systems(found)
-    ]
+    return [(title(name), *figures(found[name])) for name in systems(found)]
+
+
+def figures(result: SystemResult) -> tuple[str, ...]:
+    """Return the headline metrics with their intervals, and the calibration error: the columns of `HEADER`."""
+    return (
+        *(with_interval(result.metric(metric), result.interval[metric]) for metric in METRIC_NAMES),
+        f"{result.ece:.3f}",
+    )
 
 
 def per_label(record: RunRecord, split: str = "test", system: str = "adapter") -> list[tuple[str, ...]]:
     """One row per label: precision, recall, F1 and how many claims carry it."""
-    rows = record.results[split][system]["per_label"]
+    rows = record.results[split][system].per_label
     return [
-        (name, f"{row['precision']:.3f}", f"{row['recall']:.3f}", f"{row['f1']:.3f}", f"{row['support']:,}")
+        (name, f"{row.precision:.3f}", f"{row.recall:.3f}", f"{row.f1:.3f}", f"{row.support:,}")
         for name, row in rows.items()
     ]
 
@@ -68,16 +69,17 @@ def per_label(record: RunRecord, split: str = "test", system: str = "adapter") -
 def run_row(record: RunRecord) -> tuple[str, ...]:
     """One line for a run: macro F1 on test before, of the best baseline and after, and the paired difference."""
     test, rival = record.results["test"], best_baseline(record)
-    paired = test["adapter"]["paired"][rival]["f1_macro"]
+    adapter = test["adapter"]
+    paired = adapter.paired[rival]["f1_macro"]
     return (
         record.name,
-        str(record.environment["data"]["id"]),
+        record.environment.data.id,
         str(len(record.labels)),
-        f"{test['untrained']['f1_macro']:.3f}",
-        f"{test[rival]['f1_macro']:.3f} ({rival.replace('_', ' ')})",
-        with_interval(test["adapter"]["f1_macro"], test["adapter"]["interval"]["f1_macro"]),
-        f"{test['adapter']['f1_weighted']:.3f}",
-        signed(paired["difference"], paired["interval"]),
+        f"{test['untrained'].f1_macro:.3f}",
+        f"{test[rival].f1_macro:.3f} ({rival.replace('_', ' ')})",
+        with_interval(adapter.f1_macro, adapter.interval["f1_macro"]),
+        f"{adapter.f1_weighted:.3f}",
+        signed(paired.difference, paired.interval),
     )
 
 
@@ -99,12 +101,13 @@ def p_value(value: float) -> str:
 def best_baseline(record: RunRecord) -> str:
     """The baseline with the highest macro F1 on validation: a choice in which test has no part."""
     found = record.results["validation"]
-    return max((name for name in BASELINES if name in found), key=lambda name: found[name]["f1_macro"])
+    return max((name for name in BASELINES if name in found), key=lambda name: found[name].f1_macro)
 
 
 def comparisons(record: RunRecord, split: str = "test") -> list[Comparison]:
     """The adapter against every other system of a split."""
-    paired = record.results[split].get("adapter", {}).get("paired", {})
+    adapter = record.results[split].get("adapter")
+    paired = adapter.paired if adapter else {}
     return [Comparison(system=name, metrics=paired[name]) for name in systems(paired)]
 
 
@@ -120,22 +123,22 @@ def verdict(record: RunRecord, split: str = "test", metric: str = "f1_macro") ->
 def sentence(comparison: Comparison, metric: str = "f1_macro") -> str:
     """One paired difference in words."""
     row = comparison.metrics[metric]
-    figures = f"{METRIC_NAMES[metric]} {signed(row['difference'], row['interval'])} against {title(comparison.system)}"
-    if not row["detectable"]:
+    figures = f"{METRIC_NAMES[metric]} {signed(row.difference, row.interval)} against {title(comparison.system)}"
+    if not row.detectable:
         return f"No detectable difference: {figures}, inside the noise of this test split."
-    return f"The adapter is {'better' if row['difference'] > 0 else 'worse'}: {figures}."
+    return f"The adapter is {'better' if row.difference > 0 else 'worse'}: {figures}."
 
 
-def abstaining(found: Mapping[str, Any]) -> str:
-    """What a threshold does on a split, from the block `selective`, in one sentence."""
-    threshold = found["threshold"]
+def abstaining(selective: SelectiveResult) -> str:
+    """Return one sentence on the effect of the abstention threshold on a split."""
+    threshold = selective.threshold
     if threshold is None:
         return "It has no threshold of confidence: it never abstains."
-    low, high = found["interval"]["coverage"]
-    share = f"{found['coverage']:.1%} [{low:.1%}, {high:.1%}]"
-    if not found["answered"]:
+    low, high = selective.interval.coverage
+    share = f"{selective.coverage:.1%} [{low:.1%}, {high:.1%}]"
+    if selective.accuracy is None or selective.interval.accuracy is None:
         return f"It abstains from every claim: no confidence reaches its threshold, {threshold:.2f}."
-    right = with_interval(found["accuracy"], found["interval"]["accuracy"])
+    right = with_interval(selective.accuracy, selective.interval.accuracy)
     if threshold == 0:
         return f"Its threshold is 0: it answers every claim, with accuracy {right}."
     return f"It answers {share} of the claims, those with a confidence from {threshold:.2f} on, with accuracy {right}."

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from lorahub import config as configs
 from lorahub.config import EvalConfig
@@ -14,6 +13,7 @@ from lorahub.hub import fetch, recorded
 from lorahub.serving.loading import open_predictors
 from lorahub.serving.predictor import Prediction, Predictor, Request
 from lorahub.stats import metrics, selective
+from lorahub.stats.results import SystemResult
 from lorahub.stats.verdicts import Ids, calibrated, decide
 
 
@@ -21,7 +21,7 @@ from lorahub.stats.verdicts import Ids, calibrated, decide
 class Evaluation:
     """The results block of a record by adapter name, the evaluated split, and notes about the data."""
 
-    results: dict[str, dict[str, Any]]
+    results: dict[str, SystemResult]
     split: str
     notes: list[str]
 
@@ -53,15 +53,15 @@ def evaluate(
     return Evaluation(results=results, split=split, notes=claims.warnings)
 
 
-def score(predictor: Predictor, name: str, data: ClaimData, split: str, options: EvalConfig) -> dict[str, Any]:
+def score(predictor: Predictor, name: str, data: ClaimData, split: str, options: EvalConfig) -> SystemResult:
     """Return the results block of one adapter; raises DataError if the data has labels unknown to it."""
     return block(*predict(predictor, name, data, split), options)
 
 
-def block(gold: Ids, prediction: Prediction, options: EvalConfig) -> dict[str, Any]:
+def block(gold: Ids, prediction: Prediction, options: EvalConfig) -> SystemResult:
     """Return the results block of gold ids (N,) and the prediction for the same claims."""
     logits, calibration = prediction.logits, prediction.calibration
-    figures = metrics.score(
+    result = metrics.score(
         gold,
         decide(logits, calibration),
         calibrated(logits, calibration),
@@ -69,8 +69,8 @@ def block(gold: Ids, prediction: Prediction, options: EvalConfig) -> dict[str, A
         resamples=options.bootstrap,
         confidence=options.confidence,
     )
-    abstention = selective.figures(logits, gold, calibration, confidence=options.confidence)
-    return {**figures, "selective": abstention}
+    result.selective = selective.figures(logits, gold, calibration, confidence=options.confidence)
+    return result
 
 
 def predict(predictor: Predictor, name: str, data: ClaimData, split: str) -> tuple[Ids, Prediction]:

@@ -4,7 +4,6 @@ In: training and validation claims, and the texts or features (N, H) to judge. O
 through the same verdicts and metrics as an adapter. Every choice (C, class balancing) is made on validation.
 """
 
-import json
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
@@ -20,8 +19,10 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from lorahub import atomic, runfiles
 from lorahub.errors import AdapterError, need
 from lorahub.stats.metrics import quick
+from lorahub.stats.results import BaselineChoice
 from lorahub.stats.verdicts import Floats, Ids
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,6 @@ PROBE_C = (0.001, 0.01, 0.1, 1.0)
 # Balanced classes are the safer choice where labels are rare, so the unweighted fit has to win by more than the noise
 # of a validation split.
 _UNWEIGHTED_MARGIN = 0.01
-PROBE_FILE = "linear_probe.safetensors"
 FOLDER = "baselines"
 _LOGITS_FILE, _OPTIONS_FILE = "logits.safetensors", "options.json"
 
@@ -41,13 +41,13 @@ class Chosen:
     """A fitted baseline's logits on each split and the options that validation chose."""
 
     logits: dict[str, Floats]
-    options: dict[str, Any]
+    options: BaselineChoice | None = None
 
 
 def majority(gold: Ids, labels: int, rows: dict[str, int]) -> Chosen:
     """The training label shares for every claim: the arg max is the commonest label."""
     shares = np.log(np.maximum(np.bincount(gold, minlength=labels) / len(gold), 1e-9)).astype(np.float32)
-    return Chosen(logits={name: np.tile(shares, (count, 1)) for name, count in rows.items()}, options={})
+    return Chosen(logits={name: np.tile(shares, (count, 1)) for name, count in rows.items()})
 
 
 def tfidf(texts: Mapping[str, Sequence[str]], gold: dict[str, Ids], labels: int, *, metric: str) -> Chosen:
@@ -80,12 +80,12 @@ class LinearProbe:
         """Write `linear_probe.safetensors` into `folder`."""
         safetensors = need("safetensors.numpy", extra="train")
         arrays = {"weight": np.ascontiguousarray(self.weight), "bias": np.ascontiguousarray(self.bias)}
-        safetensors.save_file(arrays, folder / PROBE_FILE)
+        safetensors.save_file(arrays, folder / runfiles.LINEAR_PROBE)
 
     @classmethod
     def load(cls, folder: Path, labels: int) -> "LinearProbe | None":
         """Read the probe of a run folder; None where there is none. Raises AdapterError where it is damaged."""
-        path = folder / PROBE_FILE
+        path = folder / runfiles.LINEAR_PROBE
         if not path.exists():
             return None
         safetensors = need("safetensors.numpy", extra="train")
@@ -113,14 +113,14 @@ class Baselines:
     """All of a run's baselines: logits by system and split, the options that validation chose, and the probe."""
 
     logits: dict[str, dict[str, Floats]]
-    options: dict[str, Any]
+    options: dict[str, BaselineChoice]
     probe: LinearProbe
 
     def save(self, folder: Path) -> None:
         """Write them into `folder`, for a training that goes on later."""
         arrays = {f"{system}/{split}": part for system, found in self.logits.items() for split, part in found.items()}
         need("safetensors.numpy", extra="train").save_file(arrays, folder / _LOGITS_FILE)
-        (folder / _OPTIONS_FILE).write_text(json.dumps(self.options), encoding="utf-8")
+        atomic.write_json(folder / _OPTIONS_FILE, {name: item.to_dict() for name, item in self.options.items()})
         self.probe.save(folder)
 
     @classmethod
@@ -133,7 +133,9 @@ class Baselines:
         for name, part in need("safetensors.numpy", extra="train").load_file(folder / _LOGITS_FILE).items():
             system, split = name.split("/")
             logits.setdefault(system, {})[split] = part
-        return cls(logits=logits, options=json.loads((folder / _OPTIONS_FILE).read_text(encoding="utf-8")), probe=probe)
+        return cls(
+            logits=logits, options=runfiles.read_json(folder / _OPTIONS_FILE, dict[str, BaselineChoice]), probe=probe
+        )
 
 
 def fit(
@@ -172,8 +174,8 @@ def linear_probe(
 
 def _best_regression(
     features: dict[str, Any], gold: dict[str, Ids], strengths: Sequence[float], metric: str
-) -> tuple[LogisticRegression, dict[str, Any]]:
-    best: tuple[float, LogisticRegression, dict[str, Any]] | None = None
+) -> tuple[LogisticRegression, BaselineChoice]:
+    best: tuple[float, LogisticRegression, BaselineChoice] | None = None
     for strength, (balancing, margin) in product(strengths, (("balanced", 0.0), (None, _UNWEIGHTED_MARGIN))):
         model = LogisticRegression(C=strength, class_weight=balancing, max_iter=500)
         with warnings.catch_warnings():
@@ -182,7 +184,7 @@ def _best_regression(
         value = quick(gold["validation"], model.predict(features["validation"]))[metric] - margin
         log.debug("logistic regression C=%g class_weight=%s: validation %s %.3f", strength, balancing, metric, value)
         if best is None or value > best[0]:
-            best = (value, model, {"C": strength, "class_weight": balancing})
+            best = (value, model, BaselineChoice(C=strength, class_weight=balancing))
     assert best is not None
     return best[1], best[2]
 

@@ -30,13 +30,13 @@ class Draws:
     f1: Values
 
 
-def bootstrap(confusion: Counts, *, resamples: int, confidence: float) -> dict[str, list[float]]:
+def bootstrap(confusion: Counts, *, resamples: int, confidence: float) -> dict[str, tuple[float, float]]:
     """Return intervals of the headline metrics for one confusion matrix (C, C) with gold labels in rows."""
     labels = len(confusion)
     cells = np.flatnonzero(confusion)
     draws = _draw(confusion.reshape(-1)[cells], resamples)
     values = headline(draws, cells // labels, cells % labels, labels)
-    return {name: list(percentiles(drawn, confidence)) for name, drawn in values.items()}
+    return {name: percentiles(drawn, confidence) for name, drawn in values.items()}
 
 
 def paired_draws(gold: Ids, ours: Ids, theirs: Ids, labels: int, *, resamples: int) -> Draws:

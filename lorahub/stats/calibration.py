@@ -5,7 +5,6 @@ arXiv:2007.07314, section 3; temperature, Guo et al. 2017, arXiv:1706.04599, sec
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -45,7 +44,11 @@ def fit(logits: Floats, gold: Ids, priors: npt.NDArray[np.float64], *, metric: s
         if smooth[best] - value(0.0) >= SMALLEST_GAIN:
             bias = tuple(float(item) for item in STRENGTHS[best] * np.log(priors))
     found = Calibration(temperature=fit_temperature(logits, gold, bias), bias=bias, split="validation")
-    return replace(found, threshold=_threshold(logits, gold, found, options)) if options.abstain_risk else found
+    return (
+        found.model_copy(update={"threshold": _threshold(logits, gold, found, options)})
+        if options.abstain_risk
+        else found
+    )
 
 
 def _threshold(logits: Floats, gold: Ids, found: Calibration, options: EvalConfig) -> float | None:

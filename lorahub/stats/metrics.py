@@ -4,14 +4,13 @@ In: gold (N,) and predicted (N,) ids, probabilities (N, C). Out: the block that 
 scikit-learn, the macro mean is over the labels that occur, as gold or as an answer.
 """
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
 from lorahub.labels import LabelSet
 from lorahub.stats import bootstrap
+from lorahub.stats.results import LabelResult, ReliabilityBin, SystemResult
 from lorahub.stats.verdicts import Floats, Ids, confidences
 
 METRICS = ("accuracy", "f1_weighted", "f1_macro")
@@ -35,37 +34,40 @@ def f1_by_label(gold: Ids, predicted: Ids, labels: int) -> list[float]:
 
 def score(
     gold: Ids, predicted: Ids, probabilities: Floats, labels: LabelSet, *, resamples: int, confidence: float
-) -> dict[str, Any]:
+) -> SystemResult:
     """The full block of one system: headline metrics, intervals, per-label rows, confusion matrix, calibration."""
     ids = np.arange(len(labels))
     precision, recall, f1, support = precision_recall_fscore_support(gold, predicted, labels=ids, zero_division=0)
     confusion = confusion_matrix(gold, predicted, labels=ids)
-    return {
-        "n": len(gold),
-        **quick(gold, predicted),
-        "ece": expected_calibration_error(gold, predicted, probabilities),
-        "per_label": {
-            name: {
-                "precision": float(precision[index]),
-                "recall": float(recall[index]),
-                "f1": float(f1[index]),
-                "support": int(support[index]),
-            }
+    headline = quick(gold, predicted)
+    return SystemResult(
+        n=len(gold),
+        accuracy=headline["accuracy"],
+        f1_weighted=headline["f1_weighted"],
+        f1_macro=headline["f1_macro"],
+        ece=expected_calibration_error(gold, predicted, probabilities),
+        per_label={
+            name: LabelResult(
+                precision=float(precision[index]),
+                recall=float(recall[index]),
+                f1=float(f1[index]),
+                support=int(support[index]),
+            )
             for index, name in enumerate(labels.names)
         },
-        "confusion": confusion.tolist(),
-        "reliability": reliability(gold, predicted, probabilities),
-        "interval": bootstrap.bootstrap(confusion, resamples=resamples, confidence=confidence),
-    }
+        confusion=confusion.tolist(),
+        reliability=reliability(gold, predicted, probabilities),
+        interval=bootstrap.bootstrap(confusion, resamples=resamples, confidence=confidence),
+    )
 
 
-def reliability(gold: Ids, predicted: Ids, probabilities: Floats, bins: int = ECE_BINS) -> list[dict[str, float]]:
+def reliability(gold: Ids, predicted: Ids, probabilities: Floats, bins: int = ECE_BINS) -> list[ReliabilityBin]:
     """Claims, mean confidence and accuracy in each of `bins` equal confidence bins; empty bins are left out."""
     place, confidence, right = _binned(gold, predicted, probabilities, bins)
     count: npt.NDArray[np.int64] = np.bincount(place, minlength=bins)
     sums = np.bincount(place, confidence, minlength=bins), np.bincount(place, right, minlength=bins)
     return [
-        {"n": int(n), "confidence": float(sure / n), "accuracy": float(hits / n)}
+        ReliabilityBin(n=int(n), confidence=float(sure / n), accuracy=float(hits / n))
         for n, sure, hits in zip(count, *sums, strict=True)
         if n
     ]
@@ -74,7 +76,7 @@ def reliability(gold: Ids, predicted: Ids, probabilities: Floats, bins: int = EC
 def expected_calibration_error(gold: Ids, predicted: Ids, probabilities: Floats, bins: int = ECE_BINS) -> float:
     """Mean gap between confidence and accuracy, weighted by bin (Guo et al. 2017, arXiv:1706.04599, equation 3)."""
     rows = reliability(gold, predicted, probabilities, bins)
-    return sum(row["n"] * abs(row["confidence"] - row["accuracy"]) for row in rows) / max(1, len(gold))
+    return sum(row.n * abs(row.confidence - row.accuracy) for row in rows) / max(1, len(gold))
 
 
 def calibration_gaps(gold: Ids, predicted: Ids, probabilities: Floats, bins: int = ECE_BINS) -> npt.NDArray[np.float64]:

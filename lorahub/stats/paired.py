@@ -12,14 +12,14 @@ to random claims (Noreen 1989, Computer-Intensive Methods for Testing Hypotheses
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
 
 from lorahub.stats import bootstrap
 from lorahub.stats.bootstrap import Values
+from lorahub.stats.results import Difference
 from lorahub.stats.verdicts import Ids
 
 # Power and significance level of the number of claims needed.
@@ -28,25 +28,6 @@ ALPHA = 0.05
 _Z_ALPHA, _Z_POWER = float(stats.norm.ppf(1 - ALPHA / 2)), float(stats.norm.ppf(POWER))
 # Largest number of discordant claims for the exact test; above it the chi-squared approximation is accurate.
 _EXACT_UP_TO = 25
-
-
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """A difference ours - theirs, its interval (low, high), and whether it can be told from 0."""
-
-    difference: float
-    interval: tuple[float, float]
-    detectable: bool
-
-    @classmethod
-    def from_draws(cls, draws: Values, confidence: float) -> "Difference":
-        """Summarize differences (R + 1,): the observed one, then one for each resample."""
-        low, high = bootstrap.percentiles(draws[1:], confidence)
-        return Difference(difference=float(draws[0]), interval=(low, high), detectable=low > 0 or high < 0)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the difference as plain data."""
-        return {**asdict(self), "interval": list(self.interval)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,12 @@ Uziel and El-Yaniv 2019, arXiv:1805.08206, section 3.
 """
 
 import math
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from lorahub.stats.results import Interval, RiskPoint, SelectiveIntervals, SelectiveResult
 from lorahub.stats.verdicts import Calibration, Floats, Ids, abstains, calibrated, confidences, decide
 
 Right = npt.NDArray[np.bool_]
@@ -50,7 +50,7 @@ def risk_bound(wrong: int, answered: int, *, certainty: float) -> float:
     return 1.0 if wrong == answered else float(stats.beta.ppf(certainty, wrong + 1, answered - wrong))
 
 
-def figures(logits: Floats, gold: Ids, how: Calibration, *, confidence: float) -> dict[str, Any]:
+def figures(logits: Floats, gold: Ids, how: Calibration, *, confidence: float) -> SelectiveResult:
     """What a record holds of a system's abstaining on a split: at its threshold, and at every other.
 
     Intervals are exact ones of a share (Clopper and Pearson 1934), of coverage `confidence`.
@@ -59,18 +59,18 @@ def figures(logits: Floats, gold: Ids, how: Calibration, *, confidence: float) -
     right, sure = ids == gold, confidences(calibrated(logits, how), ids)
     kept = right[~abstains(sure, how)]
     hits, answered = int(kept.sum()), len(kept)
-    return {
-        "threshold": how.threshold,
-        "aurc": area(right, sure),
-        "answered": answered,
-        "coverage": answered / len(gold),
-        "accuracy": hits / answered if answered else None,
-        "interval": {
-            "coverage": _interval(answered, len(gold), confidence),
-            "accuracy": _interval(hits, answered, confidence) if answered else None,
-        },
-        "curve": curve(right, sure),
-    }
+    return SelectiveResult(
+        threshold=how.threshold,
+        aurc=area(right, sure),
+        answered=answered,
+        coverage=answered / len(gold),
+        accuracy=hits / answered if answered else None,
+        interval=SelectiveIntervals(
+            coverage=_interval(answered, len(gold), confidence),
+            accuracy=_interval(hits, answered, confidence) if answered else None,
+        ),
+        curve=curve(right, sure),
+    )
 
 
 def area(right: Right, confidence: Floats) -> float:
@@ -79,17 +79,17 @@ def area(right: Right, confidence: Floats) -> float:
     return float((wrong / answered * np.diff(answered, prepend=0)).sum() / len(right))
 
 
-def curve(right: Right, confidence: Floats) -> list[dict[str, float]]:
+def curve(right: Right, confidence: Floats) -> list[RiskPoint]:
     """The risk at rising coverage, with the lowest confidence that is answered there; at most 100 points."""
     levels, answered, wrong = _levels(right, confidence)
     wanted = np.linspace(1 / _POINTS, 1.0, _POINTS) * len(right)
     places = np.unique(np.minimum(np.searchsorted(answered, wanted - 1e-9), len(levels) - 1))
     return [
-        {
-            "confidence": float(levels[place]),
-            "coverage": float(answered[place] / len(right)),
-            "risk": float(wrong[place] / answered[place]),
-        }
+        RiskPoint(
+            confidence=float(levels[place]),
+            coverage=float(answered[place] / len(right)),
+            risk=float(wrong[place] / answered[place]),
+        )
         for place in places
     ]
 
@@ -103,6 +103,6 @@ def _levels(right: Right, confidence: Floats) -> tuple[Values, Values, Values]:
     return -levels, np.bincount(place).cumsum().astype(float), np.bincount(place, ~right).cumsum()
 
 
-def _interval(hits: int, count: int, confidence: float) -> list[float]:
+def _interval(hits: int, count: int, confidence: float) -> Interval:
     found = stats.binomtest(hits, count).proportion_ci(confidence)
-    return [float(found.low), float(found.high)]
+    return float(found.low), float(found.high)

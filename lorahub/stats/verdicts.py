@@ -5,66 +5,64 @@ and transformers give; `calibrated` applies bias and temperature; `decide` appli
 changes neither: it is a mark beside the label.
 """
 
-import json
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ConfigDict, Field
 
-from lorahub import atomic
+from lorahub import atomic, runfiles
 from lorahub.errors import AdapterError
-
-FILE_NAME = "calibration.json"
+from lorahub.runfiles import Part
 
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """What was chosen on a validation split: one temperature > 0 and one additive bias per label (logits).
+class Calibration(Part):
+    """Values chosen on a validation split: a temperature > 0 and an additive bias per label (logits).
 
     With a `threshold`, a system abstains from a claim on which its confidence, the calibrated probability of its label,
     is below it; without one it never abstains.
     """
 
-    temperature: float = 1.0
-    bias: tuple[float, ...] = ()
-    threshold: float | None = None
-    split: str | None = None
+    model_config = ConfigDict(frozen=True)
+
+    temperature: float = Field(
+        default=1.0,
+        gt=0,
+        description="the adapter's logits, with the bias added, are divided by it; chosen on validation",
+    )
+    bias: tuple[float, ...] = Field(
+        default=(),
+        description="added to the adapter's logits before the label is chosen; one value per label, or empty if it did "
+        "not help on validation (logits)",
+    )
+    threshold: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="the adapter abstains from a claim on which its confidence is below it; 0 answers every claim, "
+        "null means that no threshold was requested or reached: the adapter never abstains",
+    )
+    split: str | None = Field(default=None, description="split on which the values were chosen")
 
     def save(self, folder: Path) -> None:
         """Write `calibration.json` into `folder`."""
-        atomic.write_json(folder / FILE_NAME, asdict(self))
+        atomic.write_json(folder / runfiles.CALIBRATION, self.model_dump())
 
     @classmethod
     def load(cls, folder: Path, labels: int) -> "Calibration":
-        """Read `calibration.json`; a folder without one is uncalibrated. Raises AdapterError where it is damaged."""
-        path = folder / FILE_NAME
+        """Read `calibration.json`; a folder without it is uncalibrated. Raises AdapterError if it is damaged."""
+        path = folder / runfiles.CALIBRATION
         if not path.exists():
             return cls()
-        try:
-            values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            threshold = values.get("threshold")
-            found = cls(
-                temperature=float(values["temperature"]),
-                bias=tuple(float(value) for value in values["bias"]),
-                threshold=None if threshold is None else float(threshold),
-                split=values.get("split"),
-            )
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-            raise AdapterError(f"{path} is damaged ({error}). Restore it or train again.") from None
-        if len(found.bias) not in (0, labels) or not np.isfinite([found.temperature, *found.bias]).all():
+        loaded = runfiles.read_json(path, cls)
+        if len(loaded.bias) not in (0, labels):
             raise AdapterError(
-                f"{path} does not fit {labels} labels: it has {len(found.bias)} biases. Restore it or train again."
+                f"{path} does not fit {labels} labels: it has {len(loaded.bias)} biases. Restore it or train again."
             )
-        if found.temperature <= 0:
-            raise AdapterError(f"{path}: the temperature is {found.temperature}; it must be above 0.")
-        if found.threshold is not None and not 0 <= found.threshold <= 1:
-            raise AdapterError(f"{path}: the abstain threshold is {found.threshold}; it must lie between 0 and 1.")
-        return found
+        return loaded
 
 
 def softmax(logits: Floats) -> Floats:

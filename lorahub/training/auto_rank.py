@@ -6,10 +6,9 @@ rank: the kept model would differ from the measured one, with the noise of anoth
 truncated adapter is never better than one trained at its rank, so the rank suffices but is not always the smallest.
 """
 
-from typing import Any
-
 from lorahub.config import AUTO, Config
 from lorahub.models import truncation
+from lorahub.records import RankChoice
 from lorahub.reports import tables
 from lorahub.stats import calibration, plateau
 from lorahub.stats.plateau import Plateau
@@ -40,16 +39,16 @@ def truncate_to_selected_rank(session: TrainingSession) -> Plateau | None:
     return selected
 
 
-def to_record(selected: Plateau, config: Config) -> dict[str, Any]:
+def to_record(selected: Plateau, config: Config) -> RankChoice:
     """Return the choice for the run record."""
     sure = tables.selected_rank(selected, config.eval.confidence)
-    return {
-        "trained": selected.reference,
-        "kept": selected.rank,
-        "low": selected.low,
-        "high": selected.high,
-        "shares": {str(rank): share for rank, share in selected.shares.items()},
-        "difference": selected.gap.difference,
-        "interval": list(selected.gap.interval),
-        "why": f"{sure}: {tables.rank_reason(selected, config.train.metric)}",
-    }
+    return RankChoice(
+        trained=selected.reference,
+        kept=selected.rank,
+        low=selected.low,
+        high=selected.high,
+        shares={str(rank): share for rank, share in selected.shares.items()},
+        difference=selected.gap.difference,
+        interval=selected.gap.interval,
+        why=f"{sure}: {tables.rank_reason(selected, config.train.metric)}",
+    )

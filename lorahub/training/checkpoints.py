@@ -20,7 +20,8 @@ from typing import Any
 from accelerate import Accelerator
 from safetensors import SafetensorError
 
-from lorahub import atomic, durations, records
+from lorahub import atomic, durations
+from lorahub import config as configs
 from lorahub.errors import AdapterError, ConfigError, one_line
 from lorahub.training.progress import TrainingState
 
@@ -76,7 +77,7 @@ class Checkpoints:
         """
         path = self.folder / _IDENTITY
         if self.resume and path.exists():
-            difference = records.differing(json.loads(path.read_text(encoding="utf-8")), identity)
+            difference = configs.first_difference(json.loads(path.read_text(encoding="utf-8")), identity)
             if difference:
                 name, then, now = difference
                 raise ConfigError(

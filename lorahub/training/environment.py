@@ -1,39 +1,47 @@
 """The environment of a run for its record: package versions, device, base, data and commit. It holds no path."""
 
-import dataclasses
 import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from lorahub.records import Environment
+from lorahub.stats.results import BaselineChoice
+from lorahub.stats.verdicts import Calibration
 from lorahub.training.session import TrainingSession
 
 _PACKAGES = ("accelerate", "bitsandbytes", "datasets", "hf-lorahub", "huggingface-hub", "numpy", "peft",
              "scikit-learn", "tokenizers", "torch", "transformers")  # fmt: skip
 
 
-def describe(session: TrainingSession) -> dict[str, Any]:
-    """Return the `environment` block."""
+def describe(
+    session: TrainingSession, *, baselines: dict[str, BaselineChoice], calibration: Calibration
+) -> Environment:
+    """Return the environment of a run for its record."""
     base, accelerator, data = session.base, session.accelerator, session.data
-    return {
-        "packages": _versions(),
-        "python": platform.python_version(),
-        "device": _device_name(base.device),
-        "processes": accelerator.num_processes,
-        "threads": torch.get_num_threads(),
-        "mixed_precision": accelerator.mixed_precision,
-        "base_id": base.resolved.id,
-        "base_revision": base.resolved.revision,
-        "base_origin": base.resolved.origin,
-        "reasons": base.reasons,
-        "labels": list(data.labels.names),
-        "data": dataclasses.asdict(data.source),
-        "seed": session.config.train.seed,
-        "git": _git_commit(),
-    }
+    return Environment(
+        packages=_versions(),
+        python=platform.python_version(),
+        device=_device_name(base.device),
+        processes=accelerator.num_processes,
+        threads=torch.get_num_threads(),
+        mixed_precision=accelerator.mixed_precision,
+        base_id=base.resolved.id,
+        base_revision=base.resolved.revision,
+        base_origin=base.resolved.origin,
+        reasons=base.reasons,
+        labels=list(data.labels.names),
+        data=data.source,
+        seed=session.config.train.seed,
+        git=_git_commit(),
+        baselines=baselines,
+        # Without the split, which is always validation.
+        calibration=Calibration(
+            temperature=calibration.temperature, bias=calibration.bias, threshold=calibration.threshold
+        ),
+    )
 
 
 def _versions() -> dict[str, str]:

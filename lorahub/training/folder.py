@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from lorahub import atomic
+from lorahub import atomic, runfiles
 from lorahub.data.batches import encode
 from lorahub.data.claimset import ClaimSet
 from lorahub.errors import AdapterError, ConfigError
 from lorahub.models import adapters, methods
 from lorahub.models import base as bases
 from lorahub.models.base import Base
-from lorahub.records import FILE_NAME as RECORD_FILE
 from lorahub.records import RunRecord
 from lorahub.reports import cards, plots
+from lorahub.runfiles import ProbeRow
 from lorahub.stats.baselines import LinearProbe
 from lorahub.stats.predictions import Predictions, fingerprints
 from lorahub.stats.verdicts import Calibration, Floats
@@ -29,7 +29,6 @@ from lorahub.training import checkpoints, trackers
 from lorahub.training.checkpoints import Checkpoints
 from lorahub.training.session import TrainingSession
 
-PROBE_FILE = "probe.json"
 EVALUATED_SPLITS = ("validation", "test")
 _PROBE_CLAIMS = 8
 _PROBE_TOLERANCE = 1e-3
@@ -49,7 +48,7 @@ def check_free(folder: Path, *, force: bool, resume: bool = False) -> None:
     parent = folder.absolute().parent if existing == folder else existing
     if not os.access(parent, os.W_OK | os.X_OK):
         raise ConfigError(f"--out {folder}: no permission to write to {parent}. Choose another --out.")
-    finished = (folder / RECORD_FILE).exists()
+    finished = runfiles.is_finished(folder)
     if finished and not force:
         raise AdapterError(f"{folder} holds a finished run. Choose another --out, or replace it with --force.")
     if finished or not folder.is_dir():
@@ -90,8 +89,8 @@ def write(
             sha256 = fingerprints(claims.joined())
             for system, by_split in logits.items():
                 Predictions(sha256=sha256, gold=claims.gold, logits=by_split[split]).save(part, split, system)
-        plots.draw(record, part / "plots")
-        (part / "README.md").write_text(cards.render(record), encoding="utf-8")
+        plots.draw(record, part / runfiles.PLOTS)
+        (part / runfiles.CARD).write_text(cards.render(record), encoding="utf-8")
         record.save(part)
 
 
@@ -110,11 +109,11 @@ def _write_probe(folder: Path, session: TrainingSession) -> None:
             f"the saved adapter gives other logits than the trained one (difference {difference:.2g}), so it is not "
             "kept. Report this as a bug."
         )
-    rows = [{"claim": text, "logits": values.tolist()} for text, values in zip(claims.texts, saved, strict=True)]
+    rows = [ProbeRow(claim=text, logits=values.tolist()) for text, values in zip(claims.texts, saved, strict=True)]
     if claims.evidence is not None:
         for row, evidence in zip(rows, claims.evidence, strict=True):
-            row["evidence"] = evidence
-    atomic.write_json(folder / PROBE_FILE, rows)
+            row.evidence = evidence
+    atomic.write_json(folder / runfiles.PROBE, [row.to_dict() for row in rows])
 
 
 @torch.inference_mode()

@@ -14,15 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorahub import atomic
+from lorahub import atomic, records
 from lorahub import config as configs
 from lorahub.config import AUTO, Config
 from lorahub.data import claims
 from lorahub.data.claimset import ClaimData
-from lorahub.records import SYSTEMS, RunRecord
+from lorahub.records import RunRecord
 from lorahub.stats import baselines, calibration, metrics, paired, selective
 from lorahub.stats.baselines import Baselines
-from lorahub.stats.verdicts import Calibration, Floats, calibrated, decide
+from lorahub.stats.results import SYSTEMS, SystemResult
+from lorahub.stats.verdicts import Calibration, Floats, Ids, calibrated, decide
 from lorahub.training import alarms, auto_rank, environment, folder, loop, memory, trackers
 from lorahub.training.checkpoints import Checkpoints, Every
 from lorahub.training.folder import EVALUATED_SPLITS
@@ -102,14 +103,18 @@ def run(
     session.attach()
     untrained = {split: session.logits(split) for split in EVALUATED_SPLITS}
     memory.reset_peaks()
-    following = tracker.following(session.accelerator, published) if tracker else nullcontext(lambda step: None)
+    following = (
+        tracker.following(session.accelerator, configs.to_dict(published))
+        if tracker
+        else nullcontext(lambda step: None)
+    )
     with checkpoints, following as log_step:
         progress = loop.fit(session, (log_step, callbacks.on_step), checkpoints)
-    memory_used = {
-        "cpu_before_bytes": session.resident_before,
-        "cpu_peak_bytes": memory.peak_resident(),
-        "gpu_peak_bytes": memory.peak_gpu(),
-    }
+    memory_used = records.Memory(
+        cpu_before_bytes=session.resident_before,
+        cpu_peak_bytes=memory.peak_resident(),
+        gpu_peak_bytes=memory.peak_gpu(),
+    )
     if config.adapter.rank == AUTO:
         callbacks.on_stage("choosing the rank")
     plateau = auto_rank.truncate_to_selected_rank(session)
@@ -122,30 +127,26 @@ def run(
     record = RunRecord(
         name=out.name,
         created=created,
-        asked=published,
-        happened={
-            "steps": progress.steps,
-            "planned_steps": progress.planned_steps,
-            "epochs": progress.seen / len(data.splits["train"]),
-            "seconds": progress.seconds,
-            "samples_per_second": progress.samples_per_second,
-            "cpu_seconds": progress.cpu_seconds,
-            "peak_bytes": memory_used["gpu_peak_bytes"] or memory_used["cpu_peak_bytes"],
-            "memory": memory_used,
-            "trainable_parameters": session.trainable,
-            "total_parameters": session.total,
-            "rank": None if plateau is None else auto_rank.to_record(plateau, config),
-            "best_step": progress.best_step,
-            "interrupted": progress.interrupted,
-            "resumed_at": progress.resumed_at,
-            "curve": progress.curve,
-            "warnings": [*data.warnings, *progress.warnings, *silent],
-        },
-        environment={
-            **environment.describe(session),
-            "baselines": fitted.options,
-            "calibration": {"temperature": fit.temperature, "bias": list(fit.bias), "threshold": fit.threshold},
-        },
+        config=published,
+        progress=records.Progress(
+            steps=progress.steps,
+            planned_steps=progress.planned_steps,
+            epochs=progress.seen / len(data.splits["train"]),
+            seconds=progress.seconds,
+            samples_per_second=progress.samples_per_second,
+            cpu_seconds=progress.cpu_seconds,
+            peak_bytes=memory_used.gpu_peak_bytes or memory_used.cpu_peak_bytes,
+            memory=memory_used,
+            trainable_parameters=session.trainable,
+            total_parameters=session.total,
+            rank=None if plateau is None else auto_rank.to_record(plateau, config),
+            best_step=progress.best_step,
+            interrupted=progress.interrupted,
+            resumed_at=progress.resumed_at,
+            curve=[records.CurvePoint.model_validate(row) for row in progress.curve],
+            warnings=[*data.warnings, *progress.warnings, *silent],
+        ),
+        environment=environment.describe(session, baselines=fitted.options, calibration=fit),
         results={split: _results(split, logits, data, fit, config) for split in EVALUATED_SPLITS},
     )
     if session.accelerator.is_main_process:
@@ -195,46 +196,40 @@ def _baselines(session: TrainingSession, checkpoints: Checkpoints) -> Baselines:
 
 def _results(
     split: str, logits: dict[str, dict[str, Floats]], data: ClaimData, fit: Calibration, config: Config
-) -> dict[str, Any]:
+) -> dict[str, SystemResult]:
     """Return the metrics of every system on a split, and the adapter's differences to the others."""
     gold, confidence = data.splits[split].gold, config.eval.confidence
     options: dict[str, Any] = {"resamples": config.eval.bootstrap, "confidence": confidence}
-    answers, results = {}, {}
+    answers: dict[str, Ids] = {}
+    results: dict[str, SystemResult] = {}
     for system in SYSTEMS:
         used = fit if system == "adapter" else Calibration()
         answers[system] = decide(logits[system][split], used)
         probabilities = calibrated(logits[system][split], used)
         results[system] = metrics.score(gold, answers[system], probabilities, data.labels, **options)
-    results["adapter"]["paired"] = {
-        system: {
-            metric: difference.to_dict()
-            for metric, difference in paired.differences(
-                gold, answers["adapter"], answer, len(data.labels), **options
-            ).items()
-        }
+    results["adapter"].paired = {
+        system: paired.differences(gold, answers["adapter"], answer, len(data.labels), **options)
         for system, answer in answers.items()
         if system != "adapter"
     }
-    results["adapter"]["selective"] = selective.figures(logits["adapter"][split], gold, fit, confidence=confidence)
+    results["adapter"].selective = selective.figures(logits["adapter"][split], gold, fit, confidence=confidence)
     return results
 
 
-def _without_paths(session: TrainingSession) -> dict[str, dict[str, Any]]:
+def _without_paths(session: TrainingSession) -> Config:
     """Return the config for the record: ids in place of paths of this machine."""
     config = session.config
-    return configs.to_dict(
-        dataclasses.replace(
-            config,
-            data=dataclasses.replace(config.data, id=session.data.source.id),
-            base=dataclasses.replace(config.base, id=session.base.resolved.id),
-        )
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, id=session.data.source.id),
+        base=dataclasses.replace(config.base, id=session.base.resolved.id),
     )
 
 
-def _identity(session: TrainingSession, published: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def _identity(session: TrainingSession, published: Config) -> dict[str, dict[str, Any]]:
     """Return what a training and its checkpoints must have in common: config, claims, base and processes."""
     return {
-        **published,
+        **configs.to_dict(published),
         "claims": {split: sha256[:12] for split, sha256 in session.data.source.sha256.items()},
         "environment": {
             "base_revision": session.base.resolved.revision,

@@ -60,10 +60,10 @@ def test_a_training_is_followed_and_its_run_answers(trainer, data, engine, tmp_p
     state = wait(trainer, lambda state: not state.running)
     record = records.load(tmp_path / "mine")
     assert state.error is None
-    assert (state.step, state.total) == (record.happened["steps"], record.happened["planned_steps"])
+    assert (state.step, state.total) == (record.progress.steps, record.progress.planned_steps)
     assert [point for point, _ in state.losses] == list(range(1, state.step + 1))
-    assert list(state.validations) == [(row["step"], row["f1_macro"]) for row in record.happened["curve"]]
-    assert record.asked["train"]["epochs"] == 1.0
+    assert list(state.validations) == [(row.step, row.f1_macro) for row in record.progress.curve]
+    assert record.config.train.epochs == 1.0
     assert state.answers_as in engine.names
     assert engine.classify(["may never"], [state.answers_as])
     with pytest.raises(ConfigError, match="mine exists already"):
@@ -78,7 +78,7 @@ def test_stop_keeps_the_best_so_far(trainer, data, tmp_path):
     assert trainer.stop().stopping  # a second press changes nothing
     state = wait(trainer, lambda state: not state.running)
     assert state.error is None
-    assert records.load(tmp_path / "stopped").happened["interrupted"]
+    assert records.load(tmp_path / "stopped").progress.interrupted
     assert state.answers_as
     with pytest.raises(ConfigError, match="No training is running"):
         trainer.stop()
@@ -210,7 +210,7 @@ def test_a_training_is_watched_stopped_and_opened_with_the_keyboard_alone(visit,
     page.get_by_role("status", name="Result").get_by_role("heading", name="watched").wait_for(timeout=200_000)
     shoot(page, "train-desktop-light-result")
     name = trainer.state.answers_as
-    assert records.load(trainer.root / name).happened["interrupted"]
+    assert records.load(trainer.root / name).progress.interrupted
     tab_to(page, "button:not(.primary).lh-check")
     assert page.evaluate("document.activeElement.innerText") == "Open in Check a claim"
     page.keyboard.press("Enter")

@@ -62,9 +62,9 @@ def test_evaluate_gives_the_runs_own_figures(cli, tiny_run, tiny_base, tmp_path)
         "--set", "eval.bootstrap=200",
     )  # fmt: skip
     assert code == 0, err
-    found, stored = json.loads(out)["tiny"], tiny_run.record.results["test"]["adapter"]
-    assert found["confusion"] == stored["confusion"]
-    assert found["f1_macro"] == pytest.approx(stored["f1_macro"])
+    found, stored = json.loads(out)["tiny"], tiny_run.record.adapter()
+    assert found["confusion"] == stored.confusion
+    assert found["f1_macro"] == pytest.approx(stored.f1_macro)
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_evaluate_finds_the_test_claims_of_a_run_again(evaluate, tiny_base, clai
     code, found, err = evaluate(copy, adapters=[runs[0].folder])
     assert code == 0, err
     assert found["s1"]["n"] == 36
-    assert found["s1"]["confusion"] == runs[0].record.results["test"]["adapter"]["confusion"]
+    assert found["s1"]["confusion"] == runs[0].record.adapter().confusion
     assert "judged on the 36 test claims of its run" in err
     code, _, err = evaluate(copy, adapters=[run.folder for run in runs])
     assert code == 2

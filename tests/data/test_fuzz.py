@@ -11,7 +11,7 @@ from conftest import LONG
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lorahub import config, records
+from lorahub import config, records, runfiles
 from lorahub.config import DataConfig
 from lorahub.data import claims
 from lorahub.errors import LorahubError
@@ -129,7 +129,7 @@ def test_json_of_another_kind_is_refused_in_a_line(name, content, tiny_run, tmp_
     folder = shutil.copytree(tiny_run.folder, tmp_path / "mine")
     (folder / name).write_text(content)
     with pytest.raises(LorahubError, match=re.escape(name)):
-        (records if name == records.FILE_NAME else adapters).load(folder)
+        (records if name == runfiles.RECORD else adapters).load(folder)
 
 
 @pytest.mark.parametrize("name", ["adapter_config.json", "calibration.json", "tokenizer_config.json", "record.json"])

@@ -8,13 +8,14 @@ import pytest
 from conftest import learnable
 
 import lorahub
-from lorahub import config, records
+from lorahub import config
 from lorahub.errors import ConfigError, DataError
 from lorahub.experiments.compare import report as compare_report
 from lorahub.experiments.compare import run as comparing
 from lorahub.labels import LabelSet
 from lorahub.records import RunRecord
 from lorahub.stats.predictions import Predictions, fingerprints
+from lorahub.stats.results import SYSTEMS
 from lorahub.stats.verdicts import Calibration
 
 pytestmark = pytest.mark.slow
@@ -55,9 +56,17 @@ def make_run(tmp_path):
         Calibration(temperature=1.2, bias=(0.0, 0.1, 0.0)).save(folder)
         data = {"id": "claims.csv", "kind": "file", "revision": None, "sha256": {}, "rows": {"test": len(texts)}}
         environment = {"base_id": "tiny", "base_revision": None, "labels": list(labels.names), "data": data}
-        asked = config.to_dict(config.Config())
+        progress = {
+            "steps": 1, "planned_steps": 1, "epochs": 1.0, "seconds": 1.0, "samples_per_second": 1.0, "peak_bytes": 1,
+            "trainable_parameters": 1, "total_parameters": 1, "best_step": 1,
+        }  # fmt: skip
         RunRecord(
-            name=name, created="2026-01-01T00:00:00+00:00", asked=asked, environment=environment, results={"test": {}}
+            name=name,
+            created="2026-01-01T00:00:00+00:00",
+            config=config.Config(),
+            progress=progress,
+            environment=environment,
+            results={"test": {}},
         ).save(folder)
         return folder
 
@@ -203,13 +212,13 @@ def test_two_real_seeds_are_not_told_apart_and_each_beats_the_majority(tiny_run,
 
 def test_intervals_and_figures_are_those_of_the_record(tiny_run):
     found = lorahub.compare([tiny_run.folder], require_better="tfidf")
-    block = tiny_run.record.results["test"]["adapter"]
+    result = tiny_run.record.adapter()
     assert found.resamples == 200, "as the run was asked to"
-    for metric, row in block["paired"]["tfidf"].items():
-        assert list(found.pairs[0].metrics[metric].interval) == row["interval"]
-        assert found.pairs[0].metrics[metric].difference == row["difference"]
+    for metric, row in result.paired["tfidf"].items():
+        assert found.pairs[0].metrics[metric].interval == row.interval
+        assert found.pairs[0].metrics[metric].difference == row.difference
     for metric in ("accuracy", "f1_macro", "f1_weighted", "ece"):
-        assert getattr(found.systems["tiny"], metric) == pytest.approx(block[metric], abs=1e-6)
+        assert getattr(found.systems["tiny"], metric) == pytest.approx(result.metric(metric), abs=1e-6)
 
 
 def test_an_adapter_without_predictions_answers_now_and_equals_what_was_kept(tiny_run, tiny_base, tmp_path):
@@ -276,4 +285,4 @@ def test_predictions_survive_the_disk(tmp_path):
     np.testing.assert_array_equal(again.gold, kept.gold)
     np.testing.assert_array_equal(again.logits, kept.logits)
     assert Predictions.load(tmp_path, "test", "majority", labels=2) is None
-    assert (*comparing.BASELINES, "adapter") == records.SYSTEMS
+    assert (*comparing.BASELINES, "adapter") == SYSTEMS

@@ -47,10 +47,10 @@ def test_the_figures_are_scikit_learns_on_the_written_answers(suffix, engine, cl
     for name in ("tiny", "rival"):
         answers = [row[f"{name}.label"] for row in written]
         block = found.results[name]
-        assert block["accuracy"] == pytest.approx(accuracy_score(gold, answers))
-        assert block["f1_macro"] == pytest.approx(f1_score(gold, answers, average="macro"))
-        low, high = block["interval"]["accuracy"]
-        assert low <= block["accuracy"] <= high
+        assert block.accuracy == pytest.approx(accuracy_score(gold, answers))
+        assert block.f1_macro == pytest.approx(f1_score(gold, answers, average="macro"))
+        low, high = block.interval["accuracy"]
+        assert low <= block.accuracy <= high
         assert found.answers[name] == {label: answers.count(label) for label in engine.adapters[name].labels.names}
     (one,) = found.comparisons
     (pair,) = one.pairs
@@ -65,9 +65,9 @@ def test_the_figures_are_scikit_learns_on_the_written_answers(suffix, engine, cl
     assert [pair.mcnemar.only_ours, pair.mcnemar.only_theirs] == only
     assert pair.mcnemar.p == mcnemar(*only)[0]
     assert pair.metrics["f1_macro"].difference == pytest.approx(
-        found.results["tiny"]["f1_macro"] - found.results["rival"]["f1_macro"]
+        found.results["tiny"].f1_macro - found.results["rival"].f1_macro
     )
-    assert one.systems["rival"].ece == pytest.approx(found.results["rival"]["ece"])
+    assert one.systems["rival"].ece == pytest.approx(found.results["rival"].ece)
 
 
 def test_disagreements_come_first_then_what_is_wrong(engine, claims_file, tmp_path):
@@ -113,7 +113,7 @@ def test_rows_without_a_label_do_not_count(engine, claims_file, tmp_path):
     rows = [row | {"label": "" if place % 2 else row["label"]} for place, row in enumerate(learnable(60))]
     table = table_check.read(claims_file(rows), claim="claim", label="label")
     found = compared(engine, table, tmp_path / "out.csv", ["tiny"])
-    assert found.results["tiny"]["n"] == 30
+    assert found.results["tiny"].n == 30
     assert found.notes == ["30 rows have no label; the figures cover the other 30."]
 
 

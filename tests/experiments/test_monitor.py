@@ -70,7 +70,7 @@ def test_the_runs_own_test_claims_are_compared_claim_by_claim(since, tiny_run, r
     assert "judged on the 48 test claims of its run" in err
     assert found["since_test"]["paired"]
     assert found["since_test"]["metrics"]["f1_macro"]["difference"] == 0
-    assert found["row"]["figures"]["f1_macro"] == tiny_run.record.results["test"]["adapter"]["f1_macro"]
+    assert found["row"]["figures"]["f1_macro"] == tiny_run.record.adapter().f1_macro
     code, out, err = since(data, as_json=False)
     assert code == 0, err
     assert "No detectable change since its own test result (the same 48 claims of claims.jsonl)" in out

@@ -9,6 +9,7 @@ from conftest import learnable
 from field_tables import documented, leaves, matches
 from safetensors.torch import load_file, save_file
 
+from lorahub import config
 from lorahub.experiments.ranks import run as experiment
 from lorahub.stats.predictions import path_of
 from lorahub.training.run import train
@@ -49,7 +50,7 @@ def test_at_its_own_rank_the_curve_is_the_run(high, tmp_path):
     assert [(point.alpha, point.scale) for point in points] == [(2, 2), (4, 2), (8, 2), (16, 2)]
     for split in ("validation", "test"):
         own = run.record.results[split]["adapter"]
-        assert points[-1].figures[split] == {name: own[name] for name in ("accuracy", "f1_weighted", "f1_macro")}
+        assert points[-1].figures[split] == {name: own.metric(name) for name in ("accuracy", "f1_weighted", "f1_macro")}
         assert points[-1].gaps[split].interval == (0, 0)
     shares = [point.kept for point in points]
     assert shares == sorted(shares)
@@ -71,13 +72,13 @@ def test_retraining_changes_the_rank_alone(high, retrained):
     assert [check.rank for check in found.checks] == [1, 4]
     for rank in (1, 4):
         record = json.loads((folder / f"rank-{rank}" / "record.json").read_text())
-        asked, own = record["asked"], run.record.asked
+        asked, own = record["asked"], config.to_dict(run.record.config)
         assert asked["adapter"] == {**own["adapter"], "rank": rank}
         assert {name: asked[name] for name in ("data", "train", "eval", "base")} == {
             name: own[name] for name in ("data", "train", "eval", "base")
         }
-        config = json.loads((folder / f"rank-{rank}" / "adapter_config.json").read_text())
-        assert (config["r"], config["lora_alpha"]) == (rank, 16)
+        saved = json.loads((folder / f"rank-{rank}" / "adapter_config.json").read_text())
+        assert (saved["r"], saved["lora_alpha"]) == (rank, 16)
         point = next(point for point in found.retrained.points if point.rank == rank)
         assert point.figures["test"]["f1_macro"] == record["results"]["test"]["adapter"]["f1_macro"]
         assert point.figures["validation"]["f1_macro"] == record["results"]["validation"]["adapter"]["f1_macro"]

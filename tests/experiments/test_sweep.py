@@ -204,8 +204,8 @@ def test_the_best_is_a_recipe_and_its_run_looked_at_test(whole, tmp_path):
     assert config.adapter.rank == best["adapter.rank"]
     assert config.train.learning_rate == best["train.learning_rate"]
     record = records.load(whole / "best")
-    assert record.asked["adapter"]["rank"] == best["adapter.rank"]
-    assert report["test"]["adapter"]["f1_macro"] == record.results["test"]["adapter"]["f1_macro"]
+    assert record.config.adapter.rank == best["adapter.rank"]
+    assert report["test"]["adapter"]["f1_macro"] == record.adapter().f1_macro
     kept = Predictions.load(whole / "best", "validation", "adapter", labels=2)
     (trial,) = [item for item in trials.tried(opened(in_folder(whole))) if item.trial == report["best"]["trial"]]
     assert (kept.logits.argmax(axis=1) == trial.answers).all(), "trained again, it answers as the trial did"

@@ -16,8 +16,8 @@ import torch
 from conftest import LONG, learnable
 
 from lorahub import records
-from lorahub.records import SYSTEMS
 from lorahub.serving.engine.engine import Engine
+from lorahub.stats.results import SYSTEMS
 from lorahub.training.run import train
 
 QUICK = ["train.min_steps=12", "train.epochs=1", "train.batch_size=16", "eval.bootstrap=200"]
@@ -44,10 +44,9 @@ def test_all_five_systems_are_judged_and_the_adapter_learns(tiny_run):
     test = tiny_run.record.results["test"]
     assert set(test) == set(SYSTEMS)
     for block in test.values():
-        assert set(block) >= {"n", "accuracy", "f1_weighted", "f1_macro", "ece", "per_label", "confusion", "interval"}
-        assert np.sum(block["confusion"]) == block["n"]
-    assert test["adapter"]["f1_macro"] > test["majority"]["f1_macro"] + 0.3
-    assert test["adapter"]["paired"]["majority"]["f1_macro"]["detectable"]
+        assert np.sum(block.confusion) == block.n
+    assert test["adapter"].f1_macro > test["majority"].f1_macro + 0.3
+    assert test["adapter"].paired["majority"]["f1_macro"].detectable
 
 
 def test_the_record_survives_the_disk_and_names_no_path(tiny_run):
@@ -65,7 +64,7 @@ def test_stored_predictions_give_the_stored_figures(tiny_run):
     table = pq.read_table(tiny_run.folder / "predictions" / "test.tfidf.parquet").to_pydict()
     predicted = np.array(table["logits"]).argmax(axis=1)
     stored = tiny_run.record.results["test"]["tfidf"]
-    assert f1_score(table["gold"], predicted, average="macro") == pytest.approx(stored["f1_macro"])
+    assert f1_score(table["gold"], predicted, average="macro") == pytest.approx(stored.f1_macro)
     assert "claim" not in table
 
 
@@ -122,7 +121,7 @@ def test_same_seed_same_weights_and_same_figures(data, tiny_base, tmp_path):
     assert runs[0].record.results == runs[1].record.results
     other = train(data=data, base=str(tiny_base("bert")), out=tmp_path / "c", seed=4, settings=QUICK)
     assert (other.folder / "adapter_model.safetensors").read_bytes() != first.read_bytes()
-    shas = {json.dumps(run.record.environment["data"]["sha256"]) for run in (*runs, other)}
+    shas = {json.dumps(run.record.environment.data.sha256) for run in (*runs, other)}
     assert len(shas) == 1, "the training seed must not move the split"
 
 
@@ -156,8 +155,8 @@ def test_ctrl_c_keeps_the_best_so_far(data, tiny_base, tmp_path):
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     record = records.load(out)
-    assert record.happened["interrupted"]
-    assert record.happened["best_step"] > 0
+    assert record.progress.interrupted
+    assert record.progress.best_step > 0
     assert "interrupted after" in output
     assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
 
@@ -180,7 +179,7 @@ def test_a_run_killed_at_any_moment_is_absent_or_whole(data, tiny_base, tmp_path
             process.kill()
             process.wait()
         if out.exists():
-            assert records.load(out).results["test"]["adapter"]["n"] == 24
+            assert records.load(out).adapter().n == 24
             assert (out / "adapter_model.safetensors").exists()
     # The folder is free for the next run whatever the killed one left beside it.
     again = train(data=data, base=str(tiny_base("bert")), out=tmp_path / "killed0", force=True, settings=QUICK)
@@ -206,7 +205,7 @@ def test_a_collapsed_run_carries_its_warning(claims_file, tiny_base, tmp_path):
     rows = [{**row, "label": "rare" if index % 12 == 0 else "common"} for index, row in enumerate(learnable(120))]
     settings = ["train.learning_rate=1e-7", "train.class_weights=none", "train.epochs=1", "train.min_steps=4"]
     run = train(data=str(claims_file(rows)), base=str(tiny_base("bert")), out=tmp_path / "flat", settings=settings)
-    assert any("every validation claim" in text for text in run.record.happened["warnings"])
+    assert any("every validation claim" in text for text in run.record.progress.warnings)
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """A card's metadata: what the Hub refuses is refused by the local one too, ours never is, and all of it comes back."""
 
+from dataclasses import replace
+
 import pytest
 import yaml
 from hub_rules import LANGUAGES, LICENCES, TASKS, metadata_errors
@@ -115,7 +117,7 @@ def test_the_lists_are_whole_and_hold_all_that_lorahub_writes_itself():
 
 def test_a_runs_metadata_comes_back_from_the_card_as_it_went_in(tiny_run):
     record = records.load(tiny_run.folder)
-    record.environment["data"] |= {"id": "org/claims", "kind": "hub", "revision": "f" * 40}
+    record.environment.data = replace(record.environment.data, id="org/claims", kind="hub", revision="f" * 40)
     written = metadata.card_data(record, licence="mit", language="en")
     card = cards.render(record, repo="alice/tiny", licence="mit", language="en")
     assert metadata_errors(card) == []
@@ -127,7 +129,7 @@ def test_a_runs_metadata_comes_back_from_the_card_as_it_went_in(tiny_run):
     for split, systems in record.results.items():
         for key, (kind, name, arguments) in metadata.METRICS.items():
             result = found[split, name]
-            assert result.metric_value == pytest.approx(systems["adapter"][key], abs=1e-6)
+            assert result.metric_value == pytest.approx(systems["adapter"].metric(key), abs=1e-6)
             assert (result.metric_type, result.metric_args) == (kind, arguments)
             assert (result.dataset_type, result.dataset_revision) == ("org/claims", "f" * 40)
     again = ModelCardData(**read.to_dict(), ignore_metadata_errors=False)

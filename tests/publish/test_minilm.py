@@ -27,11 +27,11 @@ def test_a_push_of_a_minilm_run_sends_the_adapters_few_megabytes_and_no_base_wei
     tensors = load(files["adapter_model.safetensors"])
     for path, content in sorted(files.items(), key=lambda item: -len(item[1]))[:4]:
         print(f"{len(content):>11,}  {path}")
-    base = run.record.happened["total_parameters"] - run.record.happened["trainable_parameters"]
+    base = run.record.progress.total_parameters - run.record.progress.trainable_parameters
     print(f"{wire:,} bytes on the wire for {done.bytes_sent:,} bytes of files; base: {4 * base:,} bytes, none sent")
     assert 0 < wire < LARGEST_PUSH
     assert sum(map(len, files.values())) < LARGEST_PUSH
-    assert sum(tensor.numel() for tensor in tensors.values()) == run.record.happened["trainable_parameters"]
+    assert sum(tensor.numel() for tensor in tensors.values()) == run.record.progress.trainable_parameters
     assert all(".lora_" in name or ".classifier." in name for name in tensors)
     assert 4 * base > 10 * LARGEST_PUSH, "a base on the wire would be seen"
     config = json.loads(files["adapter_config.json"])

@@ -16,7 +16,7 @@ from lorahub.errors import AdapterError, HubError, PublishError
 from lorahub.hub import client
 from lorahub.publish import export, push
 from lorahub.publish.push import Options
-from lorahub.reports import cards, sections
+from lorahub.reports import sections
 
 pytestmark = pytest.mark.slow
 
@@ -454,4 +454,3 @@ def test_the_card_command_prints_and_rewrites(run, cli):
     assert REPO in text
     code, out, err = cli("card", run, "--json")
     assert json.loads(out)["metadata"]["license"] == "mit"
-    assert cards.FILE_NAME == CARD

@@ -1,6 +1,6 @@
 """The card: complete, publishable, and a person's own words in it survive."""
 
-import copy
+from dataclasses import replace
 
 import pytest
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -13,9 +13,10 @@ OWN = "Ask me at the seminar.\n"
 @pytest.fixture
 def record(tiny_run):
     """The tiny run's record as that of a PUBHEALTH run on a base from the Hub."""
-    found = copy.deepcopy(tiny_run.record)
-    found.environment["data"] |= {"id": "pubhealth", "kind": "local copy"}
-    found.environment |= {"base_id": "org/base", "base_revision": "a" * 40, "base_origin": "hub"}
+    found = tiny_run.record.model_copy(deep=True)
+    environment = found.environment
+    environment.data = replace(environment.data, id="pubhealth", kind="local copy")
+    environment.base_id, environment.base_revision, environment.base_origin = "org/base", "a" * 40, "hub"
     return found
 
 
@@ -34,9 +35,9 @@ def test_the_metadata_round_trips_through_the_hubs_own_classes(record):
     assert all(isinstance(result, EvalResult) for result in results)
     assert len(results) == 2 * len(metadata.METRICS)
     found = {(r.dataset_split, r.metric_name): r.metric_value for r in results}
-    test = record.results["test"]["adapter"]
-    assert found["test", "Macro F1"] == pytest.approx(test["f1_macro"], abs=1e-6)
-    assert found["test", "Accuracy"] == pytest.approx(test["accuracy"], abs=1e-6)
+    test = record.adapter()
+    assert found["test", "Macro F1"] == pytest.approx(test.f1_macro, abs=1e-6)
+    assert found["test", "Accuracy"] == pytest.approx(test.accuracy, abs=1e-6)
     again = ModelCardData(**matter).to_dict()
     assert again == matter
 
@@ -64,10 +65,10 @@ def test_every_setting_that_differs_from_the_default_is_named(record):
 
 
 def test_limits_follow_from_the_figures(record):
-    adapter = record.results["test"]["adapter"]
-    adapter["per_label"]["plain"] |= {"recall": 0.1, "support": 12}
-    adapter["confusion"][1] = [11, 1]
-    adapter["ece"] = 0.31
+    adapter = record.adapter()
+    adapter.per_label["plain"].recall, adapter.per_label["plain"].support = 0.1, 12
+    adapter.confusion[1] = [11, 1]
+    adapter.ece = 0.31
     limits = cards.render(record).split("## Limits")[1]
     assert "`plain` has 12 test claims" in limits
     assert "It finds 10% of the `plain` claims" in limits
@@ -81,7 +82,7 @@ def test_a_persons_words_survive_and_the_sections_are_new(record):
     edited = edited.replace("library_name: peft", "library_name: peft\nthumbnail: x.png").replace(
         "- lora\n", "- lora\n- mine\n"
     )
-    record.results["test"]["adapter"]["ece"] = 0.77777
+    record.adapter().ece = 0.77777
     fresh = cards.render(record, repo="alice/tiny")
     merged = sections.merge(edited, fresh)
     assert OWN in merged
@@ -117,22 +118,22 @@ def test_a_lost_section_comes_back_in_its_place(record):
 
 
 def test_the_card_says_how_often_it_abstains_and_where_that_keeps_less_than_asked(record):
-    found = record.results["test"]["adapter"]["selective"]
-    found |= {"threshold": 0.71, "answered": 12, "coverage": 0.25, "accuracy": 0.75}
-    found["interval"] = {"coverage": [0.14, 0.4], "accuracy": [0.428, 0.945]}
+    found = record.adapter().selective
+    found.threshold, found.answered, found.coverage, found.accuracy = 0.71, 12, 0.25, 0.75
+    found.interval.coverage, found.interval.accuracy = [0.14, 0.4], [0.428, 0.945]
     card = cards.render(record)
     text = card.split("### Abstaining")[1].split("<!--")[0]
     assert "It answers 25.0% [14.0%, 40.0%] of the claims" in text
     assert "confidence from 0.71 on, with accuracy 0.750 [0.428, 0.945]" in text
     assert "at most 20% of the answers are wrong, with certainty 95%" in text
-    assert f"curve is {found['aurc']:.3f}" in text
+    assert f"curve is {found.aurc:.3f}" in text
     assert "Where it does not abstain, 25% of its test answers are wrong; 20% was asked for." in card
-    found["threshold"] = 0.0
+    found.threshold = 0.0
     assert "Its threshold is 0: it answers every claim, with accuracy 0.750" in cards.render(record)
-    found["threshold"] = 0.71
-    found |= {"answered": 0, "coverage": 0.0, "accuracy": None}
+    found.threshold = 0.71
+    found.answered, found.coverage, found.accuracy = 0, 0.0, None
     assert "It abstains from every claim" in cards.render(record)
-    found["threshold"] = None
+    found.threshold = None
     assert "never abstains" in cards.render(record).split("### Abstaining")[1]
-    del record.results["test"]["adapter"]["selective"], record.environment["calibration"]["threshold"]
+    record.adapter().selective = None
     assert "Abstaining" not in cards.render(record), "an older record"

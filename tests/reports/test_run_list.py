@@ -1,11 +1,12 @@
 """`lorahub runs`: any field of a record filters, sorts and stands in a column."""
 
-import copy
 import json
+from dataclasses import replace
 
 import pytest
 
 from lorahub.errors import ConfigError
+from lorahub.records import RunRecord
 from lorahub.reports import run_table as listing
 
 
@@ -16,12 +17,13 @@ def three(tiny_run):
     for name, rank, score, data, gpu in (
         ("a", 4, 0.5, "pubhealth", None), ("b", 8, 0.75, "pubhealth", 3_500_000_000), ("c", 16, 0.6, "covid", None),
     ):  # fmt: skip
-        record = copy.deepcopy(tiny_run.record)
-        record.name, record.created = name, f"2026-0{len(found) + 1}-05T10:00:00+00:00"
-        record.asked["adapter"]["rank"] = rank
-        record.environment["data"]["id"] = data
-        record.happened["memory"] |= {"gpu_peak_bytes": gpu, "cpu_peak_bytes": 1_250_000_000}
-        record.results["test"]["adapter"]["f1_macro"] = score
+        values = tiny_run.record.to_dict() | {"name": name, "created": f"2026-0{len(found) + 1}-05T10:00:00+00:00"}
+        values["asked"]["adapter"]["rank"] = rank
+        record = RunRecord.model_validate(values)
+        record.environment.data = replace(record.environment.data, id=data)
+        memory = record.progress.memory
+        memory.gpu_peak_bytes, memory.cpu_peak_bytes = gpu, 1_250_000_000
+        record.adapter().f1_macro = score
         found.append(record)
     return found
 

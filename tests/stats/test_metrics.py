@@ -26,13 +26,13 @@ def test_metrics_are_scikit_learns_also_with_absent_classes(pairs):
     gold, predicted = (np.array(column) for column in zip(*pairs, strict=True))
     found = block(gold, predicted)
     options = {"zero_division": 0}
-    assert found["accuracy"] == pytest.approx(accuracy_score(gold, predicted))
-    assert found["f1_macro"] == pytest.approx(f1_score(gold, predicted, average="macro", **options))
-    assert found["f1_weighted"] == pytest.approx(f1_score(gold, predicted, average="weighted", **options))
-    assert np.sum(found["confusion"]) == len(gold)
-    assert sum(row["support"] for row in found["per_label"].values()) == len(gold)
+    assert found.accuracy == pytest.approx(accuracy_score(gold, predicted))
+    assert found.f1_macro == pytest.approx(f1_score(gold, predicted, average="macro", **options))
+    assert found.f1_weighted == pytest.approx(f1_score(gold, predicted, average="weighted", **options))
+    assert np.sum(found.confusion) == len(gold)
+    assert sum(row.support for row in found.per_label.values()) == len(gold)
     for metric in metrics.METRICS:
-        low, high = found["interval"][metric]
+        low, high = found.interval[metric]
         assert 0 <= low <= high <= 1
 
 
@@ -120,7 +120,7 @@ def test_baselines_choose_on_validation_and_give_logits_for_every_split():
     gold = {name: np.arange(len(part)) % 2 for name, part in texts.items()}
     found = baselines.tfidf(texts, gold, 2, metric="f1_macro")
     assert (found.logits["test"].argmax(1) == gold["test"]).all()
-    assert set(found.options) == {"C", "class_weight"}
+    assert set(found.options.to_dict()) == {"C", "class_weight"}
     shares = baselines.majority(np.array([0, 1, 1]), 2, {"test": 4})
     assert shares.logits["test"].argmax(1).tolist() == [1, 1, 1, 1]
 

@@ -91,8 +91,8 @@ def test_area_and_curve_by_hand():
     # Risks at the four claims' own confidences: 0, 1/2, 1/4, 1/4.
     assert selective.area(right, confidence) == pytest.approx(0.25)
     points = selective.curve(right, confidence)
-    assert [(row["coverage"], row["risk"]) for row in points] == [(0.25, 0), (0.5, 0.5), (1.0, 0.25)]
-    assert [row["confidence"] for row in points] == pytest.approx([0.9, 0.8, 0.7])
+    assert [(row.coverage, row.risk) for row in points] == [(0.25, 0), (0.5, 0.5), (1.0, 0.25)]
+    assert [row.confidence for row in points] == pytest.approx([0.9, 0.8, 0.7])
     # A confidence that says nothing has an area like the share of wrong answers.
     rng = np.random.default_rng(0)
     useless = selective.area(rng.uniform(size=5000) < 0.7, rng.uniform(size=5000).astype(np.float32))
@@ -107,15 +107,15 @@ def test_calibration_chooses_the_threshold_by_the_risk_that_is_asked_for():
     asked = EvalConfig(adjust=False, abstain_risk=0.2)
     fitted = calibration.fit(true, gold, np.ones(3) / 3, metric="f1_macro", options=asked)
     found = selective.figures(true, gold, fitted, confidence=0.95)
-    assert found["threshold"] == fitted.threshold
-    assert found["answered"] == round(found["coverage"] * 3000)
-    assert 0.8 < found["accuracy"] < 0.9
-    assert found["interval"]["accuracy"][0] > 0.79
+    assert found.threshold == fitted.threshold
+    assert found.answered == round(found.coverage * 3000)
+    assert 0.8 < found.accuracy < 0.9
+    assert found.interval.accuracy[0] > 0.79
     stricter = calibration.fit(true, gold, np.ones(3) / 3, metric="f1_macro", options=EvalConfig(abstain_risk=0.1))
     assert stricter.threshold > fitted.threshold
     none = calibration.fit(true, gold, np.ones(3) / 3, metric="f1_macro", options=EvalConfig(abstain_risk=0))
     assert none.threshold is None
     everything = selective.figures(true, gold, none, confidence=0.95)
-    assert (everything["coverage"], everything["answered"]) == (1.0, 3000)
+    assert (everything.coverage, everything.answered) == (1.0, 3000)
     above_all = selective.figures(true, gold, Calibration(threshold=1.0), confidence=0.95)
-    assert (above_all["answered"], above_all["accuracy"], above_all["interval"]["accuracy"]) == (0, None, None)
+    assert (above_all.answered, above_all.accuracy, above_all.interval.accuracy) == (0, None, None)

@@ -43,39 +43,39 @@ def chosen(given, tmp_path_factory):
 @pytest.mark.slow
 def test_the_files_have_the_rank_that_the_record_names(chosen):
     run, whole = chosen
-    told = run.record.happened["rank"]
+    told = run.record.progress.rank
     saved = json.loads((run.folder / "adapter_config.json").read_text())
-    assert run.record.asked["adapter"]["rank"] == "auto"
-    assert (told["trained"], told["kept"]) == (AUTO_RANK, saved["r"])
+    assert run.record.config.adapter.rank == "auto"
+    assert (told.trained, told.kept) == (AUTO_RANK, saved["r"])
     assert saved["r"] < AUTO_RANK
     assert saved["lora_alpha"] == pytest.approx(16 / AUTO_RANK * saved["r"]), "the scale is that of the trained rank"
-    assert told["low"] <= told["kept"] <= told["high"]
-    others = f"{told['low']} to {told['high']}" if told["low"] < told["high"] else "no other"
-    assert told["why"].startswith(f"rank {told['kept']} ({others} in 95 % of resamples): the smallest whose macro F1")
+    assert told.low <= told.kept <= told.high
+    others = f"{told.low} to {told.high}" if told.low < told.high else "no other"
+    assert told.why.startswith(f"rank {told.kept} ({others} in 95 % of resamples): the smallest whose macro F1")
     card = (run.folder / "README.md").read_text()
-    assert f"rank {AUTO_RANK} trained, kept rank {told['kept']}" in card
-    assert whole.record.happened["rank"] is None
+    assert f"rank {AUTO_RANK} trained, kept rank {told.kept}" in card
+    assert whole.record.progress.rank is None
     assert "trained, kept" not in (whole.folder / "README.md").read_text()
     page = (Path(__file__).parents[2] / "docs" / "record.md").read_text(encoding="utf-8")
     row = re.search(r"^\| `happened.rank` .*$", page, re.M)[0]
-    assert all(f"`{name}`" in row for name in told)
+    assert all(f"`{name}`" in row for name in told.to_dict())
 
 
 @pytest.mark.slow
 def test_it_is_the_same_training_cut(chosen, given, tmp_path):
     """The figures are those that `lorahub ranks` finds at that rank, and the difference is that of the two runs."""
     run, whole = chosen
-    assert run.record.happened["curve"] == whole.record.happened["curve"]
-    told = run.record.happened["rank"]
+    assert run.record.progress.curve == whole.record.progress.curve
+    told = run.record.progress.rank
     _, curves = experiment.ranks(whole.folder, out=tmp_path / "out", **given)
-    assert curves.truncated.plateau.rank == told["kept"]
-    assert curves.truncated.plateau.gap.interval == tuple(told["interval"])
-    point = next(point for point in curves.truncated.points if point.rank == told["kept"])
+    assert curves.truncated.plateau.rank == told.kept
+    assert curves.truncated.plateau.gap.interval == told.interval
+    point = next(point for point in curves.truncated.points if point.rank == told.kept)
     for split in ("validation", "test"):
         own = run.record.results[split]["adapter"]
-        assert own["f1_macro"] == pytest.approx(point.figures[split]["f1_macro"])
-    kept, uncut = (found.record.results["validation"]["adapter"]["f1_macro"] for found in (run, whole))
-    assert told["difference"] == pytest.approx(kept - uncut)
+        assert own.f1_macro == pytest.approx(point.figures[split]["f1_macro"])
+    kept, uncut = (found.record.adapter("validation").f1_macro for found in (run, whole))
+    assert told.difference == pytest.approx(kept - uncut)
 
 
 @pytest.mark.slow
@@ -83,14 +83,14 @@ def test_predictions_and_bias_are_those_of_what_was_kept(chosen):
     run, _ = chosen
     found = Predictions.load(run.folder, "test", "adapter", labels=2)
     answers = decide(found.logits, Calibration.load(run.folder, 2))
-    assert metrics.quick(found.gold, answers)["f1_macro"] == run.record.results["test"]["adapter"]["f1_macro"]
+    assert metrics.quick(found.gold, answers)["f1_macro"] == run.record.adapter().f1_macro
     assert np.isfinite(found.logits).all()
 
 
 @pytest.mark.slow
 def test_retraining_what_was_cut_is_refused(chosen, given, cli, tmp_path):
     run, _ = chosen
-    if run.record.happened["rank"]["kept"] == 1:
+    if run.record.progress.rank.kept == 1:
         words = "auto has rank 1, and there is none below"
     else:
         words = "was not trained at it (adapter.rank=auto, adapter.init=default)"

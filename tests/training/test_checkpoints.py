@@ -106,7 +106,7 @@ def test_a_stopped_training_ends_as_the_uninterrupted_one(case, asked, tmp_path)
         stopped(step, **wanted, out=parts, save_every=every, resume=place > 0)
         torch.manual_seed(0)  # whatever the process did in between
     done = train(**wanted, out=parts, save_every=every, resume=True)
-    assert done.record.happened["resumed_at"] == [(step - 1) // every * every for step in stops]
+    assert done.record.progress.resumed_at == [(step - 1) // every * every for step in stops]
     for resumed, uninterrupted in zip(outcome(parts), outcome(whole), strict=True):
         assert resumed == uninterrupted
 
@@ -134,7 +134,7 @@ def test_a_killed_training_ends_as_the_uninterrupted_one(asked, tmp_path):
         step, kills = newest(parts), kills + 1
     assert kills == 2
     subprocess.run(command(wanted, parts, *flags), cwd=ROOT, check=True, capture_output=True)
-    assert len(records.load(parts).happened["resumed_at"]) == kills
+    assert len(records.load(parts).progress.resumed_at) == kills
     for resumed, uninterrupted in zip(outcome(parts), outcome(whole), strict=True):
         assert resumed == uninterrupted
 
@@ -179,7 +179,7 @@ def test_what_was_half_written_is_no_checkpoint(asked, tmp_path):
     half.mkdir()
     (half / "trained.safetensors").write_bytes(b"half")
     done = train(**wanted, out=out, save_every=4, resume=True)
-    assert done.record.happened["resumed_at"] == [8]
+    assert done.record.progress.resumed_at == [8]
     assert not (out / "checkpoints").exists(), "a finished run needs none"
 
 
@@ -233,12 +233,12 @@ def test_an_unfinished_run_is_not_thrown_away_unasked(asked, unfinished, tmp_pat
     shutil.copytree(unfinished, out)
     with pytest.raises(AdapterError, match="unfinished run. Continue it with --resume, or start over with --force"):
         train(**asked("bert", "lora"), out=out)
-    assert train(**asked("bert", "lora"), out=out, force=True).record.happened["resumed_at"] == []
+    assert train(**asked("bert", "lora"), out=out, force=True).record.progress.resumed_at == []
 
 
 def test_resuming_without_a_checkpoint_starts_from_the_beginning_and_says_so(asked, tmp_path, caplog):
     done = train(**asked("bert", "lora"), out=tmp_path / "run", resume=True)
-    assert done.record.happened["steps"] == 20
+    assert done.record.progress.steps == 20
     assert "holds no checkpoint; training starts from the beginning" in caplog.text
 
 

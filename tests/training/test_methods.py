@@ -113,11 +113,11 @@ def test_a_method_is_saved_for_anyone_and_answers_as_it_did(model_type, method, 
 def test_a_method_is_judged_and_stacked_or_refused_in_one_line(model_type, method, trained, tiny_base, data):
     run, base = trained(model_type, method), str(tiny_base(model_type))
     texts, claimed = probe(run)
-    (answers,) = open_predictors([run.folder], base, settings=BaseConfig(quantize=run.record.asked["base"]["quantize"]))
+    (answers,) = open_predictors([run.folder], base, settings=BaseConfig(quantize=run.record.config.base.quantize))
     np.testing.assert_allclose(answers.logits(texts)[run.folder.name], claimed, atol=1e-4)
     (figures,) = evaluate([str(run.folder)], data=data, base=base, settings=["base.device=cpu"]).results.values()
     if method != "qlora":  # judged on the whole base that was given
-        assert figures["f1_macro"] == pytest.approx(run.record.results["test"]["adapter"]["f1_macro"])
+        assert figures.f1_macro == pytest.approx(run.record.adapter().f1_macro)
     if method in STACKED:
         assert isinstance(answers, Engine)
         return
@@ -202,7 +202,7 @@ def test_what_does_not_go_together_is_refused_before_training(settings, words, t
 @pytest.mark.slow
 def test_claims_leave_room_for_virtual_tokens_and_padding_changes_nothing(trained, tiny_base):
     run = trained("bert", "prompt", "base.max_length=128")
-    assert run.record.environment["reasons"]["max_length"].startswith("44 tokens: 64 minus 20 virtual tokens")
+    assert run.record.environment.reasons["max_length"].startswith("44 tokens: 64 minus 20 virtual tokens")
     (answers,) = open_predictors([run.folder], str(tiny_base("bert")))
     short, long = "vaccine causes flu .", " ".join(sentences(1, low=60, high=61))
     name = run.folder.name
@@ -276,13 +276,13 @@ def test_double_quantization_saves_what_the_paper_says():
 
 @pytest.mark.slow
 def test_qlora_learns_on_a_cpu_and_the_record_says_what_ran(qlora):
-    happened, reasons = qlora.record.happened, qlora.record.environment["reasons"]
-    losses = [row["loss"] for row in happened["curve"]]
+    progress, reasons = qlora.record.progress, qlora.record.environment.reasons
+    losses = [row.loss for row in progress.curve]
     assert losses[-1] < losses[0] - 0.2
     assert reasons["quantize"].startswith("nf4")
     assert reasons["optimizer"] == "adamw: paged-adamw needs a GPU, and this is cpu"
-    assert qlora.record.asked["base"]["quantize"] == "nf4"
-    assert "bitsandbytes" in qlora.record.environment["packages"]
+    assert qlora.record.config.base.quantize == "nf4"
+    assert "bitsandbytes" in qlora.record.environment.packages
 
 
 @pytest.mark.slow
@@ -307,7 +307,7 @@ def test_an_initialization_that_moves_the_base_is_served_beside_another_adapter(
 ):
     run = trained(model_type, method, f"adapter.init={init}")
     saved = json.loads((run.folder / "adapter_config.json").read_text(encoding="utf-8"))
-    assert (saved["init_lora_weights"], saved["r"]) == (True, 2 * run.record.asked["adapter"]["rank"])
+    assert (saved["init_lora_weights"], saved["r"]) == (True, 2 * run.record.config.adapter.rank)
     assert safety.local(run.folder).refused == []
     other, texts = make_adapter(model_type, labels=3, name="other"), sentences(5, seed=3)
     alone = Engine(str(tiny_base(model_type)), [other]).logits(texts)["other"]
@@ -377,9 +377,9 @@ def test_paging_is_for_gpus_and_the_reason_says_which_optimizer_ran(wanted, devi
 @pytest.mark.slow
 def test_the_eight_bit_optimizer_trains_on_a_cpu(trained):
     run = trained("llama", "lora", "train.optimizer=paged-adamw8bit", "train.min_steps=30")
-    losses = [row["loss"] for row in run.record.happened["curve"]]
+    losses = [row.loss for row in run.record.progress.curve]
     assert losses[-1] < losses[0]
-    assert run.record.environment["reasons"]["optimizer"].startswith("adamw8bit")
+    assert run.record.environment.reasons["optimizer"].startswith("adamw8bit")
 
 
 @pytest.mark.slow

@@ -61,9 +61,9 @@ def test_tensorboard_shows_what_the_record_says(asked, tmp_path, closed_world):
     assert set(found) == TOLD | JUDGED
     assert set(found["train/loss"]) == set(range(1, 9))
     assert all(size > 1e7 for size in found["memory/cpu_bytes"].values())
-    for row in run.record.happened["curve"]:
-        assert found["validation/f1_macro"][row["step"]] == pytest.approx(row["f1_macro"])
-        assert found["train/learning_rate"][row["step"]] == pytest.approx(row["learning_rate"])
+    for row in run.record.progress.curve:
+        assert found["validation/f1_macro"][row.step] == pytest.approx(row.f1_macro)
+        assert found["train/learning_rate"][row.step] == pytest.approx(row.learning_rate)
     assert closed_world == []
     written = {path.relative_to(run.folder).as_posix() for path in (run.folder / "tensorboard").rglob("*")}
     assert not written & PUBLISHED, "a push leaves them out"
@@ -178,4 +178,4 @@ def test_an_unknown_tracker_is_refused_in_one_line(cli):
 def test_a_tracker_changes_no_result(asked, tmp_path):
     plain, tracked = train(**asked, out=tmp_path / "a"), train(**asked, out=tmp_path / "b", tracker="tensorboard")
     assert tracked.record.results == plain.record.results
-    assert records.load(tracked.folder).happened["curve"] == plain.record.happened["curve"]
+    assert records.load(tracked.folder).progress.curve == plain.record.progress.curve

@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from lorahub import records
+from lorahub import runfiles
 from lorahub.app import errors, html, markdown
 from lorahub.errors import ConfigError
 
@@ -26,7 +26,7 @@ def gather(root: Path) -> dict[str, Path]:
     """Return the experiments' folders directly under `root` by name, the newest report first."""
     dates = {path.parent: path.stat().st_mtime for path in root.glob("*/*.md")}
     folders = sorted(dates, key=lambda folder: -dates[folder])
-    return {folder.name: folder for folder in folders if not (folder / records.FILE_NAME).exists()}
+    return {folder.name: folder for folder in folders if not runfiles.is_finished(folder)}
 
 
 def read(root: Path, name: str) -> Report:

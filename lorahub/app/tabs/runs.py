@@ -108,31 +108,31 @@ def describe(name: str, folder: Path, record: RunRecord) -> str:
 
 def results(record: RunRecord) -> str:
     """Return a run's warnings and its figures on test."""
-    warnings = (f"Reported while training: {text}" for text in record.happened.get("warnings", []))
+    warnings = (f"Reported while training: {text}" for text in record.progress.warnings)
     return html.note(*warnings) + html.table("Results on test", tables.HEADER, tables.results(record))
 
 
 def facts(record: RunRecord) -> dict[str, str]:
     """Return what was trained, on which data and base, and how long it took."""
-    happened, environment = record.happened, record.environment
-    claims = environment["data"]["rows"]
+    progress, environment = record.progress, record.environment
+    claims = environment.data.rows
     return {
-        "data": f"{environment['data']['id']}: " + ", ".join(f"{claims[split]:,} {split}" for split in claims),
-        "base": str(environment["base_id"]),
+        "data": f"{environment.data.id}: " + ", ".join(f"{claims[split]:,} {split}" for split in claims),
+        "base": environment.base_id,
         "method": _method(record),
-        "trained": f"{happened['trainable_parameters']:,} of {happened['total_parameters']:,} parameters "
-        f"({happened['trainable_parameters'] / happened['total_parameters']:.1%})",
-        "took": f"{happened['steps']:,} steps, {happened['epochs']:.1f} epochs, {happened['seconds']:,.0f} s "
-        f"on {environment['device']}; kept step {happened['best_step']:,}",
-        "seed": str(environment["seed"]),
+        "trained": f"{progress.trainable_parameters:,} of {progress.total_parameters:,} parameters "
+        f"({progress.trainable_parameters / progress.total_parameters:.1%})",
+        "took": f"{progress.steps:,} steps, {progress.epochs:.1f} epochs, {progress.seconds:,.0f} s "
+        f"on {environment.device}; kept step {progress.best_step:,}",
+        "seed": str(environment.seed),
         "created": record.created.replace("T", " ").replace("+00:00", " UTC"),
     }
 
 
 def _method(record: RunRecord) -> str:
-    adapter, selected = record.asked["adapter"], record.happened.get("rank")
-    method = str(adapter["method"])
+    adapter, selected = record.config.adapter, record.progress.rank
+    method = adapter.method
     if method in RANKED:
-        rank = f"{selected['kept']} of {selected['trained']}" if selected else adapter["rank"]
-        return f"{method}, rank {rank}, alpha {adapter['alpha']:g}"
-    return f"{method}, {adapter['prompt_tokens']} virtual tokens" if method in _WITH_VIRTUAL_TOKENS else method
+        rank = f"{selected.kept} of {selected.trained}" if selected else adapter.rank
+        return f"{method}, rank {rank}, alpha {adapter.alpha:g}"
+    return f"{method}, {adapter.prompt_tokens} virtual tokens" if method in _WITH_VIRTUAL_TOKENS else method

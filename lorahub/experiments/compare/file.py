@@ -21,6 +21,7 @@ from lorahub.experiments.compare.pairs import System, compare_pairs
 from lorahub.experiments.compare.result import Comparison, SystemFigures
 from lorahub.labels import LabelSet
 from lorahub.stats import metrics, paired
+from lorahub.stats.results import SystemResult
 from lorahub.stats.verdicts import Floats, Ids
 
 if TYPE_CHECKING:  # serving needs torch
@@ -67,7 +68,7 @@ class FileComparison:
     rows: int
     labels: dict[str, int]
     answers: dict[str, dict[str, int]]
-    results: dict[str, dict[str, Any]]
+    results: dict[str, SystemResult]
     comparisons: list[Comparison]
     agreed: list[tuple[str, str, int]]
     disagreements: int
@@ -76,7 +77,10 @@ class FileComparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the comparison as plain data."""
-        return asdict(self) | {"comparisons": [comparison.to_dict() for comparison in self.comparisons]}
+        return asdict(self) | {
+            "results": {name: result.to_dict() for name, result in self.results.items()},
+            "comparisons": [comparison.to_dict() for comparison in self.comparisons],
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +202,7 @@ class _Collected:
             probabilities=np.concatenate(self._probabilities[name])[rows][:, order],
         )
 
-    def score(self, name: str, options: EvalConfig) -> dict[str, Any]:
+    def score(self, name: str, options: EvalConfig) -> SystemResult:
         """Return the results block of an adapter whose labels fit, as in a record."""
         labels = self.labels[name]
         gold, system = self._labelled(name, labels)
@@ -235,7 +239,7 @@ class _Collected:
             notes=[],
         )
 
-    def finish(self, results: dict[str, dict[str, Any]], comparisons: list[Comparison]) -> FileComparison:
+    def finish(self, results: dict[str, SystemResult], comparisons: list[Comparison]) -> FileComparison:
         """Return the whole comparison."""
         ids = {name: np.concatenate(chunks) for name, chunks in self._ids.items()}
         given = {name: np.array(labels.names)[ids[name]] for name, labels in self.labels.items()}

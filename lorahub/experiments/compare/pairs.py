@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lorahub.labels import LabelSet
-from lorahub.records import LOWER_IS_BETTER
 from lorahub.stats import bootstrap, metrics, paired
 from lorahub.stats.paired import CorrectedDifference
+from lorahub.stats.results import LOWER_IS_BETTER
 from lorahub.stats.verdicts import Floats, Ids
 
 METRICS = (*metrics.METRICS, "ece")

@@ -9,10 +9,10 @@ from lorahub import atomic
 from lorahub.data.tables import Writer
 from lorahub.experiments.compare.pairs import METRICS, Pair
 from lorahub.experiments.compare.result import Comparison
-from lorahub.records import LOWER_IS_BETTER
 from lorahub.reports import plots, tables
 from lorahub.reports.report import Figure, Report, Table
 from lorahub.stats.paired import ALPHA, POWER
+from lorahub.stats.results import LOWER_IS_BETTER
 
 TITLES = {**tables.METRIC_NAMES, "ece": "calibration error"}
 CLAIMS_SHOWN = 20

@@ -15,10 +15,10 @@ from lorahub.experiments.compare.pairs import METRICS, System, compare_pairs
 from lorahub.experiments.compare.result import Comparison, Disagreement, Requirement, SystemFigures
 from lorahub.experiments.compare.systems import ADAPTER, BASELINES, Entry, Systems, check_same_claims
 from lorahub.labels import LabelSet
-from lorahub.records import SYSTEMS
 from lorahub.reports import tables
 from lorahub.stats import paired
 from lorahub.stats.predictions import Predictions
+from lorahub.stats.results import SYSTEMS
 from lorahub.stats.verdicts import Calibration, calibrated, decide
 
 
@@ -136,7 +136,7 @@ def _requested_pairs(runs: Systems, adapters: Sequence[str], require_better: str
 
 def _evaluation_options(first: Entry, resamples: int | None, confidence: float | None) -> EvalConfig:
     """Return the options of the first run, so that intervals equal those of its record, with the given replacements."""
-    recorded = configs.from_dict(first.record.asked).eval if first.record else EvalConfig()
+    recorded = first.record.config.eval if first.record else EvalConfig()
     given = {"bootstrap": resamples, "confidence": confidence}
     overrides = {name: value for name, value in given.items() if value is not None}
     checked = vars(configs.load(None, [f"eval.{name}={value}" for name, value in overrides.items()]).eval)
@@ -148,7 +148,7 @@ def _system(entry: Entry, predictions: Predictions, labels: LabelSet, *, adjust:
     if entry.system == ADAPTER and adjust:
         own = Calibration.load(entry.located.folder, len(labels))
         bias = tuple(own.bias[entry.labels.ids[name]] for name in labels.names) if own.bias else ()
-        calibration = replace(own, bias=bias)
+        calibration = own.model_copy(update={"bias": bias})
     logits = predictions.logits
     return System(name=entry.name, answers=decide(logits, calibration), probabilities=calibrated(logits, calibration))
 
@@ -163,7 +163,7 @@ def _title(entry: Entry, *, one_run: bool) -> str:
 def _data_id(runs: Systems, first: Entry) -> str:
     if runs.data is not None:
         return runs.claims(first).source.id
-    return str(first.record.environment["data"]["id"]) if first.record else ""
+    return first.record.environment.data.id if first.record else ""
 
 
 def _disagreements(

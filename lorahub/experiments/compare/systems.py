@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lorahub import records
+from lorahub import records, runfiles
 from lorahub.config import DataConfig
 from lorahub.data import sources
 from lorahub.data.claimset import ClaimData
@@ -17,8 +17,9 @@ from lorahub.errors import ConfigError, DataError, need
 from lorahub.hub import fetch, recorded
 from lorahub.hub.fetch import Located
 from lorahub.labels import LabelSet
-from lorahub.records import SYSTEMS, RunRecord
+from lorahub.records import RunRecord
 from lorahub.stats.predictions import Predictions, fingerprints
+from lorahub.stats.results import SYSTEMS
 
 ADAPTER = "adapter"
 BASELINES = tuple(name for name in SYSTEMS if name != ADAPTER)
@@ -76,7 +77,7 @@ class Systems:
         located = fetch.adapter(run, token=self.token)
         folder = located.folder.resolve()
         if folder not in self._runs:
-            has_record = (folder / records.FILE_NAME).exists()
+            has_record = runfiles.is_finished(folder)
             self._runs[folder] = Entry(
                 run=self._unused_name(located.name),
                 system=ADAPTER,
@@ -136,7 +137,7 @@ class Systems:
             claims, self.evaluated = recorded.to_judge(config, self.split, runs, token=self.token)
             return claims
         if entry.record is None:
-            raise DataError(f"{entry.name} has no {records.FILE_NAME} that names its data. Give the data with --data.")
+            raise DataError(f"{entry.name} has no {runfiles.RECORD} that names its data. Give the data with --data.")
         return recorded.data(entry.located, entry.record, token=self.token)
 
     @property
@@ -148,7 +149,7 @@ class Systems:
         """Return the texts of the claims, or None if they are not on this machine or have changed since."""
         available = (self.data or entry.run) in self._read
         if not available and entry.record is not None:
-            available = sources.at_hand(entry.record.environment["data"]["id"])
+            available = sources.at_hand(entry.record.environment.data.id)
         try:
             same = available and self._same_claims(entry, predictions)
         except DataError:  # other data is stored under this name now

@@ -8,7 +8,7 @@ itself.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -130,28 +130,22 @@ def load(folder: Path) -> list[Row]:
 
 def of_record(folder: Path, record: RunRecord) -> Row:
     """A run's own result on test, as the first row of its history."""
-    data, labels = record.environment["data"], len(record.labels)
+    source, labels = record.environment.data, len(record.labels)
     kept = Predictions.load(folder, "test", "adapter", labels=labels)
     answers = None if kept is None else written(decide(kept.logits, Calibration.load(folder, labels)))
     return Row(
         created=record.created,
         data={
-            **{name: data[name] for name in ("id", "kind", "revision")},
+            "id": source.id,
+            "kind": source.kind,
+            "revision": source.revision,
             "split": "test",
-            "sha256": data["sha256"]["test"],
+            "sha256": source.sha256["test"],
         },
-        figures=shortened(record.results["test"]["adapter"]),
-        base_revision=record.environment["base_revision"],
+        figures=record.adapter().shortened().to_dict(),
+        base_revision=record.environment.base_revision,
         answers=answers,
     )
-
-
-def shortened(block: Mapping[str, Any]) -> dict[str, Any]:
-    """A results block without its curves and comparisons."""
-    found = {name: value for name, value in block.items() if name not in ("reliability", "paired")}
-    if "selective" in found:
-        found["selective"] = {name: value for name, value in found["selective"].items() if name != "curve"}
-    return found
 
 
 def written(ids: Ids) -> str:

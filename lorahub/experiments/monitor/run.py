@@ -64,7 +64,7 @@ def since(
             "split": judged,
             "sha256": source.sha256[judged],
         },
-        figures=history.shortened(evaluate.block(gold, prediction, asked.eval)),
+        figures=evaluate.block(gold, prediction, asked.eval).shortened().to_dict(),
         base_revision=predictor.base_revision,
         answers=history.written(decide(prediction.logits, prediction.calibration)),
     )
@@ -88,7 +88,7 @@ def since(
 
 def _as_asked(record: RunRecord, data: DataConfig, base: BaseConfig) -> list[str]:
     """A run's own way of reading and judging, as overrides, with `data` and `base` in the place of its own."""
-    own = configs.from_dict(record.asked)
+    own = record.config
     sections = {"data": data, "base": base, "eval": own.eval, "train": own.train}
     return [
         f"{section}.{name}={json.dumps(value)}"

@@ -94,7 +94,7 @@ def ranks(
 def _open(run: str | Path, data: str | None, base: str | None) -> _Run:
     located = fetch.adapter(run)
     record = records.load(located.folder)
-    asked = configs.from_dict(record.asked)
+    asked = record.config
     name, method = located.name, asked.adapter.method
     if method not in RANKED:
         raise ConfigError(f"{name} was trained with {method}, which has no rank. Name a run of {', '.join(RANKED)}.")
@@ -105,11 +105,11 @@ def _open(run: str | Path, data: str | None, base: str | None) -> _Run:
     kept = {split: _kept(located, split, len(record.labels)) for split in SPLITS}
     own_base = recorded.base(located, record, instead=base)
     read = recorded.data(located, record, instead=data)
-    if read.source.sha256 != record.environment["data"]["sha256"]:
+    if read.source.sha256 != record.environment.data.sha256:
         raise DataError(f"{name} was trained and judged on other claims than {read.source.id} holds. Give --data.")
     how = Calibration.load(located.folder, len(record.labels))
     # The very claims and weights, also where a branch has moved on since.
-    revision = asked.data.revision if data is not None else record.environment["data"]["revision"]
+    revision = asked.data.revision if data is not None else record.environment.data.revision
     asked = replace(
         asked,
         data=replace(asked.data, id=data or read.source.id, revision=revision),
@@ -230,7 +230,7 @@ def _about(run: _Run) -> About:
     return About(
         run=run.located.name,
         data=run.data.source.id,
-        base=run.record.environment["base_id"],
+        base=run.record.environment.base_id,
         method=config.adapter.method,
         seed=config.train.seed,
         rank=run.rank,

@@ -15,7 +15,7 @@ import numpy as np
 from sklearn.metrics import confusion_matrix
 
 from lorahub.stats import bootstrap, paired
-from lorahub.stats.paired import Difference
+from lorahub.stats.results import Difference, Interval
 from lorahub.stats.verdicts import Ids
 
 FINISHED, PRUNED, FAILED = "finished", "pruned", "failed"
@@ -96,7 +96,7 @@ class SearchReport:
     states: dict[str, int]
     seconds: float
     best: Tried
-    interval: list[float]
+    interval: Interval
     own: Incumbent | None
     incumbents: list[Incumbent]
     plateau: int
@@ -119,7 +119,7 @@ def best_of(trials: Sequence[Tried]) -> Tried | None:
     return max(finished, key=lambda item: (item.quality, -item.trial)) if finished else None
 
 
-def interval(best: Tried, gold: Ids, labels: int, metric: str, *, resamples: int, confidence: float) -> list[float]:
+def interval(best: Tried, gold: Ids, labels: int, metric: str, *, resamples: int, confidence: float) -> Interval:
     """The interval of a finished trial's value."""
     confusion = confusion_matrix(gold, best.answers, labels=np.arange(labels))
     return bootstrap.bootstrap(confusion, resamples=resamples, confidence=confidence)[metric]

@@ -19,7 +19,7 @@ import optuna
 import yaml
 from filelock import FileLock
 
-from lorahub import atomic, records
+from lorahub import atomic, records, runfiles
 from lorahub import config as configs
 from lorahub.config import Config
 from lorahub.data import claims
@@ -157,7 +157,7 @@ def _check_folder(folder: Path) -> None:
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir():
         raise ConfigError(f"--out {folder}: {there} is a file; a study needs a folder. Choose another --out.")
-    if (folder / records.FILE_NAME).exists():
+    if runfiles.is_finished(folder):
         raise ConfigError(f"--out {folder} is a run; a study has a folder of its own. Choose another --out.")
 
 
@@ -229,21 +229,21 @@ def _test(config: Config, data: ClaimData, base_id: str, folder: Path, callbacks
 
     # Another process with the same --out comes to the same end.
     with FileLock(folder.parent / f".{RUN}.lock"):
-        if (folder / records.FILE_NAME).exists():
+        if runfiles.is_finished(folder):
             record = records.load(folder)
             if _is_of(record, config, data, base_id):
                 return record
         check_free(folder, force=True)
         record = run.run(config, data, folder, callbacks).record
-    if record.happened["interrupted"]:
+    if record.progress.interrupted:
         shutil.rmtree(folder)
         raise KeyboardInterrupt
     return record
 
 
 def _is_of(record: RunRecord, config: Config, data: ClaimData, base_id: str) -> bool:
-    same_claims = record.environment["data"]["sha256"] == data.source.sha256
-    return same_claims and record.asked == studies.published(config, data, base_id)
+    same_claims = record.environment.data.sha256 == data.source.sha256
+    return same_claims and configs.to_dict(record.config) == studies.published(config, data, base_id)
 
 
 def _report(
@@ -259,7 +259,7 @@ def _report(
     return SearchReport(
         name=search.name,
         data=data.source.id,
-        base=record.environment["base_id"],
+        base=record.environment.base_id,
         method=config.adapter.method,
         metric=metric,
         n=len(gold),
@@ -284,6 +284,6 @@ def _report(
         curves={item.field: scoring.curve(ended, item.field, log=getattr(item, "log", False)) for item in search.space},
         trials=ended,
         best_baseline=tables.best_baseline(record),
-        test={system: {name: found[name] for name in METRICS} for system, found in test.items()},
-        test_against={system: found[metric] for system, found in test["adapter"]["paired"].items()},
+        test={system: {name: result.metric(name) for name in METRICS} for system, result in test.items()},
+        test_against={system: found[metric].to_dict() for system, found in test["adapter"].paired.items()},
     )

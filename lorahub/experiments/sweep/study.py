@@ -16,7 +16,6 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from lorahub import config as configs
-from lorahub import records
 from lorahub.config import Config
 from lorahub.data.claimset import ClaimData
 from lorahub.errors import ConfigError
@@ -110,7 +109,7 @@ def make_or_open(search: Search, storage: BaseStorage, data: ClaimData, base_id:
     then = study.user_attrs.get(_MADE_FOR)
     if then is None and not study.get_trials(deepcopy=False):
         study.set_user_attr(_MADE_FOR, made_for)
-    elif found := records.differing(then or {}, made_for):
+    elif found := configs.first_difference(then or {}, made_for):
         changed, was, now = found
         raise ConfigError(
             f"the study {search.name!r} is of another search: {changed} was {was!r} and is {now!r} now. Choose another "
