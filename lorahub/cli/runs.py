@@ -31,31 +31,26 @@ def runs(
     memory: Annotated[bool, typer.Option("--memory", help="Show the peak memory of CPU and GPU too.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List finished runs: before, the best of what costs nothing, and after, on test."""
+    """List finished runs with their test results: before training, the best baseline, and after."""
     from lorahub import records, runfiles
     from lorahub.cli import show
-    from lorahub.reports import run_table as listing
-    from lorahub.reports import tables
+    from lorahub.reports import run_table, tables
 
     every = [records.load(runfiles.locate(name)) for name in names] if names else [run for _, run in records.find(root)]
-    found = listing.select(every, where=where or (), sort=sort, limit=limit)
+    chosen = run_table.select(every, where=where or (), sort=sort, limit=limit)
     fields = [name.strip() for name in columns.split(",")] if columns is not None else []
-    listing.check(every, fields)
+    run_table.check(every, fields)
     if as_json:
-        whole = not fields
-        show.print_json(
-            [
-                run.to_dict() if whole else {name: listing.value(run, name) for name in ("name", *fields)}
-                for run in found
-            ]
-        )
+        plain = [run.to_dict() for run in chosen]
+        if fields:
+            plain = [{name: run_table.value(run, name) for name in ("name", *fields)} for run in plain]
+        show.print_json(plain)
         return
-    if not found:
-        typer.echo("no run is like that." if every else f"no finished run under {root}. Train one with: lorahub train")
+    if not chosen:
+        none = f"no finished run under {root}. Train one with: lorahub train"
+        typer.echo("no run meets these conditions." if every else none)
         return
-    more = [*fields, *(listing.MEMORY if memory else ())]
-    header = (*(("run",) if fields else tables.RUNS_HEADER), *(listing.MEMORY.get(name, name) for name in more))
-    first = [(run.name,) if fields else tables.run_row(run) for run in found]
-    show.table(header, [(*one, *rest) for one, rest in zip(first, listing.rows(found, more), strict=True)])
-    for run in found if not fields else ():
+    table = run_table.table(chosen, fields, memory=memory)
+    show.table(table.header, table.rows)
+    for run in chosen if not fields else ():
         typer.echo(f"  {run.name}: {tables.verdict(run)}")

@@ -73,9 +73,9 @@ def before_and_after(record: RunRecord) -> None:
     data = record.environment.data
     table(tables.HEADER, tables.results(record), title=f"{record.name}: {data.id}, {data.rows['test']:,} test claims")
     console = _console()
-    for item in tables.comparisons(record):
-        if item.system in ("untrained", tables.best_baseline(record)):
-            console.print("  " + tables.sentence(item))
+    for system, sentence in tables.comparisons(record).items():
+        if system in ("untrained", tables.best_baseline(record)):
+            console.print("  " + sentence)
     console.print(
         "  Square brackets: 95 % bootstrap intervals."
         if record.config.eval.confidence == 0.95

@@ -1,10 +1,10 @@
-"""A card's front matter: what makes an adapter findable, and its figures in the Hub's own form.
+"""The front matter of a card: metadata for search on the Hub, and the figures in the Hub's format.
 
-In: a RunRecord. Out: `ModelCardData` with one `EvalResult` a metric. Which keys, and what the Hub does with them:
+Out: `ModelCardData` with one `EvalResult` per metric. The keys are documented at
 https://huggingface.co/docs/hub/model-cards and https://huggingface.co/docs/hub/model-cards#evaluation-results.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lorahub.data import named as known
 from lorahub.data.named import NamedSet
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
 
 _TASK = "text-classification"
-# Key in the record -> the Hub's metric (https://hf.co/metrics), its name, and its arguments.
-METRICS: dict[str, tuple[str, str, dict[str, Any] | None]] = {
+# By key in the record: the Hub's metric (https://hf.co/metrics), its name, and its arguments.
+METRICS: dict[str, tuple[str, str, dict[str, str] | None]] = {
     "accuracy": ("accuracy", "Accuracy", None),
     "f1_macro": ("f1", "Macro F1", {"average": "macro"}),
     "f1_weighted": ("f1", "Weighted F1", {"average": "weighted"}),
     "ece": ("ece", "Expected calibration error", None),
 }
 
-# Keys that follow from the record alone; a person's licence, language, tags and other keys are kept.
+# Keys that follow from the record alone; licence, language, tags and other keys of the author are kept.
 WRITTEN = ("library_name", "base_model", "base_model_relation", "pipeline_tag", "datasets", "metrics", "label_names",
            "model-index")  # fmt: skip
 
@@ -31,10 +31,7 @@ _LORA = ("lora", "qlora", "dora", "rslora")
 
 
 def card_data(record: RunRecord, *, licence: str | None = None, language: str | None = None) -> "ModelCardData":
-    """Return the front matter; `licence` and `language` stand in where the data is none of the named sets.
-
-    A licence or language that nobody named is left out, not guessed.
-    """
+    """Return the front matter; the default of `licence` and `language` is that of the named data set, else none."""
     from huggingface_hub import ModelCardData
 
     data, named, method = record.environment.data, named_set(record), record.config.adapter.method
@@ -55,12 +52,12 @@ def card_data(record: RunRecord, *, licence: str | None = None, language: str | 
 
 
 def named_set(record: RunRecord) -> NamedSet | None:
-    """The named set that the record's data is, by name or by Hub id."""
+    """Return the named data set of the record, by name or Hub id, or None."""
     return known.named_set(record.environment.data.id)
 
 
 def data_id(record: RunRecord) -> str:
-    """The id by which others know the data: on the Hub where it is there, else the recorded name."""
+    """Return the Hub id of the data if it has one, else the recorded name."""
     named = named_set(record)
     return named.hub_id if named and named.hub_id else record.environment.data.id
 

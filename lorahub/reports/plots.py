@@ -1,6 +1,6 @@
-"""Pictures of a record: confusion matrix, learning curve, reliability diagram and risk-coverage curve, as PNG files.
+"""Plots of a record as PNG files: confusion matrix, learning curve, reliability diagram, risk-coverage curve.
 
-matplotlib is drawn to files through its Agg canvas; no window and no global state.
+They use matplotlib's Agg canvas, without a window or global state.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ INK, ACCENT, MUTED = "#1f2937", "#0f766e", "#9ca3af"
 
 
 def draw(record: RunRecord, folder: Path, *, split: str = "test") -> list[Path]:
-    """Write the pictures into `folder` and return their paths."""
+    """Write the plots of a record into `folder` and return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / CONFUSION, folder / RELIABILITY]
     confusion(record, paths[0], split=split)
@@ -31,7 +31,7 @@ def draw(record: RunRecord, folder: Path, *, split: str = "test") -> list[Path]:
 
 
 def confusion(record: RunRecord, path: Path, *, split: str = "test", system: str = "adapter") -> None:
-    """Gold labels in rows, answers in columns; shades are shares of the row, numbers are claims."""
+    """Plot the confusion matrix, with gold labels in rows; shades are shares of the row, numbers are claims."""
     counts = record.results[split][system].confusion
     names = record.labels
     figure, axes = canvas((max(_SIZE[0], 0.8 * len(names) + 2), max(_SIZE[1], 0.7 * len(names) + 1.6)))
@@ -39,8 +39,8 @@ def confusion(record: RunRecord, path: Path, *, split: str = "test", system: str
     axes.imshow(shares, cmap="BuGn", vmin=0, vmax=1)
     for row, cells in enumerate(counts):
         for column, cell in enumerate(cells):
-            colour = "white" if shares[row][column] > 0.55 else INK
-            axes.text(column, row, f"{cell:,}", ha="center", va="center", color=colour)
+            color = "white" if shares[row][column] > 0.55 else INK
+            axes.text(column, row, f"{cell:,}", ha="center", va="center", color=color)
     axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("answer")
@@ -50,7 +50,7 @@ def confusion(record: RunRecord, path: Path, *, split: str = "test", system: str
 
 
 def reliability(record: RunRecord, path: Path, *, split: str = "test", system: str = "adapter") -> None:
-    """Accuracy against confidence: on the diagonal, confidence means what it says."""
+    """Plot accuracy against confidence; a calibrated system is on the diagonal."""
     result = record.results[split][system]
     figure, axes = canvas(_SIZE)
     most = max(row.n for row in result.reliability)
@@ -61,9 +61,9 @@ def reliability(record: RunRecord, path: Path, *, split: str = "test", system: s
         s=[20 + 180 * row.n / most for row in result.reliability],
         color=ACCENT,
         alpha=0.8,
-        label="claims (area: how many)",
+        label="claims (area: their number)",
     )
-    # Room for the circles at the ends.
+    # Margins for the circles at both ends.
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="confidence", ylabel="accuracy")
     axes.set_title(f"{record.name}: calibration error {result.ece:.3f} on {split}", fontsize=10)
     axes.legend(loc="upper left", fontsize=8, frameon=False)
@@ -71,13 +71,13 @@ def reliability(record: RunRecord, path: Path, *, split: str = "test", system: s
 
 
 def curve(record: RunRecord, path: Path) -> None:
-    """Training loss and validation macro F1 against steps, with the kept checkpoint marked."""
+    """Plot training loss and validation macro F1 against steps; a line marks the kept checkpoint."""
     rows = record.progress.curve
     steps = [row.step for row in rows]
     figure, axes = canvas(_SIZE)
     axes.plot(steps, [row.loss for row in rows], color=MUTED, marker=".", label="training loss")
     axes.plot(steps, [row.loss_validation for row in rows], color=INK, marker=".", label="validation loss")
-    axes.set(xlabel="optimiser step", ylabel="loss (nats a claim)")
+    axes.set(xlabel="optimizer step", ylabel="loss (nats per claim)")
     right = axes.twinx()
     right.plot(steps, [row.f1_macro for row in rows], color=ACCENT, marker="o", label="validation macro F1")
     right.axvline(record.progress.best_step, color=ACCENT, linestyle=":", linewidth=1)
@@ -89,24 +89,24 @@ def curve(record: RunRecord, path: Path) -> None:
 
 
 def coverage(record: RunRecord, path: Path) -> None:
-    """The share of wrong answers against the share of claims that are answered, the surest first; the threshold marked.
+    """Plot the risk-coverage curve (Geifman and El-Yaniv 2017, arXiv:1705.08500); points mark the threshold.
 
-    It is the risk-coverage curve of Geifman and El-Yaniv 2017, arXiv:1705.08500.
+    Risk is the share of wrong answers among the claims that are answered, by falling confidence.
     """
     figure, axes = canvas(_SIZE)
     dots = ""
-    for split, colour in (("validation", MUTED), ("test", ACCENT)):
+    for split, color in (("validation", MUTED), ("test", ACCENT)):
         selective = record.adapter(split).selective
         if selective is None:
             continue
         line = [(row.coverage, row.risk) for row in selective.curve]
-        axes.plot(*zip(*line, strict=True), color=colour, label=f"{split} (area {selective.aurc:.3f})")
+        axes.plot(*zip(*line, strict=True), color=color, label=f"{split} (area {selective.aurc:.3f})")
         if selective.threshold is not None and selective.accuracy is not None:
-            axes.plot(selective.coverage, 1 - selective.accuracy, "o", color=colour)
+            axes.plot(selective.coverage, 1 - selective.accuracy, "o", color=color)
             dots = f" (dots: confidence {selective.threshold:.2f})"
-    wanted = record.config.eval.abstain_risk
-    if wanted:
-        axes.axhline(wanted, color=INK, linestyle=":", linewidth=1, label=f"asked for on validation: {wanted:.0%}")
+    limit = record.config.eval.abstain_risk
+    if limit:
+        axes.axhline(limit, color=INK, linestyle=":", linewidth=1, label=f"limit on validation: {limit:.0%}")
     axes.set(xlim=(0, 1.02), ylim=(0, None), xlabel="coverage: claims answered", ylabel="risk: wrong answers")
     axes.set_title(f"{record.name}: risk and coverage{dots}", fontsize=10)
     axes.legend(fontsize=8, frameon=False)
@@ -114,7 +114,7 @@ def coverage(record: RunRecord, path: Path) -> None:
 
 
 def canvas(size: tuple[float, float], columns: int = 1, rows: int = 1) -> tuple[Any, Any]:
-    """A figure with its axes: one, or a list of panels, row by row."""
+    """Return a figure with its axes, or with a list of panels, row by row."""
     need("matplotlib", extra="train")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -128,6 +128,6 @@ def canvas(size: tuple[float, float], columns: int = 1, rows: int = 1) -> tuple[
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write the figure as a PNG."""
-    # No software version or date inside: the same record gives the same bytes.
+    """Write the figure as PNG."""
+    # Without software version or date, so that the same record gives the same bytes.
     figure.savefig(path, format="png", metadata={"Software": None})

@@ -1,7 +1,7 @@
-"""Finished runs as a list: filtered by what their records say, sorted, and as a table of any of their fields.
+"""The table of runs that `lorahub runs` and the app show: columns, conditions and order.
 
-In: records, and conditions as a person types them. Out: records, and rows of text. A condition is read, never
-evaluated, and a field that no record has is an error that names its nearest neighbour.
+To add a column, add a line to `COLUMNS`. Any field of the record may be used in a condition, as a sort key and as a
+column; a name that no run has is an error that suggests the nearest field. A condition is parsed, never executed.
 """
 
 import difflib
@@ -14,22 +14,98 @@ from typing import Any
 
 from lorahub.errors import ConfigError
 from lorahub.records import RunRecord
+from lorahub.reports import tables
+from lorahub.reports.report import Table
 
-# A field may be named without the part of the record that it stands in: the first part that has it counts.
-_PARTS = ("", "asked.", "happened.", "environment.", "results.test.adapter.", "results.test.", "results.")
+
+def _best_baseline(run: RunRecord) -> str:
+    name = tables.best_baseline(run)
+    return f"{run.results['test'][name].f1_macro:.3f} ({name.replace('_', ' ')})"
+
+
+def _difference(run: RunRecord) -> str:
+    row = run.adapter().paired[tables.best_baseline(run)]["f1_macro"]
+    return tables.signed(row.difference, row.interval)
+
+
+# The columns by heading. Before, best baseline and after: macro F1 on test.
+COLUMNS: dict[str, Callable[[RunRecord], str]] = {
+    "run": lambda run: run.name,
+    "data": lambda run: run.environment.data.id,
+    "labels": lambda run: str(len(run.labels)),
+    "before": lambda run: f"{run.results['test']['untrained'].f1_macro:.3f}",
+    "best baseline": _best_baseline,
+    "after": lambda run: tables.with_interval(run.adapter().f1_macro, run.adapter().interval["f1_macro"]),
+    "after: weighted F1": lambda run: f"{run.adapter().f1_weighted:.3f}",
+    "difference": _difference,
+}
+# Further columns of `--memory`: field and heading.
+MEMORY = {"memory.cpu_peak_bytes": "CPU memory", "memory.gpu_peak_bytes": "GPU memory"}
+# Prefixes that a field name may leave out, in the order in which they are tried.
+_PREFIXES = ("", "asked.", "happened.", "environment.", "results.test.adapter.", "results.test.", "results.")
 _SHORT = {"data": "environment.data.id", "base": "environment.base_id", "method": "asked.adapter.method"}
 _CONDITION = re.compile(r"\s*([^\s=!<>~]+)\s*(>=|<=|!=|=|>|<|~)\s*(.*?)\s*", re.S)
 _ORDER: dict[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt, "<": operator.lt, ">=": operator.ge, "<=": operator.le,
 }  # fmt: skip
-# Peak memory of a training, and what a table calls it.
-MEMORY = {"memory.cpu_peak_bytes": "CPU memory", "memory.gpu_peak_bytes": "GPU memory"}
-_MB = 1e6
+_MISSING = object()
+
+
+def cells(run: RunRecord) -> tuple[str, ...]:
+    """Return the cells of a run under `COLUMNS`."""
+    return tuple(cell(run) for cell in COLUMNS.values())
+
+
+def table(runs: Sequence[RunRecord], fields: Sequence[str] = (), *, memory: bool = False) -> Table:
+    """Return a row per run: under `COLUMNS`, or the name and `fields`; `memory` adds the peak memory."""
+    more = [*fields, *(MEMORY if memory else ())]
+    header = (*(("run",) if fields else COLUMNS), *(MEMORY.get(name, name) for name in more))
+    rows = []
+    for run in runs:
+        values = run.to_dict()
+        first = (run.name,) if fields else cells(run)
+        rows.append((*first, *(_format(name, value(values, name)) for name in more)))
+    return Table(header=header, rows=rows)
+
+
+def select(
+    runs: Sequence[RunRecord], *, where: Sequence[str] = (), sort: str | None = None, limit: int | None = None
+) -> list[RunRecord]:
+    """Return the runs that meet all conditions, sorted by a field (`-FIELD`: descending), at most `limit`.
+
+    Runs without the field come last. Raises ConfigError.
+    """
+    conditions = [Condition.parse(item) for item in where]
+    key = None if sort is None else sort.removeprefix("-")
+    check(runs, [*(item.field for item in conditions), *([key] if key else [])])
+    kept = [(run, run.to_dict()) for run in runs]
+    kept = [(run, values) for run, values in kept if all(item.matches(values) for item in conditions)]
+    if key is not None:
+        have = [pair for pair in kept if value(pair[1], key) is not None]
+        lack = [pair for pair in kept if value(pair[1], key) is None]
+        kept = sorted(have, key=lambda pair: _sort_key(value(pair[1], key)), reverse=key != sort) + lack
+    return [run for run, _ in kept][:limit]
+
+
+def check(runs: Sequence[RunRecord], names: Sequence[str]) -> None:
+    """Raise ConfigError for a name that is a field of none of the runs."""
+    records = [run.to_dict() for run in runs] if names else []
+    for name in names:
+        if records and all(_find(values, name) is _MISSING for values in records):
+            nearest = _nearest(records, name)
+            hint = f" Did you mean {nearest}?" if nearest else ""
+            raise ConfigError(f"no run has a field {name!r}.{hint} docs/record.md lists all fields.")
+
+
+def value(record: Mapping[str, Any], name: str) -> Any:
+    """Return a field of a record's plain form by its dotted name, full or without a prefix; None if it is missing."""
+    field = _find(record, name)
+    return None if field is _MISSING else field
 
 
 @dataclass(frozen=True, kw_only=True)
 class Condition:
-    """What a field is to be: an operator (= != < <= > >=, or ~ for "contains", in any case) and a value."""
+    """A condition on a field: an operator (= != < <= > >=, or ~ for "contains", ignoring case) and a value."""
 
     field: str
     sign: str
@@ -37,124 +113,83 @@ class Condition:
 
     @classmethod
     def parse(cls, text: str) -> "Condition":
-        """Read a condition; raises ConfigError."""
-        found = _CONDITION.fullmatch(text)
-        if found is None:
+        """Parse a condition; raises ConfigError."""
+        match = _CONDITION.fullmatch(text)
+        if match is None:
             raise ConfigError(
                 f"--where takes FIELD, one of = != < <= > >= ~, and VALUE, as in 'f1_macro>=0.5'; found {text!r}."
             )
-        return cls(field=found[1], sign=found[2], value=found[3])
+        return cls(field=match[1], sign=match[2], value=match[3])
 
-    def holds(self, found: Any) -> bool:
-        """Whether a field's value meets it; raises ConfigError where a number is compared with none."""
+    def matches(self, record: Mapping[str, Any]) -> bool:
+        """Return whether a record's plain form meets the condition; raises ConfigError if VALUE must be a number."""
+        field = value(record, self.field)
         if self.sign in ("=", "!="):
-            return self._equals(found) == (self.sign == "=")
+            return self._equals(field) == (self.sign == "=")
         if self.sign == "~":
-            return self.value.lower() in _text(found).lower()
-        if isinstance(found, str):
-            # Dates in ISO 8601 stand in order as text.
-            return _ORDER[self.sign](found, self.value)
-        return _is_number(found) and _ORDER[self.sign](found, self._number())
+            return self.value.lower() in _text(field).lower()
+        if isinstance(field, str):  # dates in ISO 8601 sort as text
+            return _ORDER[self.sign](field, self.value)
+        return _is_number(field) and _ORDER[self.sign](field, self._number())
 
-    def _equals(self, found: Any) -> bool:
-        by_number = _is_number(found) and self.value != "null"
-        return found == self._number() if by_number else _text(found) == self.value
+    def _equals(self, field: Any) -> bool:
+        by_number = _is_number(field) and self.value != "null"
+        return field == self._number() if by_number else _text(field) == self.value
 
     def _number(self) -> float:
         try:
             return float(self.value)
         except ValueError:
-            raise ConfigError(f"--where: {self.field} is a number, and {self.value!r} is none.") from None
+            raise ConfigError(f"--where: {self.field} is a number, but {self.value!r} is not.") from None
 
 
-def select(
-    runs: Sequence[RunRecord], *, where: Sequence[str] = (), sort: str | None = None, limit: int | None = None
-) -> list[RunRecord]:
-    """The runs that meet all conditions, in the order of a field (`-FIELD`: from high to low), at most `limit`.
-
-    Runs that lack the field come last. Raises ConfigError.
-    """
-    conditions = [Condition.parse(item) for item in where]
-    check(runs, [item.field for item in conditions])
-    kept = [run for run in runs if all(item.holds(value(run, item.field)) for item in conditions)]
-    if sort is not None:
-        key = sort.removeprefix("-")
-        check(runs, [key])
-        have = [run for run in kept if value(run, key) is not None]
-        have.sort(key=lambda run: _rank(value(run, key)), reverse=key != sort)
-        kept = have + [run for run in kept if value(run, key) is None]
-    return kept[:limit]
-
-
-def check(runs: Sequence[RunRecord], names: Sequence[str]) -> None:
-    """Raise ConfigError for a name that is a field of none of the runs."""
-    for name in names:
-        if runs and all(_find(run, name) is None for run in runs):
-            near = _nearest(runs, name)
-            hint = f" Did you mean {near}?" if near else ""
-            raise ConfigError(f"no run has a field {name!r}.{hint} docs/record.md names all of them.")
-
-
-def value(run: RunRecord, name: str) -> Any:
-    """The value of a field by its dotted name, whole or without its first parts; None where the run lacks it."""
-    found = _find(run, name)
-    return None if found is None else found[0]
-
-
-def rows(runs: Sequence[RunRecord], names: Sequence[str]) -> list[tuple[str, ...]]:
-    """One row a run, with the fields that are named."""
-    return [tuple(_shown(name, value(run, name)) for name in names) for run in runs]
-
-
-def _shown(name: str, found: Any) -> str:
-    """A field's value as a table shows it: memory in MB, fractions with three decimals."""
-    if found is None:
-        return "-"
-    if _is_number(found) and name.endswith("_bytes"):
-        return f"{found / _MB:,.0f} MB"
-    if isinstance(found, float):
-        return f"{found:.3f}" if 0.001 <= abs(found) < 1000 else f"{found:g}"
-    return _text(found)
-
-
-def _text(found: Any) -> str:
-    """A value as text: a text as it is, all else as JSON writes it."""
-    return found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
-
-
-def _rank(found: Any) -> tuple[bool, Any]:
-    """Where a value stands in an order: numbers first, all else as text."""
-    return (False, found) if _is_number(found) else (True, _text(found))
-
-
-def _find(run: RunRecord, name: str) -> tuple[Any] | None:
-    """The value, in a tuple since it may be null; None where there is no such field."""
-    for part in _PARTS:
-        found: Any = run.to_dict()
-        for key in f"{part}{_SHORT.get(name, name)}".split("."):
-            if not isinstance(found, Mapping) or key not in found:
+def _find(record: Mapping[str, Any], name: str) -> Any:
+    for prefix in _PREFIXES:
+        field: Any = record
+        for key in f"{prefix}{_SHORT.get(name, name)}".split("."):
+            if not isinstance(field, Mapping) or key not in field:
                 break
-            found = found[key]
+            field = field[key]
         else:
-            return (found,)
-    return None
+            return field
+    return _MISSING
 
 
-def _nearest(runs: Sequence[RunRecord], name: str) -> str | None:
-    """The field that a name may have meant: one that ends with it, else one that is written nearly so."""
-    known = dict.fromkeys(field for run in runs for field in _fields(run.to_dict()))
-    short = [*_SHORT, *(field.removeprefix(part) for field in known for part in _PARTS if field.startswith(part))]
+def _nearest(records: Sequence[Mapping[str, Any]], name: str) -> str | None:
+    """Return the field most like a name: one that ends with it, else one with a similar spelling."""
+    known = dict.fromkeys(field for record in records for field in _field_names(record))
+    short = [*_SHORT, *(field.removeprefix(part) for field in known for part in _PREFIXES if field.startswith(part))]
     ending = [field for field in short if field.endswith(f".{name}")]
     return min(ending, key=len) if ending else next(iter(difflib.get_close_matches(name, short, n=1)), None)
 
 
-def _fields(values: Mapping[str, Any], before: str = "") -> Iterator[str]:
-    for key, found in values.items():
-        if isinstance(found, Mapping):
-            yield from _fields(found, f"{before}{key}.")
+def _field_names(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, field in values.items():
+        if isinstance(field, Mapping):
+            yield from _field_names(field, f"{prefix}{key}.")
         else:
-            yield f"{before}{key}"
+            yield f"{prefix}{key}"
 
 
-def _is_number(found: Any) -> bool:
-    return isinstance(found, int | float) and not isinstance(found, bool)
+def _format(name: str, field: Any) -> str:
+    """Format a field for the table: bytes in MB, fractions with three decimals."""
+    if field is None:
+        return "-"
+    if _is_number(field) and name.endswith("_bytes"):
+        return f"{field / 1e6:,.0f} MB"
+    if isinstance(field, float):
+        return f"{field:.3f}" if 0.001 <= abs(field) < 1000 else f"{field:g}"
+    return _text(field)
+
+
+def _text(field: Any) -> str:
+    return field if isinstance(field, str) else json.dumps(field, ensure_ascii=False)
+
+
+def _sort_key(field: Any) -> tuple[bool, Any]:
+    """Sort numbers first and everything else as text."""
+    return (False, field) if _is_number(field) else (True, _text(field))
+
+
+def _is_number(field: Any) -> bool:
+    return isinstance(field, int | float) and not isinstance(field, bool)

@@ -1,20 +1,18 @@
-"""Results as tables and sentences: the same rows for the terminal, the card and the app.
+"""Results as table cells, rows and sentences: the same text for the terminal, the card and the app.
 
-In: a RunRecord. Out: rows of text. A difference whose interval holds 0 is called undetectable, never a gain.
+A difference whose interval contains 0 is called not detectable, never a gain.
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
 from lorahub.records import RunRecord
 from lorahub.stats.plateau import Plateau
-from lorahub.stats.results import SYSTEMS, Difference, SelectiveResult, SystemResult
+from lorahub.stats.results import SYSTEMS, SelectiveResult, SystemResult
 
 HEADER = ("system", "accuracy", "weighted F1", "macro F1", "ECE")
-RUNS_HEADER = ("run", "data", "labels", "before", "best baseline", "after", "after: weighted F1", "difference")
+LABEL_HEADER = ("label", "precision", "recall", "F1", "claims")
 METRIC_NAMES = {"accuracy": "accuracy", "f1_weighted": "weighted F1", "f1_macro": "macro F1"}
-_INTERVAL = re.compile(r"\[([+-]?[\d.]+), ([+-]?[\d.]+)\]")
 BASELINES = ("majority", "tfidf", "linear_probe")
 _TITLES = {
     "majority": "majority label",
@@ -23,73 +21,100 @@ _TITLES = {
     "untrained": "before: untrained head",
     "adapter": "after: adapter",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """The adapter against one other system: per metric a difference, its interval and whether it is detectable."""
-
-    system: str
-    metrics: Mapping[str, Difference]
+_INTERVAL = re.compile(r"\[([+-]?[\d.]+), ([+-]?[\d.]+)\]")
 
 
 def title(system: str) -> str:
-    """A system's name as people read it."""
+    """Return the display name of a system."""
     return _TITLES.get(system, system)
 
 
-def systems(results: Mapping[str, object]) -> list[str]:
-    """The systems of a split, what costs nothing first."""
-    return sorted(results, key=lambda name: SYSTEMS.index(name) if name in SYSTEMS else len(SYSTEMS))
-
-
 def results(record: RunRecord, split: str = "test") -> list[tuple[str, ...]]:
-    """One row per system: headline metrics with their intervals, and the calibration error."""
-    found = record.results[split]
-    return [(title(name), *figures(found[name])) for name in systems(found)]
+    """Return one row per system, with the columns of `HEADER`."""
+    systems = record.results[split]
+    return [(title(name), *figures(systems[name])) for name in _ordered(systems)]
 
 
 def figures(result: SystemResult) -> tuple[str, ...]:
     """Return the headline metrics with their intervals, and the calibration error: the columns of `HEADER`."""
-    return (
-        *(with_interval(result.metric(metric), result.interval[metric]) for metric in METRIC_NAMES),
-        f"{result.ece:.3f}",
-    )
+    metrics = (with_interval(result.metric(name), result.interval[name]) for name in METRIC_NAMES)
+    return (*metrics, f"{result.ece:.3f}")
 
 
-def per_label(record: RunRecord, split: str = "test", system: str = "adapter") -> list[tuple[str, ...]]:
-    """One row per label: precision, recall, F1 and how many claims carry it."""
-    rows = record.results[split][system].per_label
+def per_label(record: RunRecord) -> list[tuple[str, ...]]:
+    """Return one row per label with the adapter's figures on test, with the columns of `LABEL_HEADER`."""
     return [
         (name, f"{row.precision:.3f}", f"{row.recall:.3f}", f"{row.f1:.3f}", f"{row.support:,}")
-        for name, row in rows.items()
+        for name, row in record.adapter().per_label.items()
     ]
 
 
-def run_row(record: RunRecord) -> tuple[str, ...]:
-    """One line for a run: macro F1 on test before, of the best baseline and after, and the paired difference."""
-    test, rival = record.results["test"], best_baseline(record)
-    adapter = test["adapter"]
-    paired = adapter.paired[rival]["f1_macro"]
+def best_baseline(record: RunRecord) -> str:
+    """Return the baseline with the highest macro F1 on validation, so that test has no part in the choice."""
+    systems = record.results["validation"]
+    return max((name for name in BASELINES if name in systems), key=lambda name: systems[name].f1_macro)
+
+
+def verdict(record: RunRecord) -> str:
+    """Return one sentence that compares the adapter with the best baseline on test."""
+    return comparisons(record).get(best_baseline(record), "No comparison with a baseline was recorded.")
+
+
+def comparisons(record: RunRecord, metric: str = "f1_macro") -> dict[str, str]:
+    """Return one sentence per other system that compares the adapter with it on test."""
+    paired = record.adapter().paired
+    sentences = {}
+    for system in _ordered(paired):
+        row = paired[system][metric]
+        difference = f"{METRIC_NAMES[metric]} {signed(row.difference, row.interval)} against {title(system)}"
+        if not row.detectable:
+            sentences[system] = f"No detectable difference: {difference}, inside the noise of this test split."
+        else:
+            sentences[system] = f"The adapter is {'better' if row.difference > 0 else 'worse'}: {difference}."
+    return sentences
+
+
+def abstaining(selective: SelectiveResult) -> str:
+    """Return one sentence on the effect of the abstention threshold on a split."""
+    threshold = selective.threshold
+    if threshold is None:
+        return "It has no confidence threshold: it never abstains."
+    if selective.accuracy is None or selective.interval.accuracy is None:
+        return f"It abstains from every claim: no confidence reaches its threshold, {threshold:.2f}."
+    accuracy = with_interval(selective.accuracy, selective.interval.accuracy)
+    if threshold == 0:
+        return f"Its threshold is 0: it answers every claim, with accuracy {accuracy}."
+    low, high = selective.interval.coverage
     return (
-        record.name,
-        record.environment.data.id,
-        str(len(record.labels)),
-        f"{test['untrained'].f1_macro:.3f}",
-        f"{test[rival].f1_macro:.3f} ({rival.replace('_', ' ')})",
-        with_interval(adapter.f1_macro, adapter.interval["f1_macro"]),
-        f"{adapter.f1_weighted:.3f}",
-        signed(paired.difference, paired.interval),
+        f"It answers {selective.coverage:.1%} [{low:.1%}, {high:.1%}] of the claims, those with a confidence of at "
+        f"least {threshold:.2f}, with accuracy {accuracy}."
+    )
+
+
+def selected_rank(plateau: Plateau, confidence: float) -> str:
+    """Return the rank with its uncertainty, as in `rank 4 (2 to 8 in 95 % of resamples)`."""
+    others = f"{plateau.low} to {plateau.high}" if plateau.low < plateau.high else "no other"
+    return f"rank {plateau.rank} ({others} in {percent(confidence)} of resamples)"
+
+
+def rank_reason(plateau: Plateau, metric: str) -> str:
+    """Return the reason for the selected rank, as the second half of a sentence."""
+    if plateau.rank == plateau.reference:
+        return "every lower rank that was tested is detectably worse on validation"
+    gap = signed(plateau.gap.difference, plateau.gap.interval)
+    return (
+        f"the smallest whose {METRIC_NAMES[metric]} on validation is inside the noise of rank "
+        f"{plateau.reference}: {gap}"
     )
 
 
 def with_interval(value: float, interval: Sequence[float]) -> str:
-    """A metric and its interval, as in `0.651 [0.624, 0.678]`."""
+    """Format a metric and its interval, as in `0.651 [0.624, 0.678]`."""
     return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
 
 
 def signed(value: float, interval: Sequence[float]) -> str:
-    """A difference and its interval, as in `+0.021 [-0.004, +0.046]`."""
+    """Format a difference and its interval, as in `+0.021 [-0.004, +0.046]`."""
     return f"{value:+.3f} [{interval[0]:+.3f}, {interval[1]:+.3f}]"
 
 
@@ -98,81 +123,23 @@ def p_value(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def best_baseline(record: RunRecord) -> str:
-    """The baseline with the highest macro F1 on validation: a choice in which test has no part."""
-    found = record.results["validation"]
-    return max((name for name in BASELINES if name in found), key=lambda name: found[name].f1_macro)
+def percent(share: float) -> str:
+    """Format a share as a percentage, as in `95 %`."""
+    return f"{100 * share:g} %"
 
 
-def comparisons(record: RunRecord, split: str = "test") -> list[Comparison]:
-    """The adapter against every other system of a split."""
-    adapter = record.results[split].get("adapter")
-    paired = adapter.paired if adapter else {}
-    return [Comparison(system=name, metrics=paired[name]) for name in systems(paired)]
-
-
-def verdict(record: RunRecord, split: str = "test", metric: str = "f1_macro") -> str:
-    """One sentence: does the adapter beat the best of what costs nothing?"""
-    rival = best_baseline(record)
-    found = next((item for item in comparisons(record, split) if item.system == rival), None)
-    if found is None:
-        return "No comparison with a baseline was recorded."
-    return sentence(found, metric)
-
-
-def sentence(comparison: Comparison, metric: str = "f1_macro") -> str:
-    """One paired difference in words."""
-    row = comparison.metrics[metric]
-    figures = f"{METRIC_NAMES[metric]} {signed(row.difference, row.interval)} against {title(comparison.system)}"
-    if not row.detectable:
-        return f"No detectable difference: {figures}, inside the noise of this test split."
-    return f"The adapter is {'better' if row.difference > 0 else 'worse'}: {figures}."
-
-
-def abstaining(selective: SelectiveResult) -> str:
-    """Return one sentence on the effect of the abstention threshold on a split."""
-    threshold = selective.threshold
-    if threshold is None:
-        return "It has no threshold of confidence: it never abstains."
-    low, high = selective.interval.coverage
-    share = f"{selective.coverage:.1%} [{low:.1%}, {high:.1%}]"
-    if selective.accuracy is None or selective.interval.accuracy is None:
-        return f"It abstains from every claim: no confidence reaches its threshold, {threshold:.2f}."
-    right = with_interval(selective.accuracy, selective.interval.accuracy)
-    if threshold == 0:
-        return f"Its threshold is 0: it answers every claim, with accuracy {right}."
-    return f"It answers {share} of the claims, those with a confidence from {threshold:.2f} on, with accuracy {right}."
+def size(count: int) -> str:
+    """Format a number of bytes, as in `1.2 MB`."""
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first column is left-aligned, the others right, and no line breaks inside an interval."""
+    """Return a Markdown table: first column left-aligned, others right-aligned, no line break inside an interval."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     text = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
     return _INTERVAL.sub("[\\1,\N{NO-BREAK SPACE}\\2]", text)
 
 
-def size(count: int) -> str:
-    """Bytes as people read them."""
-    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
-
-
-def selected_rank(plateau: Plateau, confidence: float) -> str:
-    """The rank with its uncertainty, as in `rank 4 (2 to 8 in 95 % of resamples)`."""
-    others = f"{plateau.low} to {plateau.high}" if plateau.low < plateau.high else "no other"
-    return f"rank {plateau.rank} ({others} in {percent(confidence)} of resamples)"
-
-
-def rank_reason(plateau: Plateau, metric: str) -> str:
-    """Why that rank, as the second half of a sentence."""
-    if plateau.rank == plateau.reference:
-        return "every lower rank that was tried is detectably worse on validation"
-    gap = signed(plateau.gap.difference, plateau.gap.interval)
-    return (
-        f"the smallest whose {METRIC_NAMES[metric]} on validation is inside the noise of rank "
-        f"{plateau.reference}: {gap}"
-    )
-
-
-def percent(confidence: float) -> str:
-    """A share as a percentage, as in `95 %`."""
-    return f"{100 * confidence:g} %"
+def _ordered(systems: Iterable[str]) -> list[str]:
+    """Sort system names: baselines first, unknown names last."""
+    return sorted(systems, key=lambda name: SYSTEMS.index(name) if name in SYSTEMS else len(SYSTEMS))

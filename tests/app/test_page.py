@@ -12,7 +12,7 @@ from browser import SIZES, ask, fits, free_port, open_tab, shoot, tab_to, visits
 from conftest import sentences
 
 from lorahub.labels import LabelSet
-from lorahub.reports import tables
+from lorahub.reports import run_table, tables
 
 ROOT = Path(__file__).parents[2]
 CLAIM = "the vaccine may cause flu in the city"
@@ -280,7 +280,7 @@ def test_runs_shows_the_table_and_one_runs_figures_and_pictures(visit, tiny_run)
     table = page.get_by_role("region", name="Finished runs")
     table.get_by_role("rowheader").first.wait_for()
     assert table.get_by_role("rowheader").all_inner_texts() == ["tiny"]
-    for figure in tables.run_row(tiny_run.record):
+    for figure in run_table.cells(tiny_run.record):
         assert figure in table.inner_text()
     results = page.get_by_role("region", name="Results on test").inner_text()
     for row in tables.results(tiny_run.record):
@@ -371,7 +371,7 @@ def test_the_endpoints_are_named_and_described(client, tiny_run):
         "strength",
     ]
     found = client.predict(api_name="/runs")
-    assert found == [dict(zip(tables.RUNS_HEADER, tables.run_row(tiny_run.record), strict=True))]
+    assert found == [dict(zip(run_table.COLUMNS, run_table.cells(tiny_run.record), strict=True))]
 
 
 def test_the_endpoint_tells_which_words_moved_an_answer(client, engine):

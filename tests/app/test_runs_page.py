@@ -9,7 +9,7 @@ from lorahub import records
 from lorahub.app.tabs import experiments
 from lorahub.errors import ConfigError
 from lorahub.experiments.compare import report as compare_report
-from lorahub.reports import tables
+from lorahub.reports import run_table
 
 browser = pytest.mark.browser
 REPORT = """# Quality against rank
@@ -63,7 +63,7 @@ def test_runs_and_experiments_are_shown(visit, root, size, theme):
     table = page.get_by_role("region", name="Finished runs")
     table.wait_for()
     record = records.load(root / "tiny")
-    for figure in tables.run_row(record):
+    for figure in run_table.cells(record):
         assert figure in table.inner_text()
     for words in ("confusion matrix", "learning curve", "reliability diagram"):
         picture = page.get_by_role("img", name=f"tiny: {words}")

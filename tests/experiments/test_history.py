@@ -1,7 +1,6 @@
 """A history: rows on the disk, and what can be said of one against another."""
 
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,9 +24,9 @@ def evaluation(right, seed, count=400):
     return gold, history.Row(
         created=f"2026-01-{seed % 28 + 1:02}T00:00:00.000+00:00",
         data={"id": f"claims {seed}.csv", "kind": "file", "revision": None, "split": "all", "sha256": str(seed)},
-        figures=history.shortened(block),
+        figures=block.shortened(),
         base_revision=None,
-        answers=history.written(answers),
+        answers=history.joined(answers),
     )
 
 
@@ -56,7 +55,7 @@ def test_a_row_survives_the_disk_and_rows_come_oldest_first(tmp_path):
 def test_a_damaged_row_is_named(tmp_path, damage):
     path = evaluation(0.8, 1)[1].save(tmp_path)
     path.write_text(damage(path.read_text()))
-    with pytest.raises(AdapterError, match=r"claims-1\.csv\.json is no evaluation of a history .* Delete it"):
+    with pytest.raises(AdapterError, match=r"claims-1\.csv\.json .*\. Delete it from the history"):
         history.load(tmp_path)
 
 
@@ -68,7 +67,7 @@ def test_a_fall_is_told_from_noise_on_other_claims():
     assert not any(change.paired for change in found)
     for change, old in zip(found, before, strict=True):
         row = change.metrics["f1_macro"]
-        assert row.difference == pytest.approx(new.figures["f1_macro"] - old.figures["f1_macro"])
+        assert row.difference == pytest.approx(new.figures.f1_macro - old.figures.f1_macro)
         assert row.interval[0] < row.difference < row.interval[1]
         assert row.p <= row.p_holm <= 3 * row.p
 
@@ -79,7 +78,8 @@ def test_the_same_claims_are_paired_which_sees_smaller_differences():
     worse[:12] = (worse[:12] + 1) % 3
     right = old.ids[:12] == gold[:12]
     confusion = confusion_matrix(gold, worse, labels=[0, 1, 2]).tolist()
-    new = replace(old, figures={**old.figures, "confusion": confusion}, answers=history.written(worse))
+    figures = old.figures.model_copy(update={"confusion": confusion})
+    new = old.model_copy(update={"figures": figures, "answers": history.joined(worse)})
     (paired,) = history.changes(new, gold, [old], resamples=1000, confidence=0.95)
     assert paired.paired
     change = paired.metrics["f1_macro"]
@@ -88,11 +88,11 @@ def test_the_same_claims_are_paired_which_sees_smaller_differences():
     )
     assert right.sum() > 4, "most of the changed answers were right"
     assert paired.verdict("f1_macro") == "fell"
-    elsewhere = replace(new, data={**new.data, "sha256": "other"})
+    elsewhere = new.model_copy(update={"data": new.data.model_copy(update={"sha256": "other"})})
     (unpaired,) = history.changes(elsewhere, gold, [old], resamples=1000, confidence=0.95)
     assert not unpaired.paired
     assert unpaired.verdict("f1_macro") == "none"
-    (unkept,) = history.changes(new, gold, [replace(old, answers=None)], resamples=1000, confidence=0.95)
+    (unkept,) = history.changes(new, gold, [old.model_copy(update={"answers": None})], resamples=1000, confidence=0.95)
     assert not unkept.paired, "without the answers of then there is nothing to pair"
     (same,) = history.changes(old, gold, [old], resamples=1000, confidence=0.95)
     assert (same.metrics["accuracy"].difference, same.metrics["accuracy"].p) == (0, 1)
@@ -101,10 +101,7 @@ def test_the_same_claims_are_paired_which_sees_smaller_differences():
 def test_p_values_of_two_sets_of_claims_are_uniform_where_nothing_differs():
     p = []
     for seed in range(300):
-        ours, theirs = (
-            np.array(evaluation(0.6, 2 * seed + place, count)[1].figures["confusion"])
-            for place, count in enumerate((500, 300))
-        )
+        ours, theirs = (evaluation(0.6, 2 * seed + place, count)[1].confusion for place, count in enumerate((500, 300)))
         p.append(bootstrap.p_value(bootstrap.unpaired_draws(ours, theirs, resamples=400)["accuracy"][1:]))
     assert stats.kstest(p, "uniform").pvalue > 0.01
     assert 0.02 < np.mean(np.array(p) < 0.05) < 0.09

@@ -43,7 +43,7 @@ def turned(rows, share):
 def test_a_score_that_fell_is_told_kept_and_shown(since, run, claims_file):
     code, good, err = since(claims_file(learnable(120, seed=9), "march.jsonl"))
     assert (code, good["verdict"]) == (0, "none"), err
-    assert "march.jsonl has no splits: all of its 120 claims are judged" in err
+    assert good["notes"] == ["march.jsonl has no splits: all of its 120 claims are judged."]
     code, bad, err = since(claims_file(turned(learnable(120, seed=11), 0.5), "june.jsonl"))
     assert (code, bad["verdict"], bad["row"]["verdict"]) == (1, "fell", "fell"), err
     assert (bad["row"]["data"]["id"], bad["row"]["data"]["split"], bad["row"]["figures"]["n"]) == (
@@ -52,7 +52,7 @@ def test_a_score_that_fell_is_told_kept_and_shown(since, run, claims_file):
     assert not bad["since_test"]["paired"]
     assert bad["since_test"]["metrics"]["f1_macro"]["interval"][1] < 0
     assert [(row["data"], row["verdict"]) for row in bad["since"]] == [("march.jsonl", "fell")]
-    assert [row.data["id"] for row in history.load(run)] == ["march.jsonl", "june.jsonl"]
+    assert [row.data.id for row in history.load(run)] == ["march.jsonl", "june.jsonl"]
     picture = (run / "plots" / "history.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
     for found in (good, bad):
@@ -67,14 +67,14 @@ def test_the_runs_own_test_claims_are_compared_claim_by_claim(since, tiny_run, r
     data = tiny_run.folder.parent / "claims.jsonl"
     code, found, err = since(data)
     assert code == 0, err
-    assert "judged on the 48 test claims of its run" in err
+    assert "judged on the 48 test claims of its run" in found["notes"][0]
     assert found["since_test"]["paired"]
     assert found["since_test"]["metrics"]["f1_macro"]["difference"] == 0
     assert found["row"]["figures"]["f1_macro"] == tiny_run.record.adapter().f1_macro
     code, out, err = since(data, as_json=False)
     assert code == 0, err
     assert "No detectable change since its own test result (the same 48 claims of claims.jsonl)" in out
-    assert "No detectable change since the evaluation before." in out
+    assert "No detectable change since the earlier evaluation." in out
     shutil.rmtree(run / "predictions")
     _, found, _ = since(data)
     assert [found["since_test"]["paired"], *(row["paired"] for row in found["since"])] == [False, True, True]
@@ -88,7 +88,7 @@ def test_data_is_read_as_the_run_read_its_own_and_labels_that_are_gone_are_told(
     assert "data.label_map" in err
     code, found, err = since(data, "--set", "data.label_map={p: plain}")
     assert found["row"]["figures"]["per_label"]["hedged"]["support"] == 0, err
-    assert "no claim has the label hedged now, which test had" in found["notes"]
+    assert "No claim has the label hedged now; test had some." in found["notes"]
 
 
 def test_a_history_is_never_published(since, run, claims_file, hub, hub_base):
@@ -121,4 +121,4 @@ def test_wrong_input_is_one_line_and_leaves_no_row(since, cli, run, claims_file,
     (run / "history" / "x.json").write_text("{}")
     code, _, err = since(data)
     assert code == 2
-    assert "x.json is no evaluation" in err
+    assert "x.json lacks created" in err

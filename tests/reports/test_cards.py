@@ -124,10 +124,10 @@ def test_the_card_says_how_often_it_abstains_and_where_that_keeps_less_than_aske
     card = cards.render(record)
     text = card.split("### Abstaining")[1].split("<!--")[0]
     assert "It answers 25.0% [14.0%, 40.0%] of the claims" in text
-    assert "confidence from 0.71 on, with accuracy 0.750 [0.428, 0.945]" in text
+    assert "with a confidence of at least 0.71, with accuracy 0.750 [0.428, 0.945]" in text
     assert "at most 20% of the answers are wrong, with certainty 95%" in text
     assert f"curve is {found.aurc:.3f}" in text
-    assert "Where it does not abstain, 25% of its test answers are wrong; 20% was asked for." in card
+    assert "Where it does not abstain, 25% of test answers are wrong; the limit was 20%." in card
     found.threshold = 0.0
     assert "Its threshold is 0: it answers every claim, with accuracy 0.750" in cards.render(record)
     found.threshold = 0.71

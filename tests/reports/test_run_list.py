@@ -7,7 +7,7 @@ import pytest
 
 from lorahub.errors import ConfigError
 from lorahub.records import RunRecord
-from lorahub.reports import run_table as listing
+from lorahub.reports import run_table
 
 
 @pytest.fixture(scope="module")
@@ -51,14 +51,14 @@ def three(tiny_run):
 def test_conditions(three, where, names):
     if names is None:
         with pytest.raises(ConfigError, match=r"Did you mean memory\.gpu_peak_bytes\?"):
-            listing.select(three, where=where)
+            run_table.select(three, where=where)
     else:
-        assert "".join(run.name for run in listing.select(three, where=where)) == names
+        assert "".join(run.name for run in run_table.select(three, where=where)) == names
 
 
 def test_sorting_puts_runs_without_the_field_last(three):
     def order(sort, **more):
-        return "".join(run.name for run in listing.select(three, sort=sort, **more))
+        return "".join(run.name for run in run_table.select(three, sort=sort, **more))
 
     assert (order("f1_macro"), order("-f1_macro"), order("-f1_macro", limit=2)) == ("acb", "bca", "bc")
     assert (order("memory.gpu_peak_bytes"), order("-memory.gpu_peak_bytes")) == ("bac", "bac")
@@ -77,7 +77,7 @@ def test_sorting_puts_runs_without_the_field_last(three):
 )
 def test_a_wrong_condition_is_one_line(three, where, words):
     with pytest.raises(ConfigError) as caught:
-        listing.select(three, where=[where])
+        run_table.select(three, where=[where])
     for word in words:
         assert word in str(caught.value)
 
@@ -104,7 +104,7 @@ def test_the_command_filters_sorts_and_shows_any_field(cli, root):
     code, out, _ = cli("runs", "--root", root, "--columns", "data, memory.gpu_peak_bytes", "--json")
     assert json.loads(out)[1] == {"name": "b", "data": "pubhealth", "memory.gpu_peak_bytes": 3_500_000_000}
     code, out, _ = cli("runs", "--root", root, "--where", "data=liar")
-    assert (code, out) == (0, "no run is like that.\n")
+    assert (code, out) == (0, "no run meets these conditions.\n")
     code, out, _ = cli("runs", "--root", root, "--where", "data=liar", "--json")
     assert json.loads(out) == []
     code, out, err = cli("runs", "--root", root, "--columns", "data,f1_makro")

@@ -12,7 +12,7 @@ from lorahub.config import RANKED
 from lorahub.errors import ConfigError
 from lorahub.hub.fetch import Located
 from lorahub.records import RunRecord
-from lorahub.reports import tables
+from lorahub.reports import run_table, tables
 
 # The pictures of a run folder, in reading order.
 PICTURES = {
@@ -57,7 +57,7 @@ def build(root: Path, tab: gr.Tab, named: Iterable[Located] = ()) -> None:
     @errors.shown()
     def runs() -> list[dict[str, str]]:
         """List the finished runs with their headline figures on test."""
-        return [dict(zip(tables.RUNS_HEADER, row, strict=True)) for row in rows(finished_runs(root, named))]
+        return [dict(zip(run_table.COLUMNS, row, strict=True)) for row in rows(finished_runs(root, named))]
 
     @errors.shown()
     def run(name: str) -> Json:
@@ -78,14 +78,14 @@ def build(root: Path, tab: gr.Tab, named: Iterable[Located] = ()) -> None:
 
 def rows(runs: Runs) -> list[tuple[str, ...]]:
     """Return one table row per run, under the name by which the page knows it."""
-    return [(name, *tables.run_row(record)[1:]) for name, (_, record) in runs.items()]
+    return [(name, *run_table.cells(record)[1:]) for name, (_, record) in runs.items()]
 
 
 def overview(runs: Runs) -> str:
     """Return all runs as a table, and how to read it."""
     return (
         html.title("Finished runs")
-        + html.table("Finished runs", tables.RUNS_HEADER, rows(runs))
+        + html.table("Finished runs", tuple(run_table.COLUMNS), rows(runs))
         + html.note(
             "Before, best baseline and after: macro F1 on the run's test split. Difference: after less best baseline, "
             "on the same claims. Square brackets: 95 % bootstrap intervals; with 0 inside, a difference is noise."
@@ -102,7 +102,7 @@ def describe(name: str, folder: Path, record: RunRecord) -> str:
         + html.facts(facts(record))
         + results(record)
         + (html.pictures(pngs) if pngs else html.note("This run has no pictures in its folder plots/."))
-        + html.table("Labels", ("label", "precision", "recall", "F1", "claims"), tables.per_label(record))
+        + html.table("Labels", tables.LABEL_HEADER, tables.per_label(record))
     )
 
 

@@ -1,12 +1,10 @@
-"""`lorahub evaluate --since`: a finished run judged again on new claims, against its own test result and its history.
+"""`lorahub evaluate --since`: evaluate a finished run on new claims and compare it with its history.
 
-In: a run of this machine, and data. Out: a `Monitored`, whose row is kept in the run's folder. One comparison decides:
-that with the run's own test result, by the metric that chose its checkpoint. Those with earlier rows are a second
-question, corrected for their number.
+One comparison decides: that with the run's own test result, by the metric that chose its checkpoint. Comparisons with
+earlier evaluations are a second question, corrected for their number.
 """
 
 import datetime
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,67 +12,69 @@ from pathlib import Path
 
 from lorahub import config as configs
 from lorahub import records
-from lorahub.config import BaseConfig, DataConfig
 from lorahub.data.sources import SPLITS
 from lorahub.errors import ConfigError, need
 from lorahub.experiments.monitor import history
-from lorahub.experiments.monitor.history import Monitored, Row
+from lorahub.experiments.monitor.history import EvaluatedData, MonitoringResult, Row
 from lorahub.hub import fetch, recorded
-from lorahub.records import RunRecord
 from lorahub.stats import paired
 from lorahub.stats.verdicts import decide
 
 
-def since(
-    run: str | Path, *, data: str, split: str = "test", base: str | None = None, settings: Sequence[str] = (),
+def evaluate_since(
+    run: str | Path,
+    *,
+    data: str,
+    split: str = "test",
+    base: str | None = None,
+    settings: Sequence[str] = (),
     token: str | None = None,
-) -> tuple[Path, Monitored]:  # fmt: skip
-    """Judge a run's adapter on `data` now, keep the row in its folder, and compare it with what came before.
+) -> tuple[Path, MonitoringResult]:
+    """Evaluate a run's adapter on `data`, store the row in the run folder, and compare it with earlier evaluations.
 
-    The data is read as the run read its own, with `settings` (`section.field=value`) over that; which claims are judged
-    says `hub.recorded.to_judge`. Raises ConfigError, AdapterError, BaseModelError or DataError.
+    The data is read as the run read its own, with `settings` (`section.field=value`) as overrides;
+    `hub.recorded.to_judge` chooses the claims. Return the run folder and the result. Raises ConfigError, AdapterError,
+    BaseModelError or DataError.
     """
     if split not in SPLITS:
         raise ConfigError(f"--split is one of {', '.join(SPLITS)}; found {split!r}.")
     located = fetch.adapter(run, token=token)
     if located.repo is not None:
         raise ConfigError(
-            f"--since keeps a history in the run's folder, and {located.repo} is on the Hub. Copy it first: lorahub "
+            f"--since stores a history in the run folder, but {located.repo} is on the Hub. Copy it first: lorahub "
             f"pull {located.repo} --out FOLDER."
         )
     folder = located.folder
-    record = records.load(folder)
-    earlier = history.load(folder)
-    own = recorded.reading(record, data), recorded.base(located, record, instead=base)
-    asked = configs.load(None, [*_as_asked(record, *own), *settings])
-    claims, judged = recorded.to_judge(asked.data, split, [located], token=token)
+    record, earlier = records.load(folder), history.load(folder)
+    own = replace(record.config, data=recorded.reading(record, data), base=recorded.base(located, record, instead=base))
+    plain, overrides = configs.to_dict(own), configs.read(None, settings)
+    config = configs.from_dict(plain | {name: plain.get(name, {}) | fields for name, fields in overrides.items()})
+    claims, split = recorded.to_judge(config.data, split, [located], token=token)
+
     need("torch", extra="train")
     from lorahub.serving import evaluate
     from lorahub.serving.loading import open_predictors
 
-    (predictor,) = open_predictors([located], asked.base.id, settings=asked.base, token=token)
-    gold, prediction = evaluate.predict(predictor, located.name, claims, judged)
+    (predictor,) = open_predictors([located], config.base.id, settings=config.base, token=token)
+    gold, prediction = evaluate.predict(predictor, located.name, claims, split)
     source = claims.source
     row = Row(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
-        data={
-            "id": source.id,
-            "kind": source.kind,
-            "revision": source.revision,
-            "split": judged,
-            "sha256": source.sha256[judged],
-        },
-        figures=evaluate.block(gold, prediction, asked.eval).shortened().to_dict(),
+        data=EvaluatedData(
+            id=source.id, kind=source.kind, revision=source.revision, split=split, sha256=source.sha256[split]
+        ),
+        figures=evaluate.block(gold, prediction, config.eval).shortened(),
         base_revision=predictor.base_revision,
-        answers=history.written(decide(prediction.logits, prediction.calibration)),
+        answers=history.joined(decide(prediction.logits, prediction.calibration)),
     )
-    test, metric, confidence = history.of_record(folder, record), asked.train.metric, asked.eval.confidence
-    resamples = paired.enough_resamples(asked.eval.bootstrap, max(1, len(earlier)), confidence)
+
+    test, metric, confidence = history.of_record(folder, record), config.train.metric, config.eval.confidence
+    resamples = paired.enough_resamples(config.eval.bootstrap, max(1, len(earlier)), confidence)
     changes = partial(history.changes, resamples=resamples, confidence=confidence)
     (since_test,) = changes(row, gold, [test])
-    row = replace(row, verdict=since_test.verdict(metric))
+    row = row.model_copy(update={"verdict": since_test.verdict(metric)})
     row.save(folder)
-    return folder, Monitored(
+    return folder, MonitoringResult(
         run=located.name,
         metric=metric,
         confidence=confidence,
@@ -82,25 +82,14 @@ def since(
         rows=[test, *earlier, row],
         since_test=since_test,
         since=changes(row, gold, earlier),
-        notes=[*claims.warnings, *_other_claims(test, row, record.labels)],
+        notes=[*claims.warnings, *_label_notes(test, row, record.labels)],
     )
 
 
-def _as_asked(record: RunRecord, data: DataConfig, base: BaseConfig) -> list[str]:
-    """A run's own way of reading and judging, as overrides, with `data` and `base` in the place of its own."""
-    own = record.config
-    sections = {"data": data, "base": base, "eval": own.eval, "train": own.train}
-    return [
-        f"{section}.{name}={json.dumps(value)}"
-        for section, block in sections.items()
-        for name, value in configs.to_dict(block).items()
-    ]
-
-
-def _other_claims(test: Row, row: Row, labels: list[str]) -> list[str]:
-    """What makes a mean over labels another one: labels that only one of the two sets of claims has."""
-    before, now = ([sum(line) for line in item.figures["confusion"]] for item in (test, row))
-    gone = [name for name, old, new in zip(labels, before, now, strict=True) if old and not new]
-    come = [name for name, old, new in zip(labels, before, now, strict=True) if new and not old]
-    notes = [f"no claim has the label {', '.join(gone)} now, which test had"] if gone else []
-    return notes + ([f"test had no claim with the label {', '.join(come)}"] if come else [])
+def _label_notes(test: Row, row: Row, labels: list[str]) -> list[str]:
+    """Note labels that only one of the two sets of claims has: they change a mean over labels."""
+    before, now = (item.confusion.sum(axis=1) for item in (test, row))
+    missing = ", ".join(name for name, old, new in zip(labels, before, now, strict=True) if old and not new)
+    added = ", ".join(name for name, old, new in zip(labels, before, now, strict=True) if new and not old)
+    notes = [f"No claim has the label {missing} now; test had some."] if missing else []
+    return notes + ([f"Test had no claim with the label {added}."] if added else [])
