@@ -17,7 +17,7 @@ import re
 import runpy
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -27,17 +27,23 @@ sys.path.insert(0, str(ROOT))
 # Help texts are wrapped at the width of the terminal.
 os.environ["COLUMNS"] = "80"
 
+from pydantic import TypeAdapter  # noqa: E402
 from typer.main import get_command  # noqa: E402
 
 from lorahub import __version__, config, fields, records  # noqa: E402
 from lorahub.cli import main as cli  # noqa: E402
 from lorahub.data import named  # noqa: E402
 from lorahub.experiments.estimate import costs  # noqa: E402
+from lorahub.experiments.methods import report as method_report  # noqa: E402
+from lorahub.experiments.methods.result import MethodComparison  # noqa: E402
+from lorahub.experiments.ranks import report as rank_report  # noqa: E402
+from lorahub.experiments.ranks.result import RankCurves  # noqa: E402
 from lorahub.hub import fetch  # noqa: E402
 from lorahub.publish import hardware, space_files  # noqa: E402
 from lorahub.publish.package import Package  # noqa: E402
 from lorahub.publish.pins import Pinned  # noqa: E402
 from lorahub.reports import tables  # noqa: E402
+from lorahub.reports.report import Report  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 _NO_RESULT = "No result yet."
@@ -141,40 +147,45 @@ def results_summary() -> str:
 
 
 def ranks() -> str:
-    """The reports of benchmarks/ranks.py: the first in full, of the others what they are of and what they say."""
+    """The reports of benchmarks/ranks.py: the first in full, of the others title and sentences."""
     parts = []
-    for text in map(_report, sorted(RESULTS.glob("ranks-*/ranks.md"))):
-        title, _, _, verdicts, _ = text.split("\n\n")
-        parts.append(f"{title}\n\n{verdicts}" if parts else text)
+    for report, folder in _reports("ranks", RankCurves, rank_report.build):
+        parts.append(f"**{report.title}**\n\n{_bullets(report.sentences)}" if parts else _in_docs(report, folder))
     return "\n\n".join(parts) or _NO_RESULT
 
 
 def method_reports() -> str:
-    """What `lorahub methods` wrote for each data set."""
-    return "\n\n".join(_method_reports()) or _NO_RESULT
+    """The reports of benchmarks/methods.py, one per data set."""
+    reports = _reports("methods", MethodComparison, method_report.build)
+    return "\n\n".join(_in_docs(report, folder) for report, folder in reports) or _NO_RESULT
 
 
 def method_tables() -> str:
-    """Of each of these reports the table, LoRA against full fine-tuning, and who beats what costs nothing."""
+    """Of each of these reports the table, LoRA against full fine-tuning, and the methods better than a baseline."""
     parts = []
-    for text in _method_reports():
-        title, table, _, verdicts, _ = text.split("\n\n")
-        lines = [
-            line
-            for line in verdicts.splitlines()
-            if re.search(r"\blora\b.* than full|between lora and full|^- B", line)
+    for report, _ in _reports("methods", MethodComparison, method_report.build):
+        sentences = [
+            text for text in report.sentences if re.search(r"\blora\b.* than full|between lora and full|^B", text)
         ]
-        parts += [title, table, "\n".join(lines)]
+        parts += [f"**{report.title}**", tables.markdown(report.tables[0].header, report.tables[0].rows)]
+        parts.append(_bullets(sentences))
     return "\n\n".join(parts) or _NO_RESULT
 
 
-def _method_reports() -> list[str]:
-    return [_report(path) for path in sorted(RESULTS.glob("methods-*/methods.md"))]
+def _reports(name: str, kind: type, build: Callable[..., Report]) -> list[tuple[Report, Path]]:
+    """The reports on the results of an experiment, and their folders."""
+    paths = sorted(RESULTS.glob(f"{name}-*/{name}.json"))
+    return [(build(TypeAdapter(kind).validate_json(path.read_bytes())), path.parent) for path in paths]
 
 
-def _report(path: Path) -> str:
-    """A Markdown report, with its pictures found from docs/."""
-    return path.read_text(encoding="utf-8").strip().replace("](", f"](../{path.parent.relative_to(ROOT)}/")
+def _in_docs(report: Report, folder: Path) -> str:
+    """A report as part of a page in docs/: without a heading of its own, and with its pictures found from there."""
+    text = report.to_markdown().strip().replace(f"# {report.title}", f"**{report.title}**", 1)
+    return text.replace("](", f"](../{folder.relative_to(ROOT)}/")
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def benchmark(name: str) -> Callable[[], str]:

@@ -139,6 +139,9 @@ def _config(value: Any) -> Config:
     return configs.from_dict(known)
 
 
+RecordedConfig = Annotated[SkipValidation[Config], BeforeValidator(_config), PlainSerializer(configs.to_dict)]
+
+
 class RunRecord(Part):
     """One run; docs/record.md describes every field."""
 
@@ -150,7 +153,7 @@ class RunRecord(Part):
     )
     name: str = Field(description="name of the run folder")
     created: str = Field(description="start of the run, ISO 8601, UTC, to the second")
-    config: Annotated[SkipValidation[Config], BeforeValidator(_config), PlainSerializer(configs.to_dict)] = Field(
+    config: RecordedConfig = Field(
         validation_alias="asked", serialization_alias="asked", description="resolved configuration"
     )
     progress: Progress = Field(validation_alias="happened", serialization_alias="happened")

@@ -1,4 +1,4 @@
-"""`lorahub ranks`: how much rank a trained adapter needs."""
+"""`lorahub ranks`: the rank that a trained adapter needs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,50 +10,41 @@ from lorahub.errors import ConfigError, need
 
 
 def ranks(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run of lora, qlora, dora or rslora of a high rank.")],
-    retrain: Annotated[bool, typer.Option("--retrain", help="Train each lower rank too, by the run's recipe.")] = False,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run of lora, qlora, dora or rslora with a high rank.")],
+    retrain: Annotated[bool, typer.Option("--retrain", help="Also train each lower rank by the run's recipe.")] = False,
     only: Annotated[
-        str | None, typer.Option("--ranks", metavar="1,2,…", help="With --retrain: these ranks alone.")
+        str | None, typer.Option("--ranks", metavar="1,2,…", help="With --retrain: train only these ranks.")
     ] = None,
-    data: Annotated[str | None, typer.Option(help="The run's data, where its record names no place.")] = None,
-    base: Annotated[str | None, typer.Option(help="The run's base, where it was a folder.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of cells, runs and report; default: runs/ranks-RUN.")] = None,
+    data: Annotated[str | None, typer.Option(help="The run's data, if it was a file or folder.")] = None,
+    base: Annotated[str | None, typer.Option(help="The run's base, if it was a folder.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for runs and report; default: runs/ranks-RUN.")] = None,
     discard: Discard = False,
     as_json: Json = False,
 ) -> None:
-    """Show quality against rank, and name the rank from which more gains nothing that validation can tell.
+    """Show quality against rank, and select the smallest rank that is not detectably worse than the run's own.
 
-    The run is truncated to ranks 1, 2, 4, … and judged again, which needs no training.
+    The run is truncated to ranks 1, 2, 4, … and evaluated again, without training.
     """
     if discard and not retrain:
-        raise ConfigError("--discard is about retrained runs: add --retrain, or leave it out.")
-    from lorahub.experiments.ranks import run as experiment
-
-    asked = _numbers(only)
+        raise ConfigError("--discard is for retrained runs: add --retrain, or leave it out.")
+    ranks_to_train = _numbers(only)
     need("torch", extra="train")
     from lorahub.cli import show
-    from lorahub.experiments.ranks import report as reports
+    from lorahub.experiments.ranks import report
+    from lorahub.experiments.ranks.run import ranks as compute_curves
 
-    folder, curves = experiment.ranks(
+    folder, curves = compute_curves(
         run,
         retrain=retrain,
-        only=asked,
+        only=ranks_to_train,
         data=data,
         base=base,
         out=out,
         keep_runs=not discard,
         on_stage=lambda text: typer.echo(text, err=True),
     )
-    written = reports.save(curves, folder)
-    if as_json:
-        show.print_json(curves.to_dict())
-        return
-    show.table(reports.header(curves), reports.rows(curves), title=reports.title(curves))
-    for line in reports.verdicts(curves):
-        typer.echo(f"  {line}")
-    typer.echo(f"  {reports.explanation(curves)}")
-    for path in written:
-        typer.echo(f"  written to {path}")
+    built = report.build(curves)
+    show.report(built, as_json=as_json, written=built.save(folder))
 
 
 def _numbers(text: str | None) -> list[int]:

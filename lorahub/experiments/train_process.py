@@ -1,7 +1,8 @@
-"""Trainings that a table is made of: each in a process of its own, each leaving a cell, none done twice.
+"""The trainings of an experiment, each in a process of its own.
 
-In: the path of a cell, and what `lorahub train` is to be told. Out: the cell. The process is fresh, so that its memory
-is its own; its run folder stands beside the cell under the same name.
+In: the path of a run summary, and arguments of `lorahub train`. Out: the summary. The process is fresh, so that its
+memory is the training's; its run folder has the name of the summary, without `.json`. A summary that exists is read
+instead of trained again.
 """
 
 import shutil
@@ -16,13 +17,12 @@ from lorahub import records, runfiles
 from lorahub.config import Config
 from lorahub.data.claimset import ClaimData
 from lorahub.errors import ConfigError, TrainingError
-from lorahub.experiments.run_summary import Cell
-from lorahub.hub import safety
+from lorahub.experiments.run_summary import RunSummary
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """What a cell must come from: a resolved config, the claims that it names, and the base's published id."""
+class ExpectedRun:
+    """What a run summary must come from: a resolved config, the claims, and the published id of the base."""
 
     config: Config
     data: ClaimData
@@ -30,57 +30,57 @@ class Wanted:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise ConfigError where a file stands in the place of the folder of cells."""
+    """Raise ConfigError if the folder of the experiment is a file."""
     if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"--out {folder} is a file; the cells need a folder. Choose another --out.")
+        raise ConfigError(f"--out {folder} is a file; runs and report need a folder. Choose another --out.")
 
 
-def load(path: Path, wanted: Wanted) -> Cell:
-    """Read a cell; raises AdapterError where it is none, ConfigError where it comes from another recipe or data."""
-    cell = Cell.load(path)
-    _check_fits(cell, path, wanted)
-    return cell
+def load(path: Path, expected: ExpectedRun) -> RunSummary:
+    """Read a summary; raises AdapterError if it is damaged, ConfigError if it has another recipe or other data."""
+    summary = RunSummary.load(path)
+    _check_expected(summary, path, expected)
+    return summary
 
 
-def train(path: Path, arguments: Sequence[str], wanted: Wanted, *, name: str, keep_run: bool) -> Cell:
-    """Train with `lorahub train ARGUMENTS`, unless the run folder is there, and write the cell.
+def train(path: Path, arguments: Sequence[str], expected: ExpectedRun, *, name: str, keep_run: bool) -> RunSummary:
+    """Train with `lorahub train ARGUMENTS`, unless the run folder is finished, and write the summary.
 
-    `name` is what an error calls the training. Without `keep_run` the run folder is deleted once the cell is written.
-    Raises TrainingError where the training fails, KeyboardInterrupt where it was stopped by hand.
+    `name` is the training's name in errors. Without `keep_run` the run folder is deleted after the summary is written.
+    Raises TrainingError if the training fails, KeyboardInterrupt if it was interrupted.
     """
     folder = path.with_suffix("")
     if not runfiles.is_finished(folder):
         _run(folder, arguments, name)
-    cell = Cell.of_run(folder, records.load(folder), folder / safety.layout(folder).weights)
-    cell.save(path)
+    summary = RunSummary.from_run(folder, records.load(folder))
+    summary.save(path)
     if not keep_run:
         shutil.rmtree(folder)
-    _check_fits(cell, path, wanted)
-    return cell
+    _check_expected(summary, path, expected)
+    return summary
 
 
 def _run(folder: Path, arguments: Sequence[str], name: str) -> None:
-    """Train in a fresh process, whose progress bar and errors go to our stderr."""
+    """Train in a fresh process, whose progress bar and errors go to this process's stderr."""
     command = [sys.executable, "-m", "lorahub", "train", *arguments, "--out", str(folder)]
     done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
     if done.returncode:
         raise TrainingError(
-            f"{name} was not trained: its own message stands above. Mend it, or leave it out; what is finished is kept."
+            f"{name} was not trained; see the message above. Fix the cause, or leave it out: finished runs are kept."
         )
     if records.load(folder).progress.interrupted:
         shutil.rmtree(folder)
         raise KeyboardInterrupt
 
 
-def _check_fits(cell: Cell, path: Path, wanted: Wanted) -> None:
-    source = wanted.data.source
-    then, now = configs.to_dict(configs.from_dict(cell.asked)), configs.to_dict(wanted.config)
-    now["data"]["id"], now["base"]["id"] = source.id, wanted.base_id
-    found = configs.first_difference(then, now)
-    if found:
-        name, was, value = found
+def _check_expected(summary: RunSummary, path: Path, expected: ExpectedRun) -> None:
+    source = expected.data.source
+    then, now = configs.to_dict(summary.config), configs.to_dict(expected.config)
+    now["data"]["id"], now["base"]["id"] = source.id, expected.base_id
+    difference = configs.first_difference(then, now)
+    if difference:
+        name, was, value = difference
         raise ConfigError(
-            f"{path} was run with {name}={was}, which is {value} now. Choose another --out, or delete the cell."
+            f"{path} was run with {name}={was}, which is {value} now. Choose another --out, or delete it."
         )
-    if cell.environment["data"]["sha256"] != source.sha256:
-        raise ConfigError(f"{path} was run on other claims of {source.id}. Choose another --out, or delete it.")
+    if summary.environment.data.sha256 != source.sha256:
+        raise ConfigError(f"{path} was run on other claims of {source.id}. Choose another --out, or delete the file.")

@@ -1,4 +1,4 @@
-"""`lorahub methods`: cells that are run once, cells of another recipe refused, a report whose fields are documented."""
+"""`lorahub methods`: runs that are done once, summaries of other recipes refused, a documented report."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def flags(arguments):
 
 
 @pytest.mark.slow
-def test_every_run_is_a_cell_a_run_folder_and_a_row(compared):
+def test_every_run_leaves_a_summary_a_folder_and_a_row(compared):
     _, folder, table = compared
     names = {path.name for path in folder.iterdir()}
     assert names == {
@@ -73,9 +73,9 @@ def test_json_report_and_nothing_is_run_twice(compared, cli):
     for field in documented(PAGE):
         assert any(matches(field, path) for path in paths), f"no {'.'.join(field)} in the JSON"
     assert (folder / "methods.png").read_bytes().startswith(b"\x89PNG")
-    told = (folder / "methods.md").read_text()
+    text = (folder / "methods.md").read_text()
     assert re.search(
-        r"(lora is (better|worse) than full|No detectable difference between lora and full): macro F1", told
+        r"(lora is (better|worse) than full|No detectable difference between lora and full): macro F1", text
     )
     code, out, _ = cli("methods", "--methods", "full,lora", "--seeds", "2", *flags(arguments))
     assert code == 0
@@ -84,7 +84,7 @@ def test_json_report_and_nothing_is_run_twice(compared, cli):
 
 
 @pytest.mark.slow
-def test_a_cell_of_another_recipe_or_other_claims_is_refused(compared, cli, tmp_path):
+def test_a_summary_of_another_recipe_or_other_claims_is_refused(compared, cli, tmp_path):
     arguments, folder, _ = compared
     code, _, err = cli("methods", "--methods", "full,lora", *flags(arguments), "--set", "train.epochs=0.2")
     assert code == 2
@@ -99,7 +99,7 @@ def test_a_cell_of_another_recipe_or_other_claims_is_refused(compared, cli, tmp_
     (damaged / "lora-s0.json").write_text("{}")
     code, _, err = cli("methods", "--methods", "full,lora", *flags({**arguments, "out": damaged}))
     assert code == 2
-    assert "lora-s0.json is no finished cell" in err
+    assert "lora-s0.json lacks method" in err
 
 
 @pytest.mark.slow
@@ -140,13 +140,13 @@ def test_what_is_finished_outlives_a_kill(compared, tmp_path):
     ("arguments", "words"),
     [
         (["--methods", "full,lorra"], "--methods takes some of lora, qlora"),
-        (["--methods", "full"], "needs two or more that differ; found full"),
+        (["--methods", "full"], "needs two or more different methods; found full"),
         (["--methods", ","], "found none"),
-        (["--methods", "lora,lora"], "needs two or more that differ"),
+        (["--methods", "lora,lora"], "needs two or more different methods"),
         (["--seeds", "0"], "--seeds must be at least 1; found 0"),
-        (["--reference", "dora"], "--reference dora is none of the compared"),
-        (["--set", "adapter.method=lora"], "methods and seeds are chosen with --methods and --seeds"),
-        (["--set", "train.seed=3"], "methods and seeds are chosen with --methods and --seeds"),
+        (["--reference", "dora"], "--reference dora is not among the methods"),
+        (["--set", "adapter.method=lora"], "use --methods and --seeds to choose methods and seeds"),
+        (["--set", "train.seed=3"], "use --methods and --seeds to choose methods and seeds"),
         (["--set", "train.epoch=3"], "there is no field train.epoch. Did you mean train.epochs?"),
         (["--data", "nowhere.csv"], "nowhere.csv"),
         (["--base", "nowhere"], "there is no base model 'nowhere'"),
@@ -166,7 +166,7 @@ def test_a_file_in_the_place_of_the_folder_is_refused(cli, tmp_path):
     (tmp_path / "file").write_text("")
     code, _, err = cli("methods", "--data", "starter-checkable", "--out", tmp_path / "file")
     assert code == 2
-    assert "is a file; the cells need a folder" in err
+    assert "is a file; runs and report need a folder" in err
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""`lorahub ranks`: one run truncated and retrained, cells that are run once, a report whose fields are documented."""
+"""`lorahub ranks`: one run truncated and retrained, summaries that are read again, a documented report."""
 
 import json
 import shutil
@@ -103,10 +103,10 @@ def test_json_report_and_nothing_is_run_twice(high, retrained, cli):
     for field in fields:
         assert field == ("CURVE",) or any(matches(field, path) for path in paths), f"no {'.'.join(field)} in the JSON"
     assert (folder / "ranks.png").read_bytes().startswith(b"\x89PNG")
-    told = (folder / "ranks.md").read_text()
+    text = (folder / "ranks.md").read_text()
     for words in ("By truncation, the plateau begins at rank", "By training at each rank", "in 95 % of resamples"):
-        assert words in told
-    assert "At rank 4, truncated less trained: macro F1 on validation" in told
+        assert words in text
+    assert "At rank 4, truncated minus trained: macro F1 on validation" in text
     code, out, _ = cli("ranks", run.folder, *flags(given, folder))
     assert code == 0
     assert "claims.jsonl" in out
@@ -115,7 +115,7 @@ def test_json_report_and_nothing_is_run_twice(high, retrained, cli):
 
 
 @pytest.mark.slow
-def test_a_cell_of_another_recipe_is_refused(high, retrained, cli, tmp_path):
+def test_a_summary_of_another_recipe_is_refused(high, retrained, cli, tmp_path):
     run, given = high
     folder, _ = retrained
     shutil.copytree(folder, tmp_path / "out")
@@ -128,12 +128,12 @@ def test_a_cell_of_another_recipe_is_refused(high, retrained, cli, tmp_path):
     (tmp_path / "out" / "rank-1.json").write_text("{}")
     code, _, err = cli("ranks", run.folder, "--retrain", "--ranks", "1", *flags(given, tmp_path / "out"))
     assert code == 2
-    assert "rank-1.json is no finished cell" in err
+    assert "rank-1.json lacks method" in err
 
 
 @pytest.fixture
 def damaged(high, tmp_path):
-    """A copy of the run to do harm to."""
+    """A copy of the run to damage."""
     run, given = high
     shutil.copytree(run.folder, tmp_path / "copy")
     return tmp_path / "copy", given
@@ -141,9 +141,9 @@ def damaged(high, tmp_path):
 
 def one_line(cli, *arguments):
     code, out, err = cli("ranks", *arguments)
-    told = [line for line in err.splitlines() if line.startswith("lorahub: ")]
-    assert (code, out, len(told)) == (2, "", 1), err
-    return told[0]
+    text = [line for line in err.splitlines() if line.startswith("lorahub: ")]
+    assert (code, out, len(text)) == (2, "", 1), err
+    return text[0]
 
 
 def test_a_run_without_a_rank_is_refused(cli, damaged):
@@ -165,7 +165,7 @@ def test_a_run_that_has_no_lower_rank_is_refused(cli, damaged):
         if ".lora_" in name:
             tensors[name] = tensor[:1] if "lora_A" in name else tensor[:, :1].contiguous()
     save_file(tensors, folder / "adapter_model.safetensors")
-    assert "copy has rank 1, and there is none below" in one_line(cli, folder)
+    assert "copy has rank 1, the lowest there is" in one_line(cli, folder)
 
 
 def test_a_run_whose_files_are_damaged_is_refused(cli, damaged):
@@ -183,8 +183,8 @@ def test_an_unfinished_run_is_refused(cli, damaged):
 def test_a_run_without_predictions_on_validation_is_refused(cli, damaged):
     folder, given = damaged
     path_of(folder, "validation", "adapter").unlink()
-    told = one_line(cli, folder, *flags(given, folder.parent / "out"))
-    assert "copy keeps no predictions on validation, so nothing can be chosen" in told
+    text = one_line(cli, folder, *flags(given, folder.parent / "out"))
+    assert "copy has no predictions on validation, so no rank can be selected" in text
     assert not (folder.parent / "out").exists()
 
 
@@ -192,14 +192,14 @@ def test_other_data_and_another_base_are_refused(cli, damaged, tmp_path):
     folder, given = damaged
     other = tmp_path / "claims.jsonl"
     other.write_text("".join(json.dumps(row) + "\n" for row in learnable(400, seed=1)), encoding="utf-8")
-    told = one_line(cli, folder, *flags({**given, "data": other}, tmp_path / "out"))
-    assert "copy was trained and judged on other claims than claims.jsonl holds. Give --data." in told
+    text = one_line(cli, folder, *flags({**given, "data": other}, tmp_path / "out"))
+    assert "copy was trained on other claims than those of claims.jsonl. Give --data." in text
     assert "claims.jsonl was a file of the machine that trained. Give --data." in one_line(cli, folder)
     base = shutil.copytree(given["base"], tmp_path / "tiny-bert")
     weights = load_file(base / "model.safetensors")
     save_file({name: -tensor for name, tensor in weights.items()}, base / "model.safetensors", {"format": "pt"})
-    told = one_line(cli, folder, *flags({**given, "base": base}, tmp_path / "out"))
-    assert "of its validation claims otherwise than when it was trained. Give the base" in told
+    text = one_line(cli, folder, *flags({**given, "base": base}, tmp_path / "out"))
+    assert "of its validation claims differently than in training. Give the base" in text
     assert not (tmp_path / "out").exists()
 
 
@@ -208,15 +208,15 @@ def test_retraining_a_run_that_was_not_trained_at_its_rank_is_refused(cli, damag
     record = json.loads((folder / "record.json").read_text())
     record["asked"]["adapter"] |= {"rank": 4, "init": "pissa"}
     (folder / "record.json").write_text(json.dumps(record))
-    told = one_line(cli, folder, "--retrain", *flags(given, folder.parent / "out"))
-    assert "copy is saved with rank 8 and was not trained at it (adapter.rank=4, adapter.init=pissa)" in told
+    text = one_line(cli, folder, "--retrain", *flags(given, folder.parent / "out"))
+    assert "copy is saved with rank 8 but was trained with adapter.rank=4, adapter.init=pissa" in text
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--ranks", "1"], "--ranks chooses what to retrain: add --retrain"),
-        (["--discard"], "--discard is about retrained runs: add --retrain"),
+        (["--ranks", "1"], "--ranks chooses the ranks to retrain: add --retrain"),
+        (["--discard"], "--discard is for retrained runs: add --retrain"),
         (["--retrain", "--ranks", "one"], "--ranks takes whole numbers, as in 1,2,4; found 'one'"),
         (["--retrain", "--ranks", "0"], "--ranks takes ranks from 1 to 7, below that of high; found 0"),
         (["--retrain", "--ranks", "8"], "--ranks takes ranks from 1 to 7, below that of high; found 8"),
@@ -232,4 +232,4 @@ def test_no_run_and_a_file_in_the_place_of_the_folder(cli, high, tmp_path):
     run, given = high
     assert "there is no adapter folder 'nowhere'" in one_line(cli, "nowhere")
     (tmp_path / "file").write_text("")
-    assert "is a file; the cells need a folder" in one_line(cli, run.folder, *flags(given, tmp_path / "file"))
+    assert "is a file; runs and report need a folder" in one_line(cli, run.folder, *flags(given, tmp_path / "file"))

@@ -1,12 +1,13 @@
-"""`lorahub ranks`: quality against rank from one run, by truncation, and by training the same recipe at each rank.
+"""`lorahub ranks`: quality against rank of one run, by truncation and by training the same recipe at each rank.
 
-In: a finished LoRA-like run on this machine and its data. Out: `RankCurves`. Truncation needs no training: every
-layer's update is cut to its best copy of a lower rank (models/truncation.py) and the model judged again, with the bias
-that validation chooses for it, as a run does. Retraining changes adapter.rank alone and leaves one cell a rank.
+In: a finished LoRA-like run on this machine and its data. Out: `RankCurves`. Truncation needs no training: the update
+of every layer is replaced by its best approximation of a lower rank (models/truncation.py), and the model is evaluated
+again, with the bias that validation selects for it, as in a run. Retraining changes only adapter.rank and leaves one
+run summary per rank.
 
-alpha stays what it was when a rank is trained, so that the scale alpha / rank falls with the rank as LoRA means it: its
-authors "do not tune" alpha, because that division spares tuning the learning rate anew (arXiv:2106.09685, section 4.1).
-It is also what a user gets who changes adapter.rank and nothing else. A truncation keeps the scale itself.
+Retraining keeps alpha, so that the scale alpha / rank grows as the rank falls, as in LoRA: its authors "do not tune"
+alpha, because the division by the rank makes tuning the learning rate again unnecessary (arXiv:2106.09685, section
+4.1). A user who changes only adapter.rank gets the same. Truncation keeps the scale itself.
 """
 
 import logging
@@ -22,37 +23,37 @@ from lorahub.config import RANKED, Config
 from lorahub.data.claimset import ClaimData
 from lorahub.errors import AdapterError, ConfigError, DataError, need
 from lorahub.experiments import train_process
-from lorahub.experiments.ranks import curves
-from lorahub.experiments.ranks.curves import SPLITS, About, RankCurves, Tried
-from lorahub.experiments.run_summary import Cell
-from lorahub.experiments.train_process import Wanted
+from lorahub.experiments.ranks import result
+from lorahub.experiments.ranks.result import SPLITS, CurveInfo, RankCurves, RankResult
+from lorahub.experiments.run_summary import RunSummary
+from lorahub.experiments.train_process import ExpectedRun
 from lorahub.hub import fetch, recorded, safety
 from lorahub.hub.fetch import Located
 from lorahub.records import RunRecord
 from lorahub.stats import calibration, plateau
 from lorahub.stats.predictions import Predictions
-from lorahub.stats.verdicts import Calibration, Floats, Ids, decide
+from lorahub.stats.verdicts import Calibration, Ids, decide
 
 log = logging.getLogger(__name__)
 
-# The share of validation answers that may be others than when the run was trained: another device rounds otherwise.
-_MOVED = 0.01
+# The share of validation answers that may differ from those in training: devices round differently.
+_MAX_CHANGED = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Run:
-    """A run, opened: what was asked, with base and data as they are found now, and the label ids it gave by split."""
+class _OpenRun:
+    """A finished run: its config with the base and data of today, and the label ids that it stored by split."""
 
     located: Located
     record: RunRecord
-    asked: Config
+    config: Config
     data: ClaimData
     rank: int
-    kept: Mapping[str, Ids]
+    answers: Mapping[str, Ids]
 
     def scale(self, alpha: float, rank: int) -> float:
-        """What multiplies an update B·A."""
-        return alpha / rank**0.5 if self.asked.adapter.method == "rslora" else alpha / rank
+        """Return the factor of the update B·A."""
+        return alpha / rank**0.5 if self.config.adapter.method == "rslora" else alpha / rank
 
 
 def ranks(
@@ -66,168 +67,163 @@ def ranks(
     keep_runs: bool = True,
     on_stage: Callable[[str], None] = lambda text: log.info("%s", text),
 ) -> tuple[Path, RankCurves]:
-    """Judge a run at the ranks 1, 2, 4, … up to its own; return the folder for the report, and the curves.
+    """Evaluate a run at the ranks 1, 2, 4, … up to its own; return the folder for the report, and the curves.
 
-    With `retrain` each of these ranks is trained too, or those of `only`, where there is no cell of it in `out` (by
-    default runs/ranks-NAME). `data` and `base` stand in for the recorded ones. Raises ConfigError, AdapterError,
-    DataError, BaseModelError or TrainingError.
+    `retrain` also trains each of these ranks, or those of `only`, that have no run summary in `out` (by default
+    runs/ranks-NAME). `data` and `base` replace the recorded ones. Raises ConfigError, AdapterError, DataError,
+    BaseModelError or TrainingError.
     """
     if only and not retrain:
-        raise ConfigError("--ranks chooses what to retrain: add --retrain, or leave it out.")
+        raise ConfigError("--ranks chooses the ranks to retrain: add --retrain, or leave it out.")
     opened = _open(run, data, base)
-    folder = Path(out) if out is not None else Path("runs") / f"ranks-{opened.located.name}"
+    folder = Path(out or f"runs/ranks-{opened.located.name}")
     train_process.check_folder(folder)
-    wanted = _wanted(opened, only) if retrain else {}
-    # Cells that do not fit are found before hours are spent on the others.
-    cells = {rank: train_process.load(path, wanted[rank]) for rank in wanted if (path := _cell(folder, rank)).exists()}
+    expected = _expected(opened, only) if retrain else {}
+    paths = {rank: folder / f"rank-{rank}.json" for rank in expected}
+    # Summaries of other recipes are refused before the first training starts.
+    summaries = {rank: train_process.load(path, expected[rank]) for rank, path in paths.items() if path.exists()}
     truncated = _truncated(opened, on_stage)
-    for rank in [rank for rank in wanted if rank not in cells]:
-        on_stage(f"training rank {rank}, {len(cells) + 1} of {len(wanted)}")
-        cells[rank] = _train(opened, wanted[rank], _cell(folder, rank), keep_run=keep_runs)
-    retrained = _retrained(opened, cells) if retrain else []
-    rank_curves = curves.curves(
-        _about(opened), opened.data.gold, len(opened.data.labels), truncated=truncated, retrained=retrained
+    for rank in [rank for rank in expected if rank not in summaries]:
+        on_stage(f"training rank {rank}, {len(summaries) + 1} of {len(expected)}")
+        summaries[rank] = _train(opened, expected[rank], paths[rank], keep_run=keep_runs)
+    curves = result.build_curves(
+        _info(opened),
+        opened.data.gold,
+        len(opened.data.labels),
+        truncated=truncated,
+        retrained=_retrained(opened, summaries) if retrain else [],
     )
-    return folder, rank_curves
+    return folder, curves
 
 
-def _open(run: str | Path, data: str | None, base: str | None) -> _Run:
+def _open(run: str | Path, data: str | None, base: str | None) -> _OpenRun:
     located = fetch.adapter(run)
     record = records.load(located.folder)
-    asked = record.config
-    name, method = located.name, asked.adapter.method
+    config = record.config
+    name, method = located.name, config.adapter.method
     if method not in RANKED:
         raise ConfigError(f"{name} was trained with {method}, which has no rank. Name a run of {', '.join(RANKED)}.")
     report = safety.local(located.folder)
     safety.refuse(report, located.folder)
     if report.config["r"] == 1:
-        raise ConfigError(f"{name} has rank 1, and there is none below. Name a run of a higher rank.")
-    kept = {split: _kept(located, split, len(record.labels)) for split in SPLITS}
+        raise ConfigError(f"{name} has rank 1, the lowest there is. Name a run of a higher rank.")
+    calibrated = Calibration.load(located.folder, len(record.labels))
+    answers = {split: decide(_predictions(located, split, record).logits, calibrated) for split in SPLITS}
     own_base = recorded.base(located, record, instead=base)
     read = recorded.data(located, record, instead=data)
     if read.source.sha256 != record.environment.data.sha256:
-        raise DataError(f"{name} was trained and judged on other claims than {read.source.id} holds. Give --data.")
-    how = Calibration.load(located.folder, len(record.labels))
-    # The very claims and weights, also where a branch has moved on since.
-    revision = asked.data.revision if data is not None else record.environment.data.revision
-    asked = replace(
-        asked,
-        data=replace(asked.data, id=data or read.source.id, revision=revision),
-        base=replace(asked.base, id=own_base.id, revision=own_base.revision),
+        raise DataError(f"{name} was trained on other claims than those of {read.source.id}. Give --data.")
+    # The same claims and weights, even if a branch has moved on since.
+    revision = config.data.revision if data is not None else record.environment.data.revision
+    config = replace(
+        config,
+        data=replace(config.data, id=data or read.source.id, revision=revision),
+        base=replace(config.base, id=own_base.id, revision=own_base.revision),
     )
-    return _Run(
-        located=located,
-        record=record,
-        asked=asked,
-        data=read,
-        rank=report.config["r"],
-        kept={split: decide(found.logits, how) for split, found in kept.items()},
-    )
+    return _OpenRun(located=located, record=record, config=config, data=read, rank=report.config["r"], answers=answers)
 
 
-def _kept(located: Located, split: str, labels: int) -> Predictions:
-    found = Predictions.load(located.folder, split, "adapter", labels=labels)
-    if found is None:
-        raise AdapterError(f"{located.name} keeps no predictions on {split}, so nothing can be chosen. Train it again.")
-    return found
+def _predictions(located: Located, split: str, record: RunRecord) -> Predictions:
+    predictions = Predictions.load(located.folder, split, "adapter", labels=len(record.labels))
+    if predictions is None:
+        raise AdapterError(f"{located.name} has no predictions on {split}, so no rank can be selected. Train it again.")
+    return predictions
 
 
-def _truncated(run: _Run, on_stage: Callable[[str], None]) -> list[Tried]:
-    """The run at each rank, judged now."""
+def _truncated(run: _OpenRun, on_stage: Callable[[str], None]) -> list[RankResult]:
+    """Evaluate the run truncated to each rank."""
     need("torch", extra="train")
     from lorahub.models import adapters, truncation
     from lorahub.training.session import TrainingSession
 
     on_stage("loading the base")
-    # Device and precision of the training need not be at hand for judging.
-    asked = replace(
-        run.asked,
-        base=replace(run.asked.base, device="auto"),
-        train=replace(run.asked.train, mixed_precision="auto"),
+    # An evaluation does not need the device and precision of the training.
+    config = replace(
+        run.config,
+        base=replace(run.config.base, device="auto"),
+        train=replace(run.config.train, mixed_precision="auto"),
     )
-    session = TrainingSession(asked, run.data, splits=SPLITS)
+    session = TrainingSession(config, run.data, splits=SPLITS)
     model = adapters.load_with_peft(run.located.folder, session.base)
     updates = truncation.updates(model)
-    found = []
+    results = []
     for rank in reversed(plateau.ladder(run.rank)):
-        on_stage(f"judging the run at rank {rank}")
+        on_stage(f"evaluating the run at rank {rank}")
         alpha = truncation.truncate(model, updates, rank)
         logits = {split: session.logits(split, model) for split in SPLITS}
-        tried = Tried(
-            rank=rank,
-            alpha=alpha,
-            scale=run.scale(alpha, rank),
-            kept=truncation.kept(updates, rank),
-            answers=_decided(logits, run),
-        )
+        calibrated = calibration.of_run(logits["validation"], run.data.gold, run.config)
+        answers = {split: decide(values, calibrated) for split, values in logits.items()}
         if rank == run.rank:
-            _check_same(tried, run)
-        found.append(tried)
-    return found
+            _check_same(answers["validation"], run)
+        results.append(
+            RankResult(
+                rank=rank,
+                alpha=alpha,
+                scale=run.scale(alpha, rank),
+                kept=truncation.kept(updates, rank),
+                answers=answers,
+            )
+        )
+    return results
 
 
-def _decided(logits: Mapping[str, Floats], run: _Run) -> dict[str, Ids]:
-    how = calibration.of_run(logits["validation"], run.data.gold, run.asked)
-    return {split: decide(values, how) for split, values in logits.items()}
-
-
-def _check_same(tried: Tried, run: _Run) -> None:
-    """Raise AdapterError where the run as it is answers otherwise than when it was trained: on another base, say."""
-    moved = float(np.mean(tried.answers["validation"] != run.kept["validation"]))
-    if moved > _MOVED:
+def _check_same(answers: Ids, run: _OpenRun) -> None:
+    """Raise AdapterError if the run gives other answers than in training, for example on another base."""
+    changed = float(np.mean(answers != run.answers["validation"]))
+    if changed > _MAX_CHANGED:
         raise AdapterError(
-            f"{run.located.name} answers {moved:.0%} of its validation claims otherwise than when it was trained. "
+            f"{run.located.name} labels {changed:.0%} of its validation claims differently than in training. "
             "Give the base that it was trained on with --base."
         )
 
 
-def _wanted(run: _Run, only: Sequence[int]) -> dict[int, Wanted]:
-    """What the cell of each rank to retrain must come from; raises ConfigError where that cannot be trained."""
-    name, below = run.located.name, plateau.ladder(run.rank)[:-1]
-    if run.rank != run.asked.adapter.rank:
+def _expected(run: _OpenRun, only: Sequence[int]) -> dict[int, ExpectedRun]:
+    """Return what the summary of each rank to retrain must come from; raises ConfigError if it cannot be trained."""
+    name, adapter = run.located.name, run.config.adapter
+    if run.rank != adapter.rank:
         raise ConfigError(
-            f"{name} is saved with rank {run.rank} and was not trained at it (adapter.rank={run.asked.adapter.rank}, "
-            f"adapter.init={run.asked.adapter.init}), so retraining would not meet it. Leave --retrain out."
+            f"{name} is saved with rank {run.rank} but was trained with adapter.rank={adapter.rank}, "
+            f"adapter.init={adapter.init}, so its ranks cannot be retrained. Leave --retrain out."
         )
     for rank in only:
         if not 1 <= rank < run.rank:
             raise ConfigError(f"--ranks takes ranks from 1 to {run.rank - 1}, below that of {name}; found {rank}.")
-    base_id = fetch.base(run.asked.base.id, revision=run.asked.base.revision).id
+    base_id = fetch.base(run.config.base.id, revision=run.config.base.revision).id
     return {
-        rank: Wanted(
-            config=replace(run.asked, adapter=replace(run.asked.adapter, rank=rank)), data=run.data, base_id=base_id
+        rank: ExpectedRun(
+            config=replace(run.config, adapter=replace(adapter, rank=rank)), data=run.data, base_id=base_id
         )
-        for rank in sorted(set(only)) or below
+        for rank in sorted(set(only)) or plateau.ladder(run.rank)[:-1]
     }
 
 
-def _cell(folder: Path, rank: int) -> Path:
-    return folder / f"rank-{rank}.json"
-
-
-def _train(run: _Run, wanted: Wanted, path: Path, *, keep_run: bool) -> Cell:
-    """Train the run's own recipe, which stands beside the cells, at another rank."""
+def _train(run: _OpenRun, expected: ExpectedRun, path: Path, *, keep_run: bool) -> RunSummary:
+    """Train the run's own recipe, which is saved beside the summaries, at another rank."""
     recipe = path.with_name("recipe.yaml")
-    atomic.write_json(recipe, configs.to_dict(run.asked))  # JSON is YAML too
-    rank = wanted.config.adapter.rank
+    atomic.write_json(recipe, configs.to_dict(run.config))  # JSON is YAML too
+    rank = expected.config.adapter.rank
     return train_process.train(
-        path, [str(recipe), "--set", f"adapter.rank={rank}"], wanted, name=f"rank {rank}", keep_run=keep_run
+        path, [str(recipe), "--set", f"adapter.rank={rank}"], expected, name=f"rank {rank}", keep_run=keep_run
     )
 
 
-def _retrained(run: _Run, cells: Mapping[int, Cell]) -> list[Tried]:
-    """The ranks that were trained, the run's own last."""
-    answers = {rank: {"validation": cell.validation_ids(), "test": cell.ids("adapter")} for rank, cell in cells.items()}
-    alpha = run.asked.adapter.alpha
+def _retrained(run: _OpenRun, summaries: Mapping[int, RunSummary]) -> list[RankResult]:
+    """Return the results of the trained ranks, with the run itself at its own rank."""
+    alpha = run.config.adapter.alpha
+    answers: dict[int, Mapping[str, Ids]] = {
+        rank: {"validation": summary.validation_ids(), "test": summary.ids("adapter")}
+        for rank, summary in summaries.items()
+    }
+    answers[run.rank] = run.answers
     return [
-        Tried(rank=rank, alpha=alpha, scale=run.scale(alpha, rank), kept=None, answers=given)
-        for rank, given in sorted({**answers, run.rank: run.kept}.items())
+        RankResult(rank=rank, alpha=alpha, scale=run.scale(alpha, rank), kept=None, answers=by_split)
+        for rank, by_split in answers.items()
     ]
 
 
-def _about(run: _Run) -> About:
-    config = run.asked
-    return About(
+def _info(run: _OpenRun) -> CurveInfo:
+    config = run.config
+    return CurveInfo(
         run=run.located.name,
         data=run.data.source.id,
         base=run.record.environment.base_id,
