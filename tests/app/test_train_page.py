@@ -150,7 +150,7 @@ def test_the_stream_is_as_documented_and_sigint_is_ctrl_c(data, tiny_base, tmp_p
     assert training.returncode == 0, err
     assert json.loads(out)["happened"]["interrupted"]
     text = (DOCS / "training.md").read_text(encoding="utf-8")
-    fields = {field for (field,) in documented(text[text.index("## Follow it from a program") :])}
+    fields = {field for (field,) in documented(text[text.index("## Follow a training from a program") :])}
     assert set().union(*events) == fields
     assert {event["event"] for event in events} == {"stage", "step"}
 

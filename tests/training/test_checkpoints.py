@@ -86,7 +86,7 @@ CASES = {
     "full": ("bert", "full", ("train.schedule=linear",), 5, [13]),
     "virtual tokens": ("bert", "p-tuning", (), 5, [13]),
     "eight-bit optimizer": ("llama", "lora", ("train.optimizer=adamw8bit",), 5, [13]),
-    "an initialisation that moves the base": ("llama", "lora", ("adapter.init=pissa",), 5, [13]),
+    "an initialization that changes the base": ("llama", "lora", ("adapter.init=pissa",), 5, [13]),
     "qlora": ("llama", "qlora", (), 5, [13]),
 }
 
