@@ -302,6 +302,13 @@ def first_difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[s
     return None
 
 
+def published(config: Config, *, data_id: str, base_id: str) -> Config:
+    """Return a config as run records hold it: with the ids of data and base in place of local paths."""
+    return dataclasses.replace(
+        config, data=dataclasses.replace(config.data, id=data_id), base=dataclasses.replace(config.base, id=base_id)
+    )
+
+
 def differences(config: Config) -> dict[str, Any]:
     """The fields whose value is not the default, by dotted name: what a reader needs to know about a run."""
     default = to_dict(Config())

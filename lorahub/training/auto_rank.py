@@ -1,22 +1,21 @@
 """`adapter.rank=auto`: choose the rank on validation and truncate the trained adapter to it.
 
 In: a TrainingSession whose adapter was trained at a high rank. Out: the adapter truncated to the smallest rank that is
-not detectably worse on validation, and the `Plateau` that gives the reason. The adapter is not trained again at that
+not detectably worse on validation, and the choice for the record. The adapter is not trained again at that
 rank: the kept model would differ from the measured one, with the noise of another training, for twice the time. A
 truncated adapter is never better than one trained at its rank, so the rank suffices but is not always the smallest.
 """
 
-from lorahub.config import AUTO, Config
+from lorahub.config import AUTO
 from lorahub.models import truncation
 from lorahub.records import RankChoice
 from lorahub.reports import tables
 from lorahub.stats import calibration, plateau
-from lorahub.stats.plateau import Plateau
 from lorahub.stats.verdicts import decide
 from lorahub.training.session import TrainingSession
 
 
-def truncate_to_selected_rank(session: TrainingSession) -> Plateau | None:
+def truncate_to_selected_rank(session: TrainingSession) -> RankChoice | None:
     """Evaluate the adapter on validation at every rank of the ladder and truncate it; None unless rank is auto."""
     config, model = session.config, session.model
     if config.adapter.rank != AUTO:
@@ -36,11 +35,6 @@ def truncate_to_selected_rank(session: TrainingSession) -> Plateau | None:
         confidence=config.eval.confidence,
     )
     truncation.truncate(model, updates, selected.rank)
-    return selected
-
-
-def to_record(selected: Plateau, config: Config) -> RankChoice:
-    """Return the choice for the run record."""
     sure = tables.selected_rank(selected, config.eval.confidence)
     return RankChoice(
         trained=selected.reference,

@@ -21,6 +21,7 @@ from transformers import get_scheduler
 from lorahub.config import TrainConfig
 from lorahub.data.batches import training_batches
 from lorahub.errors import TrainingError
+from lorahub.records import CurvePoint
 from lorahub.stats.metrics import quick
 from lorahub.stats.verdicts import Ids
 from lorahub.training import alarms, memory, optimizers
@@ -96,17 +97,16 @@ def fit(  # noqa: C901 - the whole story, read from top to bottom
             progress.batches += 1
             progress.seen += len(gold) * accelerator.num_processes
             progress.recent = [*progress.recent[-(_SHOWN_OVER - 1) :], loss.item()]
+            alarms.check_loss(progress.recent[-1], progress.steps + 1, learning_rate)
             if not accelerator.sync_gradients:
                 continue
             progress.steps += 1
-            alarms.check_loss(progress.recent[-1], progress.steps, learning_rate)
             metrics = None
             if progress.steps % evaluate_every == 0 or progress.steps == total:
                 metrics = _evaluate(session, model, progress)
-                progress.curve.append(
-                    {"step": progress.steps, "loss": progress.loss, "learning_rate": learning_rate, **metrics}
-                )
-                state.keep_if_best(metrics[config.metric], metrics["loss_validation"])
+                alarms.check_loss(metrics["loss_validation"], progress.steps, learning_rate)
+                point = CurvePoint(step=progress.steps, loss=progress.loss, learning_rate=learning_rate, **metrics)
+                state.add_evaluation(point, config.metric)
             progress.seconds = time.perf_counter() - started
             progress.cpu_seconds = time.process_time() - cpu_started
             if accelerator.is_main_process:
@@ -132,8 +132,6 @@ def fit(  # noqa: C901 - the whole story, read from top to bottom
             raise
         progress.warnings.append(f"training stopped early: {error}")
 
-    if state.best is None:
-        progress.best_step = progress.steps
     state.restore_best()
     # Without accelerate's wrapper the model answers as its saved files will, in full precision.
     accelerator.unwrap_model(model, keep_fp32_wrapper=False)

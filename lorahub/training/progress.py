@@ -4,18 +4,18 @@ In: a model with at least one trainable parameter. Out: everything that a checkp
 accelerate saves itself (optimizer, learning rates, random states). Frozen weights are never written.
 """
 
-import dataclasses
-import json
 import logging
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+
+from lorahub.records import CurvePoint
+from lorahub.runfiles import Part
 
 log = logging.getLogger(__name__)
 
@@ -45,13 +45,12 @@ class Callbacks:
     on_step: Callable[[Step], None] = lambda step: None
 
 
-@dataclass(kw_only=True)
-class TrainingProgress:
+class TrainingProgress(Part):
     """Counters and curve of a training.
 
     `batches` counts forward passes of one process, `seen` training claims of all of them. `recent` holds the last
-    losses, `since_best` the evaluations since the best one, `resumed_at` the steps of the checkpoints from which
-    training resumed. `curve` has one row per evaluation: step, loss, learning_rate and the validation metrics.
+    losses, `best` the evaluation whose weights are kept, `since_best` the evaluations after it, and `resumed_at` the
+    steps of the checkpoints from which training resumed.
     """
 
     steps: int = 0
@@ -60,15 +59,13 @@ class TrainingProgress:
     seen: int = 0
     seconds: float = 0.0
     cpu_seconds: float = 0.0
-    best_step: int = 0
-    best_value: float = -math.inf
-    best_loss: float = math.inf
+    best: CurvePoint | None = None
     since_best: int = 0
     interrupted: bool = False
-    recent: list[float] = field(default_factory=list)
-    curve: list[dict[str, float]] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    resumed_at: list[int] = field(default_factory=list)
+    recent: list[float] = []
+    curve: list[CurvePoint] = []
+    warnings: list[str] = []
+    resumed_at: list[int] = []
 
     @property
     def loss(self) -> float:
@@ -89,16 +86,16 @@ class TrainingState:
         self.best: dict[str, torch.Tensor] | None = None
         self.progress = TrainingProgress()
 
-    def keep_if_best(self, value: float, loss: float) -> None:
-        """Copy the current weights if the metric `value` is the highest so far; of equal values the lower loss wins.
+    def add_evaluation(self, point: CurvePoint, metric: str) -> None:
+        """Add an evaluation to the curve, and keep the current weights if its metric is the highest so far.
 
-        Equal values are frequent on a small validation split.
+        Of equal values, which are frequent on a small validation split, the one with the lower loss wins.
         """
-        progress = self.progress
+        progress, best = self.progress, self.progress.best
+        progress.curve.append(point)
         progress.since_best += 1
-        if (value, -loss) > (progress.best_value, -progress.best_loss):
-            progress.best_value, progress.best_loss = value, loss
-            progress.best_step, progress.since_best = progress.steps, 0
+        if best is None or _quality(point, metric) > _quality(best, metric):
+            progress.best, progress.since_best = point, 0
             self.best = {name: item.detach().to("cpu", copy=True) for name, item in self.trained.items()}
 
     def restore_best(self) -> None:
@@ -112,16 +109,19 @@ class TrainingState:
         save_file(trained, folder / _TRAINED)
         if self.best is not None:
             save_file(self.best, folder / _BEST)
-        # JSON keeps every float exactly; Python also writes infinite ones.
-        (folder / _PROGRESS).write_text(json.dumps(dataclasses.asdict(self.progress)), encoding="utf-8")
+        (folder / _PROGRESS).write_text(self.progress.model_dump_json(), encoding="utf-8")
 
     def load(self, folder: Path) -> None:
         """Read what `save` wrote."""
         self._set(load_file(folder / _TRAINED))
         self.best = load_file(folder / _BEST) if (folder / _BEST).exists() else None
-        self.progress = TrainingProgress(**json.loads((folder / _PROGRESS).read_text(encoding="utf-8")))
+        self.progress = TrainingProgress.model_validate_json((folder / _PROGRESS).read_bytes())
 
     @torch.no_grad()
     def _set(self, values: dict[str, torch.Tensor]) -> None:
         for name, parameter in self.trained.items():
             parameter.copy_(values[name])
+
+
+def _quality(point: CurvePoint, metric: str) -> tuple[float, float]:
+    return getattr(point, metric), -point.loss_validation

@@ -5,7 +5,6 @@ its name when everything in it is written, `record.json` last. All choices are m
 once, at the end.
 """
 
-import dataclasses
 import datetime
 import logging
 from collections.abc import Sequence
@@ -92,7 +91,7 @@ def run(
 
     callbacks.on_stage("loading the base")
     session = TrainingSession(config, data, tracker=tracker)
-    published = _without_paths(session)
+    published = configs.published(config, data_id=data.source.id, base_id=session.base.resolved.id)
     checkpoints = checkpoints or Checkpoints(out)
     checkpoints.check(_identity(session, published), main=session.accelerator.is_main_process)
 
@@ -117,7 +116,7 @@ def run(
     )
     if config.adapter.rank == AUTO:
         callbacks.on_stage("choosing the rank")
-    plateau = auto_rank.truncate_to_selected_rank(session)
+    rank = auto_rank.truncate_to_selected_rank(session)
 
     callbacks.on_stage("evaluating on test")
     adapter = {split: session.logits(split) for split in EVALUATED_SPLITS}
@@ -139,11 +138,11 @@ def run(
             memory=memory_used,
             trainable_parameters=session.trainable,
             total_parameters=session.total,
-            rank=None if plateau is None else auto_rank.to_record(plateau, config),
-            best_step=progress.best_step,
+            rank=rank,
+            best_step=progress.best.step if progress.best else progress.steps,
             interrupted=progress.interrupted,
             resumed_at=progress.resumed_at,
-            curve=[records.CurvePoint.model_validate(row) for row in progress.curve],
+            curve=progress.curve,
             warnings=[*data.warnings, *progress.warnings, *silent],
         ),
         environment=environment.describe(session, baselines=fitted.options, calibration=fit),
@@ -214,16 +213,6 @@ def _results(
     }
     results["adapter"].selective = selective.figures(logits["adapter"][split], gold, fit, confidence=confidence)
     return results
-
-
-def _without_paths(session: TrainingSession) -> Config:
-    """Return the config for the record: ids in place of paths of this machine."""
-    config = session.config
-    return dataclasses.replace(
-        config,
-        data=dataclasses.replace(config.data, id=session.data.source.id),
-        base=dataclasses.replace(config.base, id=session.base.resolved.id),
-    )
 
 
 def _identity(session: TrainingSession, published: Config) -> dict[str, dict[str, Any]]:

@@ -243,7 +243,7 @@ def _test(config: Config, data: ClaimData, base_id: str, folder: Path, callbacks
 
 def _is_of(record: RunRecord, config: Config, data: ClaimData, base_id: str) -> bool:
     same_claims = record.environment.data.sha256 == data.source.sha256
-    return same_claims and configs.to_dict(record.config) == studies.published(config, data, base_id)
+    return same_claims and record.config == configs.published(config, data_id=data.source.id, base_id=base_id)
 
 
 def _report(

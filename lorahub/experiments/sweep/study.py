@@ -77,7 +77,7 @@ class Search:
     def made_for(self, data: ClaimData, base_id: str) -> dict[str, dict[str, Any]]:
         """What has to stay the same while a study goes on, by section and name; nothing in it is a path."""
         return {
-            **published(self.config, data, base_id),
+            **configs.to_dict(configs.published(self.config, data_id=data.source.id, base_id=base_id)),
             "sha256": data.source.sha256,
             "search": {
                 "ranges": [str(item) for item in self.space],
@@ -86,13 +86,6 @@ class Search:
                 "seed": self.seed,
             },
         }
-
-
-def published(config: Config, data: ClaimData, base_id: str) -> dict[str, dict[str, Any]]:
-    """A config as a record keeps it: with ids where it names paths."""
-    asked = configs.to_dict(config)
-    asked["data"]["id"], asked["base"]["id"] = data.source.id, base_id
-    return asked
 
 
 def make_or_open(search: Search, storage: BaseStorage, data: ClaimData, base_id: str) -> optuna.Study:
