@@ -4,6 +4,7 @@ In: paths of run folders, which may be downloaded from strangers or damaged. Out
 one line that names the file, what is wrong with it and the fix.
 """
 
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -104,6 +105,14 @@ def locate(identifier: str | Path) -> Path:
     if len(folder.parts) == 1 and under_runs.is_dir():
         return under_runs
     raise AdapterError(f"there is no adapter folder {str(identifier)!r}. `lorahub runs` lists the runs that exist.")
+
+
+def free_name(name: str, taken: Container[str]) -> str:
+    """Return the name of a run, numbered if it is taken."""
+    free, number = name, 2
+    while free in taken:
+        free, number = f"{name}-{number}", number + 1
+    return free
 
 
 def is_finished(folder: Path) -> bool:

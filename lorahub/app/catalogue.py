@@ -104,10 +104,7 @@ def finished_runs(root: Path, named: Iterable[Located]) -> Runs:
         names.setdefault(folder.resolve(), folder.name)
     runs: Runs = {}
     for folder, folder_name in names.items():
-        name, number = folder_name, 2
-        while name in runs:
-            name, number = f"{folder_name}-{number}", number + 1
-        runs[name] = (folder, records.load(folder))
+        runs[runfiles.free_name(folder_name, runs)] = (folder, records.load(folder))
     return runs
 
 

@@ -14,8 +14,9 @@ from lorahub.hub import fetch, safety
 from lorahub.hub.fetch import Located
 from lorahub.models import adapters as adapter_files
 from lorahub.models.adapters import AdapterInfo
+from lorahub.runfiles import free_name
 from lorahub.serving.engine.engine import Engine
-from lorahub.serving.predictor import Prediction, Predictor, Request, free_name, select_names
+from lorahub.serving.predictor import Prediction, Predictor, Request, select_names
 from lorahub.serving.single import SinglePredictor
 
 log = logging.getLogger(__name__)

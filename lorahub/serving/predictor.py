@@ -167,11 +167,3 @@ def select_names(names: Iterable[str] | None, known: Iterable[str]) -> list[str]
         if name not in available:
             raise AdapterError(f"no adapter {name!r} is loaded; loaded: {', '.join(available) or 'none'}.")
     return selected
-
-
-def free_name(name: str, taken: Iterable[str]) -> str:
-    """Return a name, numbered if it is taken."""
-    free, number = name, 2
-    while free in taken:
-        free, number = f"{name}-{number}", number + 1
-    return free

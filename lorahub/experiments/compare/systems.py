@@ -79,19 +79,13 @@ class Systems:
         if folder not in self._runs:
             has_record = runfiles.is_finished(folder)
             self._runs[folder] = Entry(
-                run=self._unused_name(located.name),
+                run=runfiles.free_name(located.name, {entry.run for entry in self._runs.values()}),
                 system=ADAPTER,
                 located=located,
                 labels=LabelSet.load(folder),
                 record=records.load(folder) if has_record else None,
             )
         return self._runs[folder].of_run(system)
-
-    def _unused_name(self, name: str) -> str:
-        used, number, unused = {entry.run for entry in self._runs.values()}, 2, name
-        while unused in used:
-            unused, number = f"{name}-{number}", number + 1
-        return unused
 
     def stored(self, entry: Entry) -> Predictions | None:
         """Return the predictions that the run stored of a system, or None."""

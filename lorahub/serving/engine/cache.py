@@ -14,8 +14,9 @@ from pathlib import Path
 
 from lorahub.errors import ConfigError, EngineBusyError
 from lorahub.hub.fetch import Located
+from lorahub.runfiles import free_name
 from lorahub.serving.engine.lora_layers import LoadedAdapter
-from lorahub.serving.predictor import free_name, select_names
+from lorahub.serving.predictor import select_names
 
 # Seconds that a request waits for memory before it fails with EngineBusyError.
 _WAIT_SECONDS = 30.0
