@@ -39,9 +39,9 @@ from lorahub.experiments.methods.result import MethodComparison  # noqa: E402
 from lorahub.experiments.ranks import report as rank_report  # noqa: E402
 from lorahub.experiments.ranks.result import RankCurves  # noqa: E402
 from lorahub.hub import fetch  # noqa: E402
-from lorahub.publish import hardware, space_files  # noqa: E402
-from lorahub.publish.package import Package  # noqa: E402
-from lorahub.publish.pins import Pinned  # noqa: E402
+from lorahub.publish import deployment, space_files  # noqa: E402
+from lorahub.publish.deployment import Package  # noqa: E402
+from lorahub.publish.space_files import Pinned  # noqa: E402
 from lorahub.reports import tables  # noqa: E402
 from lorahub.reports.report import Report  # noqa: E402
 
@@ -226,7 +226,7 @@ def space() -> dict[str, bytes]:
             base=Pinned(id=fetch.MINILM, revision=fetch.MINILM_REVISION),
             base_files=("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"),
             adapters=[Pinned(id=f"USER/starter-{task}", revision="0" * 40) for task in tasks],
-            hardware=hardware.ZERO_GPU,
+            hardware=deployment.ZERO_GPU,
             sdk_version=re.search(r"^gradio==(.+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.M)[1],
             requirement=Package(version=__version__).requirement("app"),
         )

@@ -29,7 +29,7 @@ from lorahub.data import claims, columns
 from lorahub.errors import ConfigError, DataError, LorahubError, one_line
 from lorahub.hub import fetch
 from lorahub.labels import LabelSet
-from lorahub.publish import push
+from lorahub.publish import push, repository
 from lorahub.serving.loading import open_predictors
 from lorahub.serving.predictor import Prediction, Predictor, Request
 from lorahub.stats.verdicts import Floats, calibrated, decide
@@ -146,7 +146,7 @@ class ClaimClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         *,
         private: bool = False,
         token: str | None = None,
-        branch: str = push.MAIN,
+        branch: str = repository.MAIN,
         create_pr: bool = False,
         commit_message: str | None = None,
         base_id: str | None = None,

@@ -11,10 +11,8 @@ from pathlib import Path
 from lorahub import records, runfiles
 from lorahub.errors import AdapterError, ConfigError, HubError
 from lorahub.hub import fetch, search
-from lorahub.hub import inspect as hub_inspect
 from lorahub.hub.fetch import Located
-from lorahub.hub.inspect import Inspection
-from lorahub.hub.search import Found
+from lorahub.hub.search import AdapterInfo, Inspection
 from lorahub.records import RunRecord
 from lorahub.serving.engine.engine import Engine
 
@@ -27,7 +25,7 @@ Runs = dict[str, tuple[Path, RunRecord]]
 class Listing:
     """The adapters that match; `missing` says why those of the Hub are not listed, and is empty where they are."""
 
-    found: list[Found]
+    found: list[AdapterInfo]
     missing: str
 
 
@@ -62,7 +60,7 @@ class Catalogue:
         pulled = {f"{repo}@{row.commit_hash}": row.snapshot_path for repo, row in fetch.snapshots()}
         local = self._local(identifier)
         folder = local.folder if local else pulled.get(identifier)
-        return replace(hub_inspect.adapter(str(folder) if folder else _hub_id(identifier)), id=identifier)
+        return replace(search.inspect(str(folder) if folder else _hub_id(identifier)), id=identifier)
 
     def load(self, identifier: str) -> str:
         """Load an adapter into the running engine and return the name under which it answers.
@@ -80,7 +78,7 @@ class Catalogue:
         [name] = self._engine.add(located)
         return name
 
-    def _runs(self, base: str) -> list[Found]:
+    def _runs(self, base: str) -> list[AdapterInfo]:
         """Return the finished runs on this machine that fit the base."""
         runs = finished_runs(self._root, [one for one in self._named if one.repo is None])
         adapters = [replace(search.describe_run(*run), id=run[0].resolve().name) for run in runs.values()]
@@ -108,7 +106,7 @@ def finished_runs(root: Path, named: Iterable[Located]) -> Runs:
     return runs
 
 
-def _matches(adapter: Found, words: str) -> bool:
+def _matches(adapter: AdapterInfo, words: str) -> bool:
     text = " ".join((adapter.id, adapter.data, *adapter.labels)).casefold()
     return all(word in text for word in words.casefold().split())
 

@@ -79,9 +79,9 @@ def info(
 ) -> None:
     """Show one adapter and what speaks against loading it; exit code 1 where something does."""
     from lorahub.cli import show
-    from lorahub.hub import inspect as hub_inspect
+    from lorahub.hub import search
 
-    found = hub_inspect.adapter(adapter, token=token)
+    found = search.inspect(adapter, token=token)
     if as_json:
         show.print_json(found.to_dict())
     else:

@@ -16,7 +16,8 @@ import numpy.typing as npt
 from lorahub.config import DataConfig
 from lorahub.data import columns, hub_rows, leakage, split
 from lorahub.data.claimset import ClaimData, ClaimSet, DataSource
-from lorahub.data.sources import SPLITS, Source, Split, find
+from lorahub.data.sources import SPLITS, Source, find
+from lorahub.data.tables import Table
 from lorahub.errors import DataError
 from lorahub.labels import LabelSet
 
@@ -105,7 +106,7 @@ class _RawSet:
     dropped: int = 0
 
 
-def _read(source: Source, part: Split, config: DataConfig) -> _RawSet:
+def _read(source: Source, part: Table, config: DataConfig) -> _RawSet:
     claim, label, evidence = _choose_columns(source, part, config)
     label_map = {**(source.named.label_map if source.named else {}), **config.label_map}
     drop = {hub_rows.NO_LABEL, *(source.named.drop_labels if source.named else ()), *config.drop_labels}
@@ -137,7 +138,7 @@ def _is_empty(value: Any) -> bool:
     return value is None or isinstance(value, str) and not value.strip()
 
 
-def _choose_columns(source: Source, part: Split, config: DataConfig) -> tuple[str, str, str | None]:
+def _choose_columns(source: Source, part: Table, config: DataConfig) -> tuple[str, str, str | None]:
     """Return the claim, label and evidence columns of a split; raises DataError naming the columns that exist."""
 
     def choose(field: str, wanted: str | None, candidates: tuple[str, ...]) -> str:

@@ -1,24 +1,15 @@
 """Data sets on the Hub, read with the datasets library as the same streams of rows as files."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from lorahub.data.tables import Row
+from lorahub.data.tables import Row, Table
 from lorahub.errors import DataError, need, one_line
 
 # The value of a row without a label in a column of class labels, for which the datasets library writes -1.
 NO_LABEL = "no label (-1)"
 _PROBE_SECONDS = 4.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class HubRows:
-    """Split name -> (columns, rows on demand), and the commit that was read. Class labels are names, not indexes."""
-
-    splits: dict[str, tuple[tuple[str, ...], Callable[[], Iterator[Row]]]]
-    commit: str
 
 
 def reachable(hub_id: str) -> bool:
@@ -38,8 +29,8 @@ def reachable(hub_id: str) -> bool:
     return True
 
 
-def load(hub_id: str, *, revision: str | None, token: str | None = None) -> HubRows:
-    """Load every split of a Hub data set; raises DataError if that fails."""
+def load(hub_id: str, *, revision: str | None, token: str | None = None) -> tuple[dict[str, Table], str]:
+    """Return the splits of a Hub data set, with class labels as names, and its commit; raises DataError."""
     datasets = need("datasets", extra="train")
     from huggingface_hub import HfApi
 
@@ -57,25 +48,21 @@ def load(hub_id: str, *, revision: str | None, token: str | None = None) -> HubR
             f"the data set {hub_id!r} cannot be loaded from the Hub ({one_line(error)}). "
             "Check the id and the network, or download it and give --data the folder."
         ) from error
-    return HubRows(
-        splits={
-            name: (
-                tuple(table.column_names),
-                partial(_named, table, {key: kind.names for key, kind in table.features.items() if _is_class(kind)}),
-            )
-            for name, table in splits.items()
-        },
-        commit=commit,
-    )
+    tables = {}
+    for name, split in splits.items():
+        classes = {column: kind.names for column, kind in split.features.items() if _is_class(kind)}
+        rows = partial(_named, split, classes)
+        tables[name] = Table(title=f"{hub_id} ({name})", columns=tuple(split.column_names), rows=rows)
+    return tables, commit
 
 
 def _is_class(kind: Any) -> bool:
     return hasattr(kind, "names") and hasattr(kind, "int2str")
 
 
-def _named(table: Any, classes: dict[str, list[str]]) -> Iterator[Row]:
+def _named(split: Any, classes: dict[str, list[str]]) -> Iterator[Row]:
     """Yield the rows with names in place of class indexes."""
-    for row in table:
+    for row in split:
         yield row | {
             column: NO_LABEL if row[column] is None or row[column] < 0 else names[row[column]]
             for column, names in classes.items()

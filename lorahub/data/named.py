@@ -36,63 +36,50 @@ def _indexes(*names: str) -> Mapping[str, str]:
     return {str(index): name for index, name in enumerate(names)}
 
 
-NAMED = {
-    row.name: row
-    for row in (
-        NamedSet(
-            name="pubhealth",
-            hub_id="ImperialCollegeLondon/health_fact",
-            # The Hub's parquet conversion: the repository itself needs a script, which datasets >= 4 does not run.
-            revision="refs/convert/parquet",
-            labels=("false", "mixture", "true", "unproven"),
-            label_map=_indexes("false", "mixture", "true", "unproven"),
-            drop_labels=("-1",),
-            drop_incomplete=True,
-            licence="mit",
-        ),
-        NamedSet(
-            name="liar",
-            hub_id="ucsbnlp/liar",
-            revision="refs/convert/parquet",
-            claim="statement",
-            labels=("pants-fire", "false", "barely-true", "half-true", "mostly-true", "true"),
-            # The class order on the Hub is not the order of the scale.
-            label_map=_indexes("false", "half-true", "mostly-true", "true", "barely-true", "pants-fire"),
-            licence="unknown",
-        ),
-        NamedSet(
-            name="climate_fever",
-            hub_id="tdiggelm/climate_fever",
-            label="claim_label",
-            labels=("SUPPORTS", "REFUTES", "NOT_ENOUGH_INFO", "DISPUTED"),
-            label_map=_indexes("SUPPORTS", "REFUTES", "NOT_ENOUGH_INFO", "DISPUTED"),
-        ),
-        NamedSet(name="covid19_fake_news", labels=("fake", "real")),
-        NamedSet(name="scifact", labels=("SUPPORT", "CONTRADICT", "NOT_ENOUGH_INFO")),
-        NamedSet(name="checkthat24_en", labels=("No", "Yes")),
-        NamedSet(
-            name="starter-checkable",
-            folder=STARTER,
-            label="checkable",
-            labels=("checkable", "not_checkable"),
-            licence="cc0-1.0",
-        ),
-        NamedSet(
-            name="starter-topic",
-            folder=STARTER,
-            label="topic",
-            labels=("economy", "education", "environment", "health", "technology", "transport"),
-            licence="cc0-1.0",
-        ),
-        NamedSet(
-            name="starter-wording",
-            folder=STARTER,
-            label="wording",
-            labels=("absolute", "emotive", "hedged", "measured"),
-            licence="cc0-1.0",
-        ),
-    )
-}
+_PUBHEALTH = ("false", "mixture", "true", "unproven")
+_CLIMATE = ("SUPPORTS", "REFUTES", "NOT_ENOUGH_INFO", "DISPUTED")
+_SETS = (
+    NamedSet(
+        name="pubhealth",
+        hub_id="ImperialCollegeLondon/health_fact",
+        # The Hub's parquet conversion: the repository itself needs a script, which datasets >= 4 does not run.
+        revision="refs/convert/parquet",
+        labels=_PUBHEALTH,
+        label_map=_indexes(*_PUBHEALTH),
+        drop_labels=("-1",),
+        drop_incomplete=True,
+        licence="mit",
+    ),
+    NamedSet(
+        name="liar",
+        hub_id="ucsbnlp/liar",
+        revision="refs/convert/parquet",
+        claim="statement",
+        labels=("pants-fire", "false", "barely-true", "half-true", "mostly-true", "true"),
+        # The class order on the Hub is not the order of the scale.
+        label_map=_indexes("false", "half-true", "mostly-true", "true", "barely-true", "pants-fire"),
+        licence="unknown",
+    ),
+    NamedSet(
+        name="climate_fever",
+        hub_id="tdiggelm/climate_fever",
+        label="claim_label",
+        labels=_CLIMATE,
+        label_map=_indexes(*_CLIMATE),
+    ),
+    NamedSet(name="covid19_fake_news", labels=("fake", "real")),
+    NamedSet(name="scifact", labels=("SUPPORT", "CONTRADICT", "NOT_ENOUGH_INFO")),
+    NamedSet(name="checkthat24_en", labels=("No", "Yes")),
+    *(
+        NamedSet(name=f"starter-{label}", folder=STARTER, label=label, labels=labels, licence="cc0-1.0")
+        for label, labels in (
+            ("checkable", ("checkable", "not_checkable")),
+            ("topic", ("economy", "education", "environment", "health", "technology", "transport")),
+            ("wording", ("absolute", "emotive", "hedged", "measured")),
+        )
+    ),
+)
+NAMED = {row.name: row for row in _SETS}
 
 
 def named_set(identifier: str) -> NamedSet | None:

@@ -5,27 +5,17 @@ Write `./NAME` for a folder that has the name of a named set. `kind` says where 
 """
 
 import os
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lorahub.data import hub_rows, tables
 from lorahub.data.named import DEFAULT, FALLBACK, NAMED, NamedSet, named_set
-from lorahub.data.tables import Row
+from lorahub.data.tables import Table
 from lorahub.errors import DataError
 
 SPLITS = ("train", "validation", "test")
 # Other common names of the splits.
 _ALIASES = {"valid": "validation", "val": "validation", "dev": "validation"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Split:
-    """One split: its columns, its rows on demand, and its name in error messages."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: Callable[[], Iterator[Row]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +27,7 @@ class Source:
 
     id: str
     kind: str
-    splits: dict[str, Split]
+    splits: dict[str, Table]
     named: NamedSet | None = None
     revision: str | None = None
     note: str | None = None
@@ -86,15 +76,12 @@ def _find_auto(revision: str | None, split: str, token: str | None) -> Source:
 
 def _find_on_hub(hub_id: str, named: NamedSet | None, revision: str | None, split: str, token: str | None) -> Source:
     hub_id = named.hub_id if named and named.hub_id else hub_id
-    rows = hub_rows.load(hub_id, revision=revision or (named.revision if named else None), token=token)
-    splits = {
-        _ALIASES.get(name, name): Split(title=f"{hub_id} ({name})", columns=columns, rows=read)
-        for name, (columns, read) in rows.splits.items()
-    }
+    loaded, commit = hub_rows.load(hub_id, revision=revision or (named.revision if named else None), token=token)
+    splits = {_ALIASES.get(name, name): table for name, table in loaded.items()}
     if splits and "train" not in splits and split not in splits:
         # The first split of a data set without train, whatever its name, is split by the seed.
         splits = {"all": next(iter(splits.values()))}
-    return Source(id=hub_id, kind="hub", splits=splits, named=named, revision=rows.commit)
+    return Source(id=hub_id, kind="hub", splits=splits, named=named, revision=commit)
 
 
 def _local_copy(name: str) -> Path | None:
@@ -109,7 +96,7 @@ def at_hand(identifier: str) -> bool:
     return named is not None and (named.folder is not None or _local_copy(identifier) is not None)
 
 
-def _folder_splits(folder: Path, split: str) -> dict[str, Split]:
+def _folder_splits(folder: Path, split: str) -> dict[str, Table]:
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         name = _ALIASES.get(path.stem.lower(), path.stem.lower())
@@ -126,5 +113,5 @@ def _folder_splits(folder: Path, split: str) -> dict[str, Split]:
     return {name: _file_split(files[name]) for name in SPLITS if name in files}
 
 
-def _file_split(path: Path) -> Split:
-    return Split(title=str(path), columns=tuple(tables.columns(path)), rows=lambda: tables.read(path))
+def _file_split(path: Path) -> Table:
+    return Table(title=str(path), columns=tuple(tables.columns(path)), rows=lambda: tables.read(path))

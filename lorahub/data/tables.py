@@ -6,8 +6,9 @@ and labels. Every error names the file and, where it applies, the row (the first
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,15 @@ _DELIMITER_NAMES = {",": "a comma", ";": "semicolons", "\t": "tabs", "|": "verti
 _CHUNK = 4096
 # The default limit of the csv module, 131,072, is shorter than an article; a longer cell than this is an open quote.
 _MAX_CELL = 2**24
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Rows on demand, their columns, and the name of the table in error messages."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Callable[[], Iterator[Row]]
 
 
 def check(path: Path) -> Path:

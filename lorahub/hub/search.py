@@ -1,18 +1,20 @@
-"""Finding adapters: on the Hub, under `runs/` and in the Hub's cache, with what cards and records say of them.
+"""Find adapters on the Hub, under `runs/` and in the Hub's cache, and inspect one before its weights are downloaded.
 
-In: a base's id, or nothing. Out: `Found` rows. Nothing is downloaded but what the Hub's listing holds.
+In: the id of a base, or of an adapter. Out: `AdapterInfo` rows with figures from cards and records, or an `Inspection`
+with the safety findings. From the Hub only its listing, two small JSON files and the header of the weights are read.
 """
 
 import datetime
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorahub import records
+from lorahub import records, runfiles
 from lorahub.errors import ConfigError, LorahubError
-from lorahub.hub import client, fetch, rules
+from lorahub.hub import client, fetch, safety
 from lorahub.records import RunRecord
 from lorahub.reports import metadata, tables
 from lorahub.stats.results import LOWER_IS_BETTER
@@ -22,11 +24,11 @@ if TYPE_CHECKING:
 
 HEADER = ("adapter", "where", "base", "data", "labels", "accuracy", "macro F1", "size", "date")
 _DAY = len("2026-01-01")
-_NAMES = {name: key for key, (_, name, _) in metadata.METRICS.items()}
+_METRIC_KEYS = {name: key for key, (_, name, _) in metadata.METRICS.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class AdapterInfo:
     """One adapter. `metrics` are those on its own test split; `where` is hub, here or cache."""
 
     id: str
@@ -41,58 +43,49 @@ class Found:
     metrics: dict[str, float] = field(default_factory=dict)
 
     def fits(self, base: str | None) -> bool:
-        """Whether it was trained on this base; any will do without one."""
+        """Return whether it was trained on this base; any base fits None."""
         return not base or self.base.lower() == base_id(base).lower()
 
 
-def hub(base: str | None = None, *, limit: int = 100, token: str | None = None) -> list[Found]:
-    """Adapters on the Hub: of a base whoever made them, or without one all that lorahub published. Raises HubError."""
-    wanted = f"base_model:adapter:{base_id(base)}" if base else "lorahub"
+def hub(base: str | None = None, *, limit: int = 100, token: str | None = None) -> list[AdapterInfo]:
+    """List adapters on the Hub: all of a base, or without one those that lorahub published. Raises HubError."""
+    tag = f"base_model:adapter:{base_id(base)}" if base else "lorahub"
+    expand: list[Any] = ["cardData", "tags", "lastModified", "sha", "usedStorage"]
     api = client.api(token)
     rows = client.call(
-        lambda: list(
-            islice(
-                api.list_models(
-                    filter=[wanted],
-                    expand=["cardData", "tags", "lastModified", "sha", "usedStorage"],
-                    limit=limit,
-                ),
-                limit,
-            )
-        ),
-        doing="list adapters",
+        lambda: list(islice(api.list_models(filter=[tag], expand=expand, limit=limit), limit)), doing="list adapters"
     )
     return [describe(row) for row in rows]
 
 
-def here(root: Path, base: str | None = None) -> list[Found]:
-    """Finished runs under `root`; those with a damaged record are left out."""
-    found = [describe_run(folder, record) for folder, record in records.find(root)]
-    return [item for item in found if item.fits(base)]
+def here(root: Path, base: str | None = None) -> list[AdapterInfo]:
+    """List the finished runs under `root`, without those whose record is damaged."""
+    runs = [describe_run(folder, record) for folder, record in records.find(root)]
+    return [run for run in runs if run.fits(base)]
 
 
-def cached(base: str | None = None) -> list[Found]:
-    """Adapters with a record in the Hub's cache, as `pull` leaves them, the newest commit of each; asks nobody."""
-    found: dict[str, Found] = {}
+def cached(base: str | None = None) -> list[AdapterInfo]:
+    """List the adapters with a record in the Hub's cache, the newest commit of each; works offline."""
+    adapters: dict[str, AdapterInfo] = {}
     for repo, row in fetch.snapshots():
         try:
-            item = describe_run(row.snapshot_path, records.load(row.snapshot_path))
+            info = describe_run(row.snapshot_path, records.load(row.snapshot_path))
         except (LorahubError, OSError):
-            continue  # no adapter of lorahub's, or damaged
+            continue  # not one of lorahub's, or damaged
         commit = row.commit_hash
-        found.setdefault(repo, replace(item, id=f"{repo}@{commit}", where="cache", revision=commit))
-    return [item for item in found.values() if item.fits(base)]
+        adapters.setdefault(repo, replace(info, id=f"{repo}@{commit}", where="cache", revision=commit))
+    return [info for info in adapters.values() if info.fits(base)]
 
 
-def describe_run(folder: Path, record: RunRecord) -> Found:
-    """What a run's record says."""
-    environment, weights = record.environment, folder / rules.WEIGHTS_FILE
+def describe_run(folder: Path, record: RunRecord) -> AdapterInfo:
+    """Return the description of a run on this machine from its record."""
+    weights = folder / runfiles.PEFT.weights
     adapter = record.results.get("test", {}).get("adapter")
-    return Found(
+    return AdapterInfo(
         id=str(folder),
         where="here",
-        base=environment.base_id,
-        data=environment.data.id,
+        base=record.environment.base_id,
+        data=record.environment.data.id,
         labels=record.labels,
         date=record.created,
         size_bytes=weights.stat().st_size if weights.is_file() else None,
@@ -100,58 +93,124 @@ def describe_run(folder: Path, record: RunRecord) -> Found:
     )
 
 
-def describe(info: "ModelInfo") -> Found:
-    """What the Hub's own description of a repository says."""
-    card: dict[str, Any] = info.card_data.to_dict() if info.card_data else {}  # type: ignore[no-untyped-call]
+def describe(info: "ModelInfo") -> AdapterInfo:
+    """Return the description of a repository from the Hub's own."""
+    card = info.card_data.to_dict() if info.card_data else {}  # type: ignore[no-untyped-call]
     results = [row for row in (getattr(info.card_data, "eval_results", None) or []) if row.dataset_split == "test"]
-    names, datasets = card.get("label_names"), card.get("datasets")
+    names = card.get("label_names")
     when = info.last_modified or info.created_at or datetime.datetime.fromtimestamp(0, datetime.UTC)
-    return Found(
+    return AdapterInfo(
         id=info.id,
         where="hub",
-        base=", ".join(_listed(card.get("base_model"))),
-        data=results[0].dataset_name if results else ", ".join(_listed(datasets)),
+        base=", ".join(_as_list(card.get("base_model"))),
+        data=results[0].dataset_name if results else ", ".join(_as_list(card.get("datasets"))),
         labels=[str(name) for name in names] if isinstance(names, list) else [],
         date=when.isoformat(timespec="seconds"),
         size_bytes=info.used_storage,
         revision=info.sha,
         licence=card.get("license"),
         metrics={
-            _NAMES[row.metric_name]: float(row.metric_value)
+            _METRIC_KEYS[row.metric_name]: float(row.metric_value)
             for row in results
-            if row.metric_name in _NAMES and isinstance(row.metric_value, int | float)
+            if row.metric_name in _METRIC_KEYS and isinstance(row.metric_value, int | float)
         },
     )
 
 
-def row(item: Found) -> tuple[str, ...]:
-    """What a person reads of an adapter, under `HEADER`."""
+def row(info: AdapterInfo) -> tuple[str, ...]:
+    """Return the cells of a table row under `HEADER`."""
     return (
-        item.id,
-        item.where,
-        item.base,
-        item.data,
-        ", ".join(item.labels) or "?",
-        *(f"{item.metrics[key]:.3f}" if key in item.metrics else "-" for key in ("accuracy", "f1_macro")),
-        tables.size(item.size_bytes) if item.size_bytes else "-",
-        item.date[:_DAY],
+        info.id,
+        info.where,
+        info.base,
+        info.data,
+        ", ".join(info.labels) or "?",
+        *(f"{info.metrics[key]:.3f}" if key in info.metrics else "-" for key in ("accuracy", "f1_macro")),
+        tables.size(info.size_bytes) if info.size_bytes else "-",
+        info.date[:_DAY],
     )
 
 
-def sort(found: Iterable[Found], by: str | None) -> list[Found]:
-    """Best first by a metric, those without it last; without one, newest first. Raises ConfigError."""
+def sort(adapters: Iterable[AdapterInfo], by: str | None) -> list[AdapterInfo]:
+    """Sort best first by a metric, with missing values last; without a metric newest first. Raises ConfigError."""
     if by is None:
-        return sorted(found, key=lambda item: item.date, reverse=True)
+        return sorted(adapters, key=lambda info: info.date, reverse=True)
     if by not in metadata.METRICS:
         raise ConfigError(f"--sort is one of {', '.join(metadata.METRICS)}; found {by!r}.")
     sign = 1 if by in LOWER_IS_BETTER else -1
-    return sorted(found, key=lambda item: sign * item.metrics[by] if by in item.metrics else float("inf"))
+    return sorted(adapters, key=lambda info: sign * info.metrics[by] if by in info.metrics else float("inf"))
 
 
 def base_id(base: str) -> str:
-    """The Hub id of a base; `minilm` is one's short name."""
+    """Return the Hub id of a base; `minilm` is a short name."""
     return fetch.MINILM if base == "minilm" else base
 
 
-def _listed(value: str | Sequence[str] | None) -> list[str]:
+def _as_list(value: str | Sequence[str] | None) -> list[str]:
     return [value] if isinstance(value, str) else [str(item) for item in value or []]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """The safety report and the description of an adapter; `info` is None for a folder without a record."""
+
+    id: str
+    report: safety.Report
+    info: AdapterInfo | None
+
+    @property
+    def parameters(self) -> int:
+        """Number of values in the adapter's tensors, including heads."""
+        return sum(math.prod(shape) for shape in self.report.tensors.values())
+
+    @property
+    def labels(self) -> list[str]:
+        """The label names, from labels.json or else from the card."""
+        return self.report.labels or (self.info.labels if self.info else [])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        config = self.report.config
+        return {
+            "id": self.id,
+            **(asdict(self.info) if self.info else {}),
+            "labels": self.labels,
+            "base": config.get("base_model_name_or_path"),
+            "base_revision": config.get("revision"),
+            "rank": config.get("r"),
+            "parameters": self.parameters,
+            "files": dict(self.report.files),
+            "findings": [asdict(finding) for finding in self.report.findings],
+            "safe": not self.report.refused,
+        }
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """Yield (name, value) pairs to print."""
+        config, info = self.report.config, self.info
+        yield "adapter", self.id
+        if info and info.revision:
+            yield "revision", info.revision
+        pinned = f" at {config['revision']}" if config.get("revision") else ""
+        yield "base", f"{config.get('base_model_name_or_path')}{pinned}"
+        yield "labels", ", ".join(map(str, self.labels))
+        if info:
+            yield "data", info.data
+            for key, (_, name, _) in metadata.METRICS.items():
+                if key in info.metrics:
+                    yield f"{name} on test", f"{info.metrics[key]:.3f}"
+            yield "license", info.licence or "not named"
+            yield "date", info.date[:10]
+        yield "size", f"{self.report.files.get(runfiles.PEFT.weights, 0):,} bytes, {self.parameters:,} values"
+
+
+def inspect(identifier: str, *, token: str | None = None) -> Inspection:
+    """Inspect one adapter; raises AdapterError if it does not exist, HubError if the Hub refuses."""
+    remote = fetch.remote_id(identifier)
+    if remote is None:
+        folder = runfiles.locate(identifier)
+        info = describe_run(folder, records.load(folder)) if runfiles.is_finished(folder) else None
+        return Inspection(id=str(identifier), report=safety.local(folder), info=info)
+    repo, revision = remote
+    model = client.call(lambda: client.api(token).model_info(repo, revision=revision), doing=f"show {repo}")
+    report = safety.remote(repo, str(model.sha), token=token)
+    return Inspection(id=repo, report=report, info=describe(model))

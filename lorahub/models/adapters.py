@@ -22,11 +22,10 @@ from transformers import AutoModelForSequenceClassification
 from lorahub import atomic, records, runfiles
 from lorahub.errors import AdapterError, one_line
 from lorahub.hub import rules, safety
-from lorahub.hub.rules import CONFIG_FILE, WEIGHTS_FILE
-from lorahub.hub.safety import Layout
 from lorahub.labels import LabelSet
 from lorahub.models import architectures, initialization
 from lorahub.models.base import Base
+from lorahub.runfiles import Layout
 from lorahub.stats.baselines import LinearProbe
 from lorahub.stats.verdicts import Calibration
 
@@ -68,13 +67,17 @@ class Adapter(AdapterInfo):
     probe: LinearProbe | None
 
 
-def save(model: nn.Module, folder: Path, base: Base, labels: LabelSet, layout: Layout = safety.PEFT) -> None:
+def save(model: nn.Module, folder: Path, base: Base, labels: LabelSet, layout: Layout = runfiles.PEFT) -> None:
     """Write what was trained, naming the base by id and revision, with its labels and tokenizer.
 
     Raises AdapterError where the files would be refused on loading, or the adapter still does nothing.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    writers = {safety.PEFT.weights: _save_peft, safety.HEAD.weights: _save_head, safety.WHOLE.weights: _save_whole}
+    writers = {
+        runfiles.PEFT.weights: _save_peft,
+        runfiles.HEAD.weights: _save_head,
+        runfiles.FULL_MODEL.weights: _save_whole,
+    }
     writers[layout.weights](model, folder, base)
     labels.save(folder)
     base.tokenizer.save_pretrained(folder)
@@ -87,19 +90,19 @@ def _save_peft(model: Any, folder: Path, base: Base) -> None:
     model.save_pretrained(folder, safe_serialization=True)
     # peft writes a placeholder card; ours is written from the record.
     (folder / "README.md").unlink(missing_ok=True)
-    config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    tensors = load_file(folder / WEIGHTS_FILE)
+    config = json.loads((folder / runfiles.PEFT.config).read_text(encoding="utf-8"))
+    tensors = load_file(folder / runfiles.PEFT.weights)
     # peft takes the `mlp_head` of its own prompt encoder for ModernBERT's head; what counts are the prompts it wrote.
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("prompt_encoder.")}
     if base.moved:
         tensors, config = initialization.as_plain_lora(tensors, config, base.moved)
-    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    save_file(tensors, folder / runfiles.PEFT.weights, metadata={"format": "pt"})
     for names in ("target_modules", "feedforward_modules"):
         if config.get(names):
             config[names] = sorted(config[names])
     # peft adds `classifier` and `score` whether the architecture has them or not.
     config["modules_to_save"] = list(base.heads)
-    _write_config(folder / CONFIG_FILE, config, base)
+    _write_config(folder / runfiles.PEFT.config, config, base)
     updates = [tensor for name, tensor in tensors.items() if ".lora_B." in name]
     if updates and not any(tensor.abs().max() > 0 for tensor in updates):
         raise AdapterError("the adapter has learnt nothing: every B matrix is 0. Train longer or raise the rate.")
@@ -111,8 +114,8 @@ def _save_head(model: nn.Module, folder: Path, base: Base) -> None:
         for name, module in architectures.head_modules(base.model, base.heads)
         for key, tensor in module.state_dict().items()
     }
-    save_file(tensors, folder / safety.HEAD.weights, metadata={"format": "pt"})
-    _write_config(folder / safety.HEAD.config, {"modules_to_save": list(base.heads)}, base)
+    save_file(tensors, folder / runfiles.HEAD.weights, metadata={"format": "pt"})
+    _write_config(folder / runfiles.HEAD.config, {"modules_to_save": list(base.heads)}, base)
 
 
 def _save_whole(model: Any, folder: Path, base: Base) -> None:
@@ -149,7 +152,7 @@ def load(folder: Path, *, name: str | None = None) -> Adapter:
 
 def needs_own_base(report: safety.Report) -> str | None:
     """What a run folder holds where the engine cannot stack it, in words; else None."""
-    if report.layout is safety.WHOLE:
+    if report.layout is runfiles.FULL_MODEL:
         return "a whole model"
     kind = report.config.get("peft_type", "LORA")
     return None if kind == "LORA" else f"{kind} weights"
@@ -179,13 +182,13 @@ def load_with_peft(folder: Path, base: Base) -> nn.Module:
 
 def _onto(folder: Path, base: Base) -> nn.Module:
     base.shorten(_max_length(folder) or base.max_length, "as in training")
-    kind = safety.layout(folder)
-    if kind is safety.WHOLE:
+    kind = runfiles.layout(folder)
+    if kind is runfiles.FULL_MODEL:
         model: nn.Module = AutoModelForSequenceClassification.from_pretrained(
             folder, use_safetensors=True, local_files_only=True, dtype=base.dtype
         )
         return model.to(base.device)
-    if kind is safety.HEAD:
+    if kind is runfiles.HEAD:
         found = base.model.load_state_dict(read_tensors(folder / kind.weights), strict=False)
         if found.unexpected_keys:
             names = ", ".join(found.unexpected_keys)

@@ -22,12 +22,13 @@ from peft import (
 )
 from torch import nn
 
+from lorahub import runfiles
 from lorahub.config import LARGEST_RANK, AdapterConfig
 from lorahub.errors import ConfigError
-from lorahub.hub import rules, safety
-from lorahub.hub.safety import Layout
+from lorahub.hub import rules
 from lorahub.models import architectures, initialization, quantization
 from lorahub.models.base import Base
+from lorahub.runfiles import Layout
 
 # Minimum number of claim tokens left beside a soft prompt.
 _MIN_CLAIM_TOKENS = 8
@@ -51,7 +52,7 @@ class Method:
     name: str
     peft_config: Callable[[Base, AdapterConfig], PeftConfig] | None
     requires: str | None = None
-    layout: Layout = safety.PEFT
+    layout: Layout = runfiles.PEFT
     memory_efficient: bool = False
     inits: tuple[str, ...] = ("default",)
     bases: tuple[str, ...] = (quantization.NONE, quantization.NF4)
@@ -68,7 +69,7 @@ def attach(base: Base, config: AdapterConfig) -> nn.Module:
     method = TABLE[config.method]
     model: nn.Module = base.model
     if method.peft_config is None:
-        model.requires_grad_(method.layout is safety.WHOLE)
+        model.requires_grad_(method.layout is runfiles.FULL_MODEL)
         for _, head in architectures.head_modules(base.model, base.heads):
             head.requires_grad_(True)
     else:
@@ -212,7 +213,7 @@ TABLE = {
         Method(name="prefix", peft_config=_prefix, requires="prefixes", soft_prompt=True),
         Method(name="p-tuning", peft_config=_p_tuning, requires="soft_prompts", soft_prompt=True),
         Method(name="ia3", peft_config=_ia3),
-        Method(name="full", peft_config=None, bases=(quantization.NONE,), layout=safety.WHOLE),
-        Method(name="linear-probe", peft_config=None, layout=safety.HEAD),
+        Method(name="full", peft_config=None, bases=(quantization.NONE,), layout=runfiles.FULL_MODEL),
+        Method(name="linear-probe", peft_config=None, layout=runfiles.HEAD),
     )
 }  # fmt: skip

@@ -1,8 +1,7 @@
-"""A run's test result as an entry of a benchmark: `.eval_results/lorahub.yaml`, from which the Hub makes leaderboards.
+"""A run's test result as an entry of a benchmark: `.eval_results/lorahub.yaml`, which the Hub's leaderboards read.
 
-In: a record and `TASK=METRIC`. Out: the file. A benchmark is a data set of the Hub with an `eval.yaml` that names its
-tasks (https://huggingface.co/docs/hub/eval-results). Which metric a task means is nowhere said in a form for programs,
-so whoever pushes names it.
+In: a record and `TASK=METRIC`. Out: the file. A benchmark is a data set on the Hub with an `eval.yaml` that lists its
+tasks (https://huggingface.co/docs/hub/eval-results). It does not define the metric of a task, so the user names it.
 """
 
 from http import HTTPStatus
@@ -10,8 +9,7 @@ from http import HTTPStatus
 import yaml
 
 from lorahub.errors import HubError, PublishError
-from lorahub.hub import client
-from lorahub.publish import remote
+from lorahub.publish.repository import DATASET, Repository
 from lorahub.records import RunRecord
 from lorahub.reports import metadata
 
@@ -22,8 +20,8 @@ _TASKS_FILE = "eval.yaml"
 def entry(record: RunRecord, wanted: str, *, token: str | None) -> bytes:
     """Return the file for `wanted`, TASK=METRIC.
 
-    Raises PublishError where the metric is unknown, the test data is no benchmark or has no such task; HubError where
-    the Hub refuses.
+    Raises PublishError if the metric is unknown or the test data is not a benchmark with that task; HubError if the Hub
+    refuses.
     """
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
@@ -34,7 +32,7 @@ def entry(record: RunRecord, wanted: str, *, token: str | None) -> bytes:
     data, adapter = record.environment.data, record.adapter()
     if data.kind != "hub":
         raise PublishError(f"the test data {data.id} was read from this machine: train on the benchmark's Hub id.")
-    tasks = _tasks(data.id, data.revision, token)
+    tasks = _tasks(Repository(id=data.id, kind=DATASET, token=token), data.revision)
     if task not in tasks:
         raise PublishError(f"the benchmark {data.id} has no task {task!r}; it has {', '.join(tasks)}.")
     result = EvalResultEntry(
@@ -48,15 +46,15 @@ def entry(record: RunRecord, wanted: str, *, token: str | None) -> bytes:
     return yaml.safe_dump(eval_result_entries_to_yaml([result]), sort_keys=False).encode()
 
 
-def _tasks(repo: str, revision: str | None, token: str | None) -> list[str]:
-    api = client.api(token)
+def _tasks(data: Repository, revision: str | None) -> list[str]:
     try:
-        path = remote.download(api, repo, _TASKS_FILE, revision, kind="dataset")
+        text = data.download(_TASKS_FILE, revision).read_text(encoding="utf-8")
+        return [str(task["id"]) for task in yaml.safe_load(text)["tasks"]]
     except HubError as error:
         if error.status == HTTPStatus.NOT_FOUND:
-            raise PublishError(f"{repo} is no benchmark: it has no {_TASKS_FILE}. Push without --benchmark.") from None
+            raise PublishError(
+                f"{data.id} is not a benchmark: it has no {_TASKS_FILE}. Push without --benchmark."
+            ) from None
         raise
-    try:
-        return [str(task["id"]) for task in yaml.safe_load(path.read_text(encoding="utf-8"))["tasks"]]
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
-        raise PublishError(f"the {_TASKS_FILE} of {repo} lists no tasks. Push without --benchmark.") from None
+        raise PublishError(f"the {_TASKS_FILE} of {data.id} lists no tasks. Push without --benchmark.") from None

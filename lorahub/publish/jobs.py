@@ -1,14 +1,13 @@
-"""`lorahub job`: a training as a Hub Job, which pushes its run because its disk is deleted at the end.
+"""`lorahub job`: train as a Hub Job, which pushes its run because its disk is deleted at the end.
 
-In: a resolved config and `Options`. `plan` only reads: the command that the Job runs, what has to be uploaded for it,
-what it costs, and whether its push will be taken. `start` makes the repository to push to, uploads and starts the Job,
-once: it is never started a second time by a retry. The token goes in as a secret and nowhere else.
+In: a resolved config and `Options`. `plan` only reads: the command of the Job, the uploads that it needs, its price,
+and whether its push will be accepted. `start` creates the repository to push to, uploads, and starts the Job once,
+without retries. The token is passed as a secret only.
 """
 
-import dataclasses
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +17,14 @@ from lorahub.config import Config
 from lorahub.data import sources
 from lorahub.errors import HubError, PublishError
 from lorahub.hub import client
-from lorahub.publish import hardware, package, remote, uploads
-from lorahub.publish.push import MAIN
+from lorahub.publish import deployment, guard, repository, uploads
+from lorahub.publish.repository import DATASET, MAIN, Repository
 from lorahub.publish.uploads import Upload
 
 if TYPE_CHECKING:
     from huggingface_hub import JobInfo
 
-# What a Job runs in: huggingface_hub's own default for uv.
+# The default image of huggingface_hub for uv.
 IMAGE = "ghcr.io/astral-sh/uv:python3.12-bookworm"
 SECRET = "HF_TOKEN"
 LONGEST = "2h"
@@ -34,7 +33,7 @@ _WHEEL_FOLDER = "/lorahub"
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the person asked for: where to run, where the run is pushed to, and how long it may take (`90m`, `2h`)."""
+    """Options of a Job: hardware, repository to push to, and longest duration (`90m`, `2h`)."""
 
     flavor: str
     push: str
@@ -46,9 +45,9 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What would run: `command` with `dependency` in `IMAGE`, and then a push to `repo`.
+    """The result of `plan`: `command` runs with `dependency` installed and pushes to `repo`.
 
-    `wheel` is mounted, `data` is read from the Hub, each at the commit of its upload.
+    The Job mounts `wheel` and reads `data` from the Hub, each at the commit of its upload.
     """
 
     options: Options
@@ -61,11 +60,11 @@ class Plan:
     data: Upload | None = None
 
     def command_at(self, commit: str) -> list[str]:
-        """The command; where data is uploaded, it reads that commit whatever is uploaded later."""
+        """Return the command, which reads uploaded data at its commit."""
         return [*self.command, *([f"--set=data.revision={json.dumps(commit)}"] if self.data else [])]
 
     def to_dict(self) -> dict[str, Any]:
-        """The Job's spec for people and programs; of secrets the names."""
+        """Return the JSON form of the Job; secrets appear by name only."""
         return {
             "image": IMAGE,
             "command": ["uv", "run", "--with", self.dependency, *self.command_at("COMMIT-OF-THE-UPLOAD")],
@@ -80,85 +79,84 @@ class Plan:
 def plan(config: Config, options: Options) -> Plan:
     """Decide what the Job does; nothing is sent.
 
-    Raises PublishError where the Job could not see the base or the data, or could not push at the end or would replace
-    what lorahub did not write; HubError where the Hub refuses.
+    Raises PublishError if the Job could not read the base or the data, or if its push would fail or replace what
+    lorahub did not write; HubError if the Hub refuses.
     """
     durations.seconds(options.timeout, option="--timeout takes")
-    repo = remote.full_id(options.push, token=options.token)
-    owner = str(client.call(client.api(options.token).whoami, doing="tell who you are")["name"])
-    cost = hardware.of_job(options.flavor, token=options.token)
+    token = options.token
+    target = Repository(id=repository.full_id(options.push, token=token), token=token)
+    owner = repository.current_user(token)
+    cost = deployment.job_cost(options.flavor, token=token)
     if Path(config.base.id).is_dir():
         raise PublishError(
-            f"the base {config.base.id} is a folder of this machine, which a Job does not see. Give --base USER/NAME."
+            f"the base {config.base.id} is a folder of this machine, which a Job cannot read. Give --base USER/NAME."
         )
-    _check_target(repo, options.token)
-    data, config = _data(config, f"{owner}/{repo.split('/')[1]}-data", options)
-    mine = package.find()
-    wheel = Upload(repo=f"{owner}/lorahub-wheels", files={mine.wheel.name: mine.wheel.content}) if mine.wheel else None
-    at = f"file://{_WHEEL_FOLDER}/{mine.wheel.name}" if mine.wheel else ""
-    # Each setting is one word: huggingface_hub takes a word that is a file's name for a file to upload.
-    settings = [f"--set={key}={json.dumps(value)}" for key, value in configs.differences(config).items()]
-    private = ["--private"] if options.private else []
+    _check_target(target)
+    data, config = _data(config, f"{owner}/{target.id.split('/')[1]}-data", options)
+    package = deployment.find_package()
+    wheel, address = None, ""
+    if package.wheel:
+        wheel = Upload(repo=f"{owner}/lorahub-wheels", files={package.wheel.name: package.wheel.content})
+        address = f"file://{_WHEEL_FOLDER}/{package.wheel.name}"
     for upload in (wheel, data):
         if upload:
-            uploads.check(upload, token=options.token)
+            uploads.check(upload, token=token)
+    # Each setting is one word: huggingface_hub would upload a file if a word were its name.
+    settings = [f"--set={key}={json.dumps(value)}" for key, value in configs.differences(config).items()]
     return Plan(
         options=options,
-        repo=repo,
+        repo=target.id,
         namespace=owner,
-        command=["lorahub", "train", *settings, f"--push={repo}", *private],
-        dependency=mine.requirement("train", wheel_at=at),
+        command=["lorahub", "train", *settings, f"--push={target.id}", *(["--private"] if options.private else [])],
+        dependency=package.requirement("train", wheel_at=address),
         cost=cost,
         wheel=wheel,
         data=data,
     )
 
 
-def start(made: Plan) -> "JobInfo":
-    """Make the repository that the Job pushes to, upload what it needs and start it.
+def start(job: Plan) -> "JobInfo":
+    """Create the repository that the Job pushes to, upload what it needs and start it.
 
-    Raises HubError, and PublishError where it may have started unseen. Where it was not started, an empty repository
-    may be left, which the next try uses.
+    Raises HubError, and PublishError if the Job may have started although the answer was lost. If it did not start, an
+    empty repository may remain, which the next attempt uses.
     """
     from huggingface_hub import Volume, get_token
 
-    options = made.options
+    options = job.options
     token = options.token or get_token()
     if not token:
         raise HubError("a Job needs a token to push its run, and there is none. Run `hf auth login` or give --token.")
-    # Before anything is paid for: whoever may make it, or may write to it (see `plan`), may push to it hours later.
-    client.call(
-        lambda: client.api(options.token).create_repo(made.repo, private=options.private or None, exist_ok=True),
-        doing=f"create {made.repo}",
-    )
+    # Before anything costs money: who may create the repository, or write to it (see `plan`), may push to it later.
+    Repository(id=job.repo, token=options.token).create(private=options.private)
     volumes = []
-    if made.wheel:
-        at, source = uploads.send(made.wheel, token=options.token), made.wheel.repo
-        volumes = [Volume(type=uploads.KIND, source=source, revision=at, mount_path=_WHEEL_FOLDER, read_only=True)]
-    command, *arguments = made.command_at(uploads.send(made.data, token=options.token) if made.data else "")
-    job: JobInfo = client.once(
+    if job.wheel:
+        commit, source = uploads.send(job.wheel, token=options.token), job.wheel.repo
+        volumes = [Volume(type=DATASET, source=source, revision=commit, mount_path=_WHEEL_FOLDER, read_only=True)]
+    command, *arguments = job.command_at(uploads.send(job.data, token=options.token) if job.data else "")
+    started: JobInfo = client.once(
         lambda: client.api(options.token).run_uv_job(
             command,
             script_args=arguments,
-            dependencies=[made.dependency],
+            dependencies=[job.dependency],
             image=IMAGE,
             flavor=options.flavor,
             timeout=options.timeout,
             secrets={SECRET: token},
             labels={"app": "lorahub"},
             volumes=volumes or None,
-            namespace=made.namespace,
+            namespace=job.namespace,
         ),
         doing=f"start a Job on {options.flavor}",
         lost="the Job started",
         done="started",
         look="with `hf jobs ps`",
     )
-    return job
+    return started
 
 
 def follow(job: "JobInfo", *, token: str | None, tell: Callable[[str], None]) -> str:
-    """Give each line of the Job's log to `tell` until it ends, and return how: COMPLETED, ERROR, CANCELED."""
+    """Pass each line of the Job's log to `tell` until the Job ends; return COMPLETED, ERROR or CANCELED."""
     api, name, namespace = client.api(token), job.id, job.owner.name
 
     def watch() -> None:
@@ -175,33 +173,31 @@ def follow(job: "JobInfo", *, token: str | None, tell: Callable[[str], None]) ->
 
 
 def _data(config: Config, repo: str, options: Options) -> tuple[Upload | None, Config]:
-    """What of the data has to be uploaded, and the config that finds it there."""
+    """Return the data to upload, if any, and the config that reads it from the Hub."""
     source = sources.find(config.data.id, revision=config.data.revision)
     if source.kind in ("hub", "shipped") or (source.named and source.named.hub_id):
-        return None, dataclasses.replace(config, data=dataclasses.replace(config.data, id=source.id))
+        return None, replace(config, data=replace(config.data, id=source.id))
     if not options.upload_data:
         raise PublishError(
-            f"the data {source.id} lies on this machine, which a Job does not see. --upload-data puts it into the "
+            f"the data {source.id} lies on this machine, where a Job cannot read it. --upload-data puts it into the "
             f"private data set {repo}; or name one on the Hub."
         )
-    # One file without splits is split by the seed, there as here.
+    # A file without splits becomes train, which is split by the seed as it is here.
     files: dict[str, bytes | Path] = {
         f"{'train' if name == 'all' else name}{Path(split.title).suffix}": Path(split.title)
         for name, split in source.splits.items()
     }
-    return Upload(repo=repo, files=files), dataclasses.replace(
-        config, data=dataclasses.replace(config.data, id=repo, revision=None)
-    )
+    return Upload(repo=repo, files=files), replace(config, data=replace(config.data, id=repo, revision=None))
 
 
-def _check_target(repo: str, token: str | None) -> None:
-    """Raise where the push at the end of the Job would be refused: now that costs nothing."""
-    there = remote.look(repo, MAIN, token=token)
-    if there.head is None:
+def _check_target(target: Repository) -> None:
+    """Raise if the push at the end of the Job would be refused, before it costs money."""
+    remote = guard.look(target, MAIN)
+    if remote.head is None:
         return
-    if there.foreign:
+    if remote.foreign:
         raise PublishError(
-            f"{repo} holds files that lorahub did not write ({there.foreign[0]}), and the Job would not replace them: "
-            "look at it there, or choose another name for --push."
+            f"{target} holds files that lorahub did not write ({remote.foreign[0]}), and the Job would not replace "
+            "them: check it there, or choose another name for --push."
         )
-    client.call(lambda: client.api(token).auth_check(repo, write=True), doing=f"let you write to {repo}")
+    client.call(lambda: target.api.auth_check(target.id, write=True), doing=f"let you write to {target}")

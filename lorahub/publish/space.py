@@ -1,34 +1,29 @@
-"""`lorahub space`: adapters on the Hub become a Space that shows them, in one commit.
+"""`lorahub space`: publish adapters from the Hub as a Space, in one commit.
 
-In: `Options`. `plan` only reads: what the Space would hold, and which of it is not there yet. `send` makes the commit
-on top of the one that the plan has seen, and then asks for the hardware.
+In: `Options`. `plan` only reads: it decides what the Space holds and what of it is missing. `send` makes the commit on
+top of the one that the plan is based on, and then requests the hardware.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from lorahub.errors import HubError, MissingPackageError, PublishError
+from lorahub import runfiles
+from lorahub.errors import MissingPackageError, PublishError
 from lorahub.hub import client, fetch
-from lorahub.publish import hardware, package, pins, remote, space_files
-from lorahub.publish.pins import Pinned
-from lorahub.publish.space_files import Space
+from lorahub.publish import deployment, repository, space_files
+from lorahub.publish.repository import SPACE, Repository
+from lorahub.publish.space_files import Pinned, Space
 from lorahub.reports import sections
 
-if TYPE_CHECKING:
-    from huggingface_hub import CommitInfo
-
-KIND = "space"
-# What a Space holds when it is made; whatever else is there, somebody has put there.
-_NEW = frozenset({".gitattributes", space_files.CARD_FILE})
+# The files of a new Space; others were put there by somebody.
+_NEW = frozenset({repository.ATTRIBUTES, runfiles.CARD})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the person asked for. `adapters` and `base` are `user/name[@revision]`; no `hardware` leaves it as it is."""
+    """Options of a Space. `adapters` and `base` are USER/NAME[@REVISION]; `hardware` None keeps what it has."""
 
     repo: str
     adapters: Sequence[str]
@@ -41,7 +36,7 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What would be sent: `files` is all of the Space, `changed` what is not there yet, `deleted` older wheels."""
+    """The result of `plan`: all `files`, those to send (`changed`), and older wheels to delete (`deleted`)."""
 
     options: Options
     space: Space
@@ -53,13 +48,13 @@ class Plan:
 
     @property
     def bytes_to_send(self) -> int:
-        """Bytes of the files that are not on the Hub yet."""
+        """Total size of the changed files."""
         return sum(len(self.files[path]) for path in self.changed)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pushed:
-    """Where the Space is now; `commit` is the old one where there was nothing to send."""
+    """The result of `send`; `commit` is the previous one if there was nothing to send."""
 
     repo: str
     commit: str
@@ -70,120 +65,107 @@ class Pushed:
 
 
 def plan(options: Options) -> Plan:
-    """Decide what the Space would hold; nothing is sent.
+    """Decide what the Space holds; nothing is sent.
 
     Raises PublishError for what cannot be shown or must not be replaced, AdapterError for an adapter that is not safe
-    to load, MissingPackageError where gradio is not installed, HubError where the Hub refuses.
+    to load, MissingPackageError if gradio is not installed, HubError if the Hub refuses.
     """
     token = options.token
-    repo = remote.full_id(options.repo, token=token)
+    target = Repository(id=repository.full_id(options.repo, token=token), kind=SPACE, token=token)
     sdk_version = _installed_gradio()
-    cost = hardware.of_space(options.hardware, token=token) if options.hardware else None
-    adapters = pins.adapters(options.adapters, token=token)
-    base = pins.base(options.base, adapters, owner=repo.split("/")[0], token=token)
-    head, private, there = _look(repo, options)
-    mine = package.find()
-    if mine.wheel and private:
+    cost = [deployment.space_cost(options.hardware, token=token)] if options.hardware else []
+    adapters = space_files.pin_adapters(options.adapters, token=token)
+    base = space_files.pin_base(options.base, adapters, owner=target.id.split("/")[0], token=token)
+    head, private, present = _look(target, options)
+    package = deployment.find_package()
+    if package.wheel and private:
         raise PublishError(
-            f"{repo} is private, and nothing that builds it may fetch this checkout's wheel from it. "
+            f"{target.id} is private, so its build cannot download this checkout's wheel from it. "
             "Make it public, or use a released lorahub."
         )
-    endpoint = client.api(token).endpoint
-    # By address: a Space's requirements are installed before its files are there, so a path would lead nowhere.
-    address = f"{endpoint}/spaces/{repo}/resolve/main/{mine.wheel.name}" if mine.wheel else ""
+    # By address: a Space installs its requirements before its files exist, so a path would not work.
+    address = f"{target.url}/resolve/main/{package.wheel.name}" if package.wheel else ""
     space = Space(
-        repo=repo,
+        repo=target.id,
         base=base,
         base_files=_base_files(base, token),
         adapters=adapters,
-        hardware=options.hardware or hardware.FREE_SPACE,
+        hardware=options.hardware or deployment.FREE_SPACE,
         sdk_version=sdk_version,
-        requirement=mine.requirement("app", wheel_at=address),
-        endpoint=endpoint,
+        requirement=package.requirement("app", wheel_at=address),
+        endpoint=target.api.endpoint,
     )
     files = space_files.render(space)
-    if mine.wheel:
-        files[mine.wheel.name] = mine.wheel.content
+    if package.wheel:
+        files[package.wheel.name] = package.wheel.content
     return Plan(
         options=options,
         space=space,
         head=head,
         files=files,
-        changed=[path for path in files if there.get(path) not in remote.local_hashes(files[path])],
-        deleted=[path for path in there if Path(path).match(package.WHEELS) and path not in files],
-        notes=[*([cost] if cost else []), *_notes(base, adapters, options, private=private)],
+        changed=[path for path in files if not repository.is_same(files[path], present.get(path))],
+        deleted=[path for path in present if Path(path).match(deployment.WHEELS) and path not in files],
+        notes=[*cost, *_notes(base, adapters, options, private=private)],
     )
 
 
-def send(made: Plan) -> Pushed:
-    """Carry out a plan: the Space where it is missing, one commit, and the hardware.
+def send(push: Plan) -> Pushed:
+    """Carry out a plan: create the Space if needed, make one commit, request the hardware.
 
-    Raises HubError; its status is 412 where the Space changed since the plan was made.
+    Raises HubError, with status 412 if the Space has changed since the plan was made.
     """
-    options, repo, api = made.options, made.space.repo, client.api(made.options.token)
-    commit = made.head
-    if commit is None:
-        private = options.private or None
-        client.call(
-            lambda: api.create_repo(repo, repo_type=KIND, space_sdk=space_files.SDK, private=private, exist_ok=True),
-            doing=f"create the Space {repo}",
+    from lorahub import __version__
+
+    options = push.options
+    target = Repository(id=push.space.repo, kind=SPACE, token=options.token)
+    head = push.head or target.create_new(private=options.private, sdk=space_files.SDK, initial=_NEW)
+    commit = head
+    if push.changed or push.deleted:
+        files = {path: push.files[path] for path in push.changed}
+        message = options.message or f"Show {len(push.space.adapters)} adapters with lorahub {__version__}"
+        done = client.call(
+            lambda: target.commit(files, push.deleted, message=message, parent=head),
+            doing=f"take a commit for {target}",
         )
-        commit = str(client.call(lambda: api.space_info(repo), doing=f"show the Space {repo}").sha)
-        if not _NEW.issuperset(remote.file_hashes(api, repo, commit, kind=KIND)):
-            # Somebody else made it since the plan, and building on it would undo what they sent.
-            raise HubError(
-                f"cannot take a commit for the Space {repo}: the repository changed meanwhile (412). Look at what came "
-                "in and try again.",
-                status=HTTPStatus.PRECONDITION_FAILED,
-            )
-    if made.changed or made.deleted:
-        head = commit
-        done = client.call(lambda: _commit(made, head), doing=f"take a commit for the Space {repo}")
         commit = str(done.oid)
     if options.hardware:
-        _request(repo, options.hardware, options.token)
+        _request_hardware(target, options.hardware)
     return Pushed(
-        repo=repo,
+        repo=target.id,
         commit=commit,
-        url=f"{api.endpoint}/spaces/{repo}",
-        sent=made.changed,
-        bytes_sent=made.bytes_to_send,
+        url=target.url,
+        sent=push.changed,
+        bytes_sent=push.bytes_to_send,
         hardware=options.hardware,
     )
 
 
-def _look(repo: str, options: Options) -> tuple[str | None, bool, dict[str, str]]:
-    """The Space's commit, whether it is or would be private, and the hashes of its files.
+def _look(target: Repository, options: Options) -> tuple[str | None, bool, dict[str, str]]:
+    """Return the commit of the Space, whether it is or will be private, and the hashes of its files.
 
-    Raises PublishError where it holds what lorahub did not write.
+    Raises PublishError if it holds what lorahub did not write.
     """
-    api = client.api(options.token)
-    try:
-        info = client.call(lambda: api.space_info(repo), doing=f"show the Space {repo}")
-    except HubError as error:
-        if error.status == HTTPStatus.NOT_FOUND:
-            return None, options.private, {}
-        raise
+    info = target.info_if_exists()
+    if info is None:
+        return None, options.private, {}
     head = str(info.sha)
-    there = remote.file_hashes(api, repo, head, kind=KIND)
-    card = remote.card(api, repo, head, there, kind=KIND) or ""
-    strange = [] if space_files.TAG in sections.tags(card) else sorted(there.keys() - _NEW)
+    present = target.hashes(head)
+    card = target.card(head, present) or ""
+    foreign = [] if space_files.TAG in sections.tags(card) else sorted(present.keys() - _NEW)
     sdk = sections.front_matter(card).get("sdk")
     if sdk not in (None, space_files.SDK):
-        strange.append(f"sdk: {sdk}")
-    if strange:
-        raise PublishError(
-            f"the Space {repo} holds what lorahub did not write ({strange[0]}). Choose another name for yours."
-        )
-    return head, bool(info.private), there
+        foreign.append(f"sdk: {sdk}")
+    if foreign:
+        raise PublishError(f"{target} holds what lorahub did not write ({foreign[0]}). Choose another name for yours.")
+    return head, bool(info.private), present
 
 
 def _base_files(base: Pinned, token: str | None) -> list[str]:
-    """The files that loading the base asks for."""
+    """Return the files that loading the base needs."""
     from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 
-    there = remote.file_hashes(client.api(token), base.id, base.revision)
-    return sorted(filter_repo_objects(there, allow_patterns=fetch.BASE_FILES))
+    present = Repository(id=base.id, token=token).hashes(base.revision)
+    return sorted(filter_repo_objects(present, allow_patterns=fetch.BASE_FILES))
 
 
 def _notes(base: Pinned, adapters: Sequence[Pinned], options: Options, *, private: bool) -> list[str]:
@@ -198,39 +180,20 @@ def _notes(base: Pinned, adapters: Sequence[Pinned], options: Options, *, privat
         if one.base_revision not in (None, base.revision)
     ]
     if options.private and not private:
-        notes.append("the Space exists and is public; --private changes only a new one: use its settings page")
+        notes.append("the Space exists and is public; --private only applies to a new one: use its settings page")
     return notes
 
 
-def _commit(made: Plan, head: str) -> "CommitInfo":
-    """One try, with new operations; where the answer to it was lost, the next finds nothing left to change."""
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-
-    from lorahub import __version__
-
-    operations: list[CommitOperationAdd | CommitOperationDelete] = [
-        CommitOperationAdd(path, made.files[path]) for path in made.changed
-    ]
-    operations += [CommitOperationDelete(path) for path in made.deleted]
-    return client.api(made.options.token).create_commit(
-        made.space.repo,
-        operations,
-        repo_type=KIND,
-        commit_message=made.options.message or f"Show {len(made.space.adapters)} adapters with lorahub {__version__}",
-        parent_commit=head,
-    )
-
-
-def _request(repo: str, flavor: str, token: str | None) -> None:
-    """Ask for the hardware, unless the Space has it: asking restarts it."""
+def _request_hardware(target: Repository, flavor: str) -> None:
+    """Request the hardware unless the Space has it already: a request restarts the Space."""
     from huggingface_hub import SpaceHardware
 
-    api = client.api(token)
-    runtime = client.call(lambda: api.get_space_runtime(repo), doing=f"say what the Space {repo} runs on")
+    api = target.api
+    runtime = client.call(lambda: api.get_space_runtime(target.id), doing=f"say what {target} runs on")
     if flavor not in (runtime.requested_hardware, runtime.hardware):
         client.call(
-            lambda: api.request_space_hardware(repo, SpaceHardware(flavor)),
-            doing=f"give the Space {repo}, which is pushed, {flavor}",
+            lambda: api.request_space_hardware(target.id, SpaceHardware(flavor)),
+            doing=f"give {target}, which is pushed, {flavor}",
         )
 
 
@@ -239,5 +202,6 @@ def _installed_gradio() -> str:
         return metadata.version("gradio")
     except metadata.PackageNotFoundError:
         raise MissingPackageError(
-            "a Space runs the gradio that is tried here, and none is installed. Run: pip install 'hf-lorahub[app]'"
+            "a Space runs the version of gradio that is installed here, and there is none. "
+            "Run: pip install 'hf-lorahub[app]'"
         ) from None

@@ -1,24 +1,45 @@
-"""The files of a Space, filled into the templates under `templates/space/`. Pure: text from values.
+"""The content of a Space: adapters and their base, each pinned to a commit, and the three files made from them.
 
-In: a `Space`, everything in it pinned. Out: README.md with the front matter that the Hub reads, app.py, and
-requirements.txt. Source of the front matter's fields: huggingface.co/docs/hub/spaces-config-reference.
+In: `user/name[@revision]` ids. Out: a `Space`, and README.md with the front matter that the Hub reads, app.py and
+requirements.txt, from the templates under `templates/space/`. Fields of the front matter:
+huggingface.co/docs/hub/spaces-config-reference.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
+from typing import TYPE_CHECKING
 
-from lorahub.publish.pins import Pinned
+from lorahub import runfiles
+from lorahub.errors import PublishError
+from lorahub.hub import client, fetch, safety
 
-# `lorahub space` finds its own Spaces by it, and people theirs.
+if TYPE_CHECKING:
+    from huggingface_hub import ModelInfo
+
+# Identifies Spaces that lorahub wrote.
 TAG = "lorahub"
 SDK = "gradio"
-APP_FILE, CARD_FILE, REQUIREMENTS_FILE = "app.py", "README.md", "requirements.txt"
-# ZeroGPU knows few versions; this one it has, and lorahub runs on it.
+APP_FILE, REQUIREMENTS_FILE = "app.py", "requirements.txt"
+# A version that ZeroGPU offers.
 _PYTHON = "3.12"
-_LONGEST_DESCRIPTION = 60
+_MAX_DESCRIPTION = 60
 _TEMPLATES = Path(__file__).parent.parent / "templates" / "space"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pinned:
+    """A model repository at a commit; `base_id` and `base_revision` are the base that an adapter was made for."""
+
+    id: str
+    revision: str
+    private: bool = False
+    base_id: str = ""
+    base_revision: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.id}@{self.revision}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +62,66 @@ class Space:
         return name[:1].upper() + name[1:]
 
 
+def pin_adapters(identifiers: Sequence[str], *, token: str | None) -> list[Pinned]:
+    """Pin adapters; raises PublishError for what is not on the Hub, AdapterError for what is not safe to load."""
+    pinned = []
+    for identifier in identifiers:
+        info = _show(identifier, "adapter", token)
+        report = safety.remote(info.id, str(info.sha), token=token)
+        safety.refuse(report, info.id)
+        pinned.append(
+            Pinned(
+                id=info.id,
+                revision=str(info.sha),
+                private=bool(info.private),
+                base_id=str(report.config.get("base_model_name_or_path")),
+                base_revision=report.config.get("revision"),
+            )
+        )
+    if len({one.id for one in pinned}) < len(pinned):
+        raise PublishError("--adapters names one repository twice. Leave out one of them.")
+    return pinned
+
+
+def pin_base(identifier: str | None, adapters: Sequence[Pinned], *, owner: str, token: str | None) -> Pinned:
+    """Pin the base of the adapters; without `identifier` it is the first adapter's, if lorahub's or `owner`'s own.
+
+    Lorahub's own is MiniLM, at the commit that this package knows. Files of other people must not choose a commit: the
+    Hub serves the commits of any pull request under the name of the repository. Raises PublishError if an adapter was
+    made for another base, or if only another user's file names the base.
+    """
+    first = adapters[0]
+    if identifier is None and first.base_id.lower() == fetch.MINILM.lower():
+        identifier = fetch.MINILM
+    if identifier is None and first.id.split("/")[0] != owner:
+        raise PublishError(
+            f"{first.id} says that its base is {first.base_id}; a base named by another user's file is not trusted. "
+            f"If you trust it, give --base {first.base_id}."
+        )
+    own = f"{first.base_id}@{first.base_revision or ''}".rstrip("@")
+    if identifier in ("minilm", fetch.MINILM):
+        identifier = f"{fetch.MINILM}@{fetch.MINILM_REVISION}"
+    info = _show(identifier or own, "base", token)
+    for adapter in adapters:
+        if adapter.base_id.lower() != info.id.lower():
+            raise PublishError(
+                f"{adapter.id} was made for {adapter.base_id}, not for {info.id}, and a Space has one base. "
+                "Leave it out."
+            )
+    return Pinned(id=info.id, revision=str(info.sha), private=bool(info.private))
+
+
+def _show(identifier: str, role: str, token: str | None) -> "ModelInfo":
+    name, _, revision = identifier.partition("@")
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise PublishError(
+            f"a Space shows what is on the Hub, and {identifier!r} is not a Hub id: give the {role} as USER/NAME or "
+            "USER/NAME@REVISION. `lorahub push RUN` publishes a run."
+        )
+    api = client.api(token)
+    return client.call(lambda: api.model_info(name, revision=revision or None), doing=f"show the {role} {name}")
+
+
 def render(space: Space) -> dict[str, bytes]:
     """Return path -> content of the three files."""
     values = {
@@ -52,13 +133,13 @@ def render(space: Space) -> dict[str, bytes]:
         "base_id": space.base.id,
         "base_revision": space.base.revision,
     }
-    listed = "\n".join(
+    links = "\n".join(
         f"- [`{one.id}`]({space.endpoint}/{one.id}/tree/{one.revision}) at `{one.revision}`" for one in space.adapters
     )
-    named = "\n".join(f'    "{one}",' for one in space.adapters)
+    names = "\n".join(f'    "{one}",' for one in space.adapters)
     return {
-        CARD_FILE: _fill(CARD_FILE, adapters=listed, **values),
-        APP_FILE: _fill(APP_FILE, adapters=named, **values),
+        runfiles.CARD: _fill(runfiles.CARD, adapters=links, **values),
+        APP_FILE: _fill(APP_FILE, adapters=names, **values),
         REQUIREMENTS_FILE: _fill(REQUIREMENTS_FILE, **values),
     }
 
@@ -72,7 +153,7 @@ def _front_matter(space: Space) -> str:
     from huggingface_hub import SpaceCardData
 
     count = len(space.adapters)
-    models = dict.fromkeys([space.base.id, *(one.id for one in space.adapters)])
+    description = f"Classify a claim with {count} adapter{'s' if count > 1 else ''} on one base model"
     data = SpaceCardData(
         title=space.title,
         emoji="⚖️",
@@ -83,11 +164,9 @@ def _front_matter(space: Space) -> str:
         python_version=_PYTHON,
         app_file=APP_FILE,
         suggested_hardware=space.hardware,
-        short_description=f"Judge a claim with {count} adapter{'s' if count > 1 else ''} on one base model"[
-            :_LONGEST_DESCRIPTION
-        ],
+        short_description=description[:_MAX_DESCRIPTION],
         license="apache-2.0",
-        models=list(models),
+        models=list(dict.fromkeys([space.base.id, *(one.id for one in space.adapters)])),
         tags=[TAG, "text-classification", "lora"],
         preload_from_hub=[f"{space.base.id} {','.join(space.base_files)} {space.base.revision}"],
     )

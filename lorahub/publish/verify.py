@@ -1,19 +1,19 @@
-"""`lorahub verify`: an adapter loaded as a stranger would, and its claims measured again.
+"""`lorahub verify`: load an adapter the way a new user would, and measure its claimed figures again.
 
-In: an adapter, here or on the Hub. Out: checks, each with what was claimed and what was found: the files' safety, the
-base's commit, the probe's logits in plain peft and in the engine, the card's tables against the record, the data's
-fingerprints, and the metrics of card and record on that data. What the record says of other systems, and what people
-wrote into the card, is not measured.
+In: an adapter, here or on the Hub. Out: checks, each with the claimed and the measured value: safety of the files,
+commit of the base, probe logits in plain peft and in the engine, the card's tables against the record, fingerprints of
+the data, and the metrics of card and record on that data. The record's figures of other systems, and text that users
+wrote into the card, are not checked.
 """
 
-import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorahub import records, runfiles
 from lorahub.config import BaseConfig
+from lorahub.data.claimset import ClaimData, ClaimSet
 from lorahub.errors import AdapterError, DataError, UnsafeAdapterError, need, one_line
 from lorahub.hub import fetch, recorded, safety
 from lorahub.hub.fetch import Located
@@ -24,17 +24,16 @@ from lorahub.runfiles import ProbeRow
 if TYPE_CHECKING:
     import numpy as np
 
-    from lorahub.data.claimset import ClaimData, ClaimSet
     from lorahub.serving.predictor import Predictor
 
-# Other processors round differently: about 1e-5 on float32 logits, and now and then a claim on the border falls over.
+# Processors round differently: about 1e-5 on float32 logits, and sometimes a borderline claim changes its label.
 LOGIT_TOLERANCE = 1e-3
 METRIC_TOLERANCE = 0.005
 
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One claim. `ok` is None where it could not be measured, and `found` says why."""
+    """One claimed value. `ok` is None if it could not be measured; then `found` gives the reason."""
 
     name: str
     claimed: str
@@ -44,7 +43,7 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """`data` stands in for the recorded data set, `base` for the recorded base."""
+    """Options of a verification. `data` and `base` replace the recorded ones."""
 
     data: str | None = None
     base: str | None = None
@@ -53,7 +52,7 @@ class Options:
 
 
 def verify(identifier: str, options: Options) -> Iterator[Check]:
-    """Yield one check after the other; raises AdapterError where there is no adapter or no record of one."""
+    """Yield one check after the other; raises AdapterError if there is no adapter or no record of one."""
     need("torch", extra="train")
     from lorahub.serving.loading import open_predictors
 
@@ -63,13 +62,13 @@ def verify(identifier: str, options: Options) -> Iterator[Check]:
         report = safety.local(located.folder)
         safety.refuse(report, identifier)
     except UnsafeAdapterError as error:
-        yield dataclasses.replace(safe, found=str(error), ok=False)
+        yield replace(safe, found=str(error), ok=False)
         return
     notes = "; ".join(finding.text for finding in report.findings)
-    yield dataclasses.replace(safe, found=notes or safe.found)
+    yield replace(safe, found=notes or safe.found)
     record = records.load(located.folder)
     base = recorded.base(located, record, instead=options.base)
-    # First, because it looks whether the adapter fits its base.
+    # First, because it checks whether the adapter fits its base.
     (engine,) = open_predictors([located], base.id, settings=base, token=options.token)
     yield from _revision(record, engine)
     yield from _probe(located.folder, base, engine, options)
@@ -80,7 +79,7 @@ def verify(identifier: str, options: Options) -> Iterator[Check]:
 def _revision(record: RunRecord, engine: "Predictor") -> Iterator[Check]:
     claimed, found = record.environment.base_revision, engine.base_revision
     if claimed or found:
-        # Another commit of the base makes no claim false, but figures may differ for it.
+        # Another commit of the base contradicts no claim, but it may explain other figures.
         yield Check(
             name="base revision",
             claimed=claimed or "a folder without one",
@@ -95,18 +94,17 @@ def _probe(folder: Path, base: BaseConfig, engine: "Predictor", options: Options
     from lorahub.models import base as bases
     from lorahub.training.folder import probe_logits
 
-    some, claimed = _read_probe(folder)
+    claims, claimed = _read_probe(folder)
     fresh = bases.load(base, LabelSet.load(folder), token=options.token)
-    plain = probe_logits(adapters.load_with_peft(folder, fresh), fresh, some)
-    yield _logits("probe logits in plain peft", claimed, plain)
-    served = engine.logits(some.texts, evidence=some.evidence)
+    yield _logits(
+        "probe logits in plain peft", claimed, probe_logits(adapters.load_with_peft(folder, fresh), fresh, claims)
+    )
+    served = engine.logits(claims.texts, evidence=claims.evidence)
     yield _logits("probe logits in lorahub's engine", claimed, next(iter(served.values())))
 
 
-def _read_probe(folder: Path) -> tuple["ClaimSet", "np.ndarray"]:
+def _read_probe(folder: Path) -> tuple[ClaimSet, "np.ndarray"]:
     import numpy as np
-
-    from lorahub.data.claimset import ClaimSet
 
     path = folder / runfiles.PROBE
     rows = runfiles.read_json(path, list[ProbeRow])
@@ -129,24 +127,24 @@ def _logits(name: str, claimed: "np.ndarray", found: "np.ndarray") -> Check:
 
 
 def _card(folder: Path, record: RunRecord) -> Iterator[Check]:
-    """The lines of the card that follow from the record: the verdict, the tables and the comparisons."""
+    """Compare the lines of the card that follow from the record: the verdict, the tables and the comparisons."""
     text = _card_text(folder)
     if text is None:
         return
-    told = _generated(text)
+    lines = _generated(text)
     try:
-        fresh = _generated(cards.render(record))
+        expected = _generated(cards.render(record))
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise AdapterError(
-            f"{folder / runfiles.RECORD} is not what a card is written from ({type(error).__name__}: "
-            f"{one_line(error)}). Restore it or train again."
+            f"{folder / runfiles.RECORD} does not hold what a card needs ({type(error).__name__}: {one_line(error)}). "
+            f"{runfiles.RESTORE}"
         ) from None
-    check = Check(name="card's results", claimed=f"{len(told)} lines", found="as in the record", ok=True)
-    if not told:
-        check = dataclasses.replace(check, found="not compared: no section of lorahub's is left in the card", ok=None)
-    elif told != fresh:
-        changed = next((line for line in told if line not in fresh), "a line is missing")
-        check = dataclasses.replace(check, found=f"not in the record: {changed}", ok=False)
+    check = Check(name="card's results", claimed=f"{len(lines)} lines", found="as in the record", ok=True)
+    if not lines:
+        check = replace(check, found="not compared: the card has no generated section", ok=None)
+    elif lines != expected:
+        changed = next((line for line in lines if line not in expected), "a line is missing")
+        check = replace(check, found=f"not in the record: {changed}", ok=False)
     yield check
 
 
@@ -155,7 +153,7 @@ def _card_text(folder: Path) -> str | None:
     try:
         return path.read_text(encoding="utf-8") if path.is_file() else None
     except UnicodeDecodeError as error:
-        raise AdapterError(f"{path} is not UTF-8 text ({error}). Restore it or train again.") from None
+        raise AdapterError(f"{path} is not UTF-8 text ({error}). {runfiles.RESTORE}") from None
 
 
 def _generated(card: str) -> list[str]:
@@ -166,28 +164,30 @@ def _generated(card: str) -> list[str]:
 def _figures(located: Located, record: RunRecord, engine: "Predictor", options: Options) -> Iterator[Check]:
     from lorahub.serving import evaluate
 
-    config = record.config
-    card, measured = _claimed(located.folder), record.adapter()
-    own = {key: measured.metric(key) for key in metadata.METRICS}
-    shown = [("", key, value) for key, value in card.items()]
-    # A card rounds; one that says something else than its record leaves two claims to measure.
-    shown += [(" in the record", key, value) for key, value in own.items() if card.get(key) != round(value, 6)]
+    in_card, recorded_result = _card_figures(located.folder), record.adapter()
+    claimed = [("", key, value) for key, value in in_card.items()]
+    # A card rounds. If it differs from its record beyond that, there are two values to check.
+    for key in metadata.METRICS:
+        value = recorded_result.metric(key)
+        if in_card.get(key) != round(value, 6):
+            claimed.append((" in the record", key, value))
     try:
         data = recorded.data(located, record, instead=options.data, token=options.token)
     except DataError as error:
-        # Nothing to measure on is no difference: said, and left to the person.
-        yield Check(name="card's metrics", claimed=f"{len(shown)} figures", found=f"not measured: {error}", ok=None)
+        # Data that cannot be opened is not a difference: the user decides.
+        yield Check(name="card's metrics", claimed=f"{len(claimed)} figures", found=f"not measured: {error}", ok=None)
         return
     yield from _fingerprints(record, data)
-    found = evaluate.score(engine, next(iter(engine.adapters)), data, "test", config.eval)
-    for where, key, value in shown:
-        change = abs(found.metric(key) - value)
+    measured = evaluate.score(engine, next(iter(engine.adapters)), data, "test", record.config.eval)
+    for where, key, value in claimed:
+        found = measured.metric(key)
         name = f"{metadata.METRICS[key][1]}{where}"
-        yield Check(name=name, claimed=f"{value:.4f}", found=f"{found.metric(key):.4f}", ok=change <= options.tolerance)
+        ok = abs(found - value) <= options.tolerance
+        yield Check(name=name, claimed=f"{value:.4f}", found=f"{found:.4f}", ok=ok)
 
 
-def _claimed(folder: Path) -> dict[str, float]:
-    """The figures on test in the card's metadata, by the record's keys; none where there is no card."""
+def _card_figures(folder: Path) -> dict[str, float]:
+    """Return the test figures in the card's metadata, by the record's keys; empty if there is no card."""
     names = {name: key for key, (_, name, _) in metadata.METRICS.items()}
     try:
         index = sections.front_matter(_card_text(folder) or "").get("model-index")
@@ -198,19 +198,19 @@ def _claimed(folder: Path) -> dict[str, float]:
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise AdapterError(
             f"{folder / runfiles.CARD}: the figures in its model-index cannot be read ({one_line(error)}). "
-            "Restore it or train again."
+            f"{runfiles.RESTORE}"
         ) from None
 
 
-def _fingerprints(record: RunRecord, data: "ClaimData") -> Iterator[Check]:
-    stored, split = record.environment.data, "test"
-    claimed, found = str(stored.sha256.get(split)), data.source.sha256[split]
+def _fingerprints(record: RunRecord, data: ClaimData) -> Iterator[Check]:
+    stored, source = record.environment.data, data.source
+    claimed, found = str(stored.sha256.get("test")), source.sha256["test"]
     yield Check(
-        name=f"{data.source.id}, {split}",
+        name=f"{source.id}, test",
         claimed=f"sha256 {claimed[:16]}",
         found=f"sha256 {found[:16]}",
         ok=claimed == found,
     )
     if stored.revision:
-        revision = data.source.revision
-        yield Check(name="data revision", claimed=stored.revision, found=str(revision), ok=revision == stored.revision)
+        ok = source.revision == stored.revision
+        yield Check(name="data revision", claimed=stored.revision, found=str(source.revision), ok=ok)

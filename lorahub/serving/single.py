@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from lorahub import runfiles
 from lorahub.config import BaseConfig
 from lorahub.data.batches import encode
 from lorahub.errors import ConfigError
@@ -36,7 +37,7 @@ class SinglePredictor(Predictor):
         folder, report = located.folder, safety.local(located.folder)
         safety.refuse(report, folder)
         self._info = adapter_files.read_info(folder, report.config, name=name)
-        full_model = report.layout is safety.WHOLE
+        full_model = report.layout is runfiles.FULL_MODEL
         if full_model:
             config = replace(settings, id=str(folder), revision=None)
         else:

@@ -69,7 +69,7 @@ def test_info_shows_an_adapter_before_its_weights_are_downloaded(hub, pushed, cl
     hub.requests.clear()
     code, out, err = cli("info", REPO)
     assert code == 0, err
-    for words in ("hedged, plain", "org/tiny-bert at", "Macro F1 on test", "licence: mit", "nothing speaks against"):
+    for words in ("hedged, plain", "org/tiny-bert at", "Macro F1 on test", "license: mit", "nothing speaks against"):
         assert words in out
     assert not [row for row in hub.sent(WEIGHTS, "GET") if row[2] == 200]
     code, out, err = cli("info", run_folder, "--json")

@@ -6,10 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from lorahub import runfiles
 from lorahub.errors import UnsafeAdapterError
-from lorahub.hub import fetch, rules, safety
+from lorahub.hub import fetch, safety
 
-CONFIG, WEIGHTS = rules.CONFIG_FILE, rules.WEIGHTS_FILE
+CONFIG, WEIGHTS = runfiles.PEFT.config, runfiles.PEFT.weights
 QUERY = "base_model.model.bert.encoder.layer.0.attention.self.query"
 
 
@@ -46,16 +47,16 @@ HOSTILE = {
         tensors(lambda t: t.update({"base_model.model.bert.embeddings.word_embeddings.weight": torch.zeros(8, 32)})),
         "could overwrite the base",
     ),
-    "foreign name": (tensors(lambda t: t.update({"model.x": torch.zeros(1)})), "named unlike peft's"),
+    "foreign name": (tensors(lambda t: t.update({"model.x": torch.zeros(1)})), "not have a name of peft"),
     "half": (tensors(lambda t: t.pop(f"{QUERY}.lora_B.weight")), "only one half"),
     "rank": (setting(r=2), "does not fit the config's rank 2"),
     "huge rank": (setting(r=100_000), "not a rank"),
     "huge alpha": (setting(lora_alpha=1e9), "not a number up to"),
     "no head": (tensors(lambda t: [t.pop(k) for k in list(t) if "classifier" in k]), "random on every load"),
-    "labels of another": (text("labels.json", '["a", "b"]'), "names 2 labels and came with a head"),
+    "labels of another": (text("labels.json", '["a", "b"]'), "names 2 labels, but the head"),
     "control characters": (text("labels.json", '["a\\u001b[2J", "b", "c"]'), "control characters"),
     "pattern": (setting(target_modules=".*"), "not a list of layer names"),
-    "pattern in a list": (setting(target_modules=["(a+)+$"]), "no layer name"),
+    "pattern in a list": (setting(target_modules=["(a+)+$"]), "not a layer name"),
     "whole layers": (setting(modules_to_save=["classifier", "embeddings"]), "more than a classification head"),
     "unknown method": (setting(peft_type="ADALORA"), "peft_type is 'ADALORA'"),
     "no method": (setting(peft_type=["LORA"]), "peft_type is"),
@@ -74,13 +75,13 @@ HOSTILE = {
     "megatron": (setting(megatron_core="evil"), "to import"),
     "replication": (setting(layer_replication=[[0, 1], [0, 1]]), "layer_replication is"),
     "unknown": (setting(brand_new_setting=1), "brand_new_setting is"),
-    "no json": (text(CONFIG, "{"), "is no JSON object"),
-    "a deep config": (text(CONFIG, "[" * 60_000), "is no JSON object"),
-    "deep labels": (text("labels.json", "[" * 60_000), "is no JSON list"),
-    "a header that is a list": (header(b"[]"), "no readable header"),
-    "a deep header": (header(b"[" * 60_000), "no readable header"),
+    "no json": (text(CONFIG, "{"), "is not a JSON object"),
+    "a deep config": (text(CONFIG, "[" * 60_000), "is not a JSON object"),
+    "deep labels": (text("labels.json", "[" * 60_000), "is not a JSON list"),
+    "a header that is a list": (header(b"[]"), "header cannot be read"),
+    "a deep header": (header(b"[" * 60_000), "header cannot be read"),
     "a long config": (text(CONFIG, json.dumps({"x": "y" * 70_000})), "more than"),
-    "broken header": (lambda folder: (folder / WEIGHTS).write_bytes(b"\xff" * 40), "no readable header"),
+    "broken header": (lambda folder: (folder / WEIGHTS).write_bytes(b"\xff" * 40), "header cannot be read"),
     "integers": (tensors(lambda t: t.update({f"{QUERY}.lora_A.weight": torch.ones(4, 32, dtype=torch.int32)})), "I32"),
 }
 # Beside the weights, whose size follows from the config.
@@ -106,23 +107,23 @@ OF_METHODS = {
     ("ia3", "other layer"): (
         tensors(lambda t: t.update({"base_model.model.bert.embeddings.ia3_l": torch.ones(32, 1)})), "not among"
     ),
-    ("ia3", "shape"): (tensors(lambda t: t.update({f"{QUERY}.ia3_l": torch.ones(32, 32)})), "one factor an output"),
+    ("ia3", "shape"): (tensors(lambda t: t.update({f"{QUERY}.ia3_l": torch.ones(32, 32)})), "one factor per output"),
     ("ia3", "inputs"): (setting(feedforward_modules=["query"]), "feedforward_modules is"),
     ("ia3", "pattern"): (setting(target_modules=".*"), "not a list of layer names"),
     ("ia3", "nothing"): (tensors(lambda t: [t.pop(key) for key in list(t) if "ia3" in key]), "adapts no layer"),
     ("prompt", "base weight"): (
         tensors(lambda t: t.update({"base_model.bert.pooler.dense.weight": torch.ones(32, 32)})), "could overwrite"
     ),
-    ("prompt", "foreign name"): (tensors(lambda t: t.update({"model.x": torch.ones(1)})), "named unlike peft's"),
+    ("prompt", "foreign name"): (tensors(lambda t: t.update({"model.x": torch.ones(1)})), "not have a name of peft"),
     ("prompt", "no prompt"): (tensors(lambda t: t.pop(SOFT)), "has no prompt_embeddings"),
-    ("prompt", "shape"): (tensors(lambda t: t.update({SOFT: torch.ones(5, 32)})), "asks for (6, 32)"),
+    ("prompt", "shape"): (tensors(lambda t: t.update({SOFT: torch.ones(5, 32)})), "requires (6, 32)"),
     ("prompt", "count"): (setting(num_virtual_tokens=10**9), "not a size"),
     ("prompt", "no number"): (setting(token_dim="32"), "not a size"),
     ("prompt", "tokenizer"): (setting(tokenizer_name_or_path="evil/x"), "tokenizer_name_or_path is"),
     ("prompt", "text"): (setting(prompt_tuning_init="TEXT"), "prompt_tuning_init is"),
     ("prompt", "no head"): (tensors(lambda t: [t.pop(k) for k in list(t) if "classifier" in k]), "random on every"),
     ("prompt", "whole layers"): (setting(modules_to_save=["embeddings"]), "more than a classification head"),
-    ("prefix", "shape"): (setting(num_layers=3), "asks for (6, 192)"),
+    ("prefix", "shape"): (setting(num_layers=3), "requires (6, 192)"),
     ("prefix", "network"): (setting(prefix_projection=True), "prefix_projection is"),
     ("prefix", "two stacks"): (setting(num_transformer_submodules=2), "num_transformer_submodules is"),
     ("p-tuning", "network"): (setting(encoder_num_layers=10**6), "encoder_num_layers is"),

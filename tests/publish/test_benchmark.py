@@ -65,5 +65,5 @@ def test_a_data_set_that_is_no_benchmark_is_refused(hub, run, hub_base):
     hub.put("org/plain", {"README.md": b"claims"}, kind="dataset")
     record["environment"]["data"].update(id="org/plain", kind="hub", revision="main")
     (run / "record.json").write_text(json.dumps(record))
-    with pytest.raises(PublishError, match="is no benchmark"):
+    with pytest.raises(PublishError, match="is not a benchmark"):
         publish(run, hub_base, benchmark="verdict=accuracy")

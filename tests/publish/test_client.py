@@ -80,7 +80,7 @@ def test_a_slow_answer_is_waited_for_and_not_asked_for_twice(hub):
         (404, {"X-Error-Code": "RepoNotFound"}, "private"),
         (404, {"X-Error-Code": "RevisionNotFound"}, "no such revision"),
         (409, {}, "409"),
-        (412, {}, "changed meanwhile"),
+        (412, {}, "changed in the meantime"),
     ],
 )
 def test_what_does_not_heal_fails_at_once_with_the_fix(hub, status, headers, words):

@@ -15,7 +15,7 @@ from hub_server import READER
 
 from lorahub import config
 from lorahub.errors import HubError, PublishError
-from lorahub.publish import jobs, package
+from lorahub.publish import deployment, jobs
 
 pytestmark = pytest.mark.slow
 
@@ -26,14 +26,16 @@ ASK = ["job", "--data", "starter-wording", "--set", "train.epochs=2", "--flavor"
 
 @pytest.fixture(autouse=True)
 def released(monkeypatch):
-    monkeypatch.setattr(package, "find", lambda: package.Package(version="0.1.0"))
+    monkeypatch.setattr(deployment, "find_package", lambda: deployment.Package(version="0.1.0"))
 
 
 @pytest.fixture
 def wheel(monkeypatch):
     """A checkout, whose wheel test_space builds for real."""
-    made = package.Package(version="0.1.0", wheel=package.Wheel(name="hf_lorahub-0.1.0-py3-none-any.whl", content=b"w"))
-    monkeypatch.setattr(package, "find", lambda: made)
+    made = deployment.Package(
+        version="0.1.0", wheel=deployment.Wheel(name="hf_lorahub-0.1.0-py3-none-any.whl", content=b"w")
+    )
+    monkeypatch.setattr(deployment, "find_package", lambda: made)
     return made
 
 
@@ -105,8 +107,8 @@ def test_a_checkout_sends_its_wheel_to_a_private_place_and_mounts_it(hub, wheel)
 
 def test_a_newer_wheel_takes_the_place_of_the_older_which_a_waiting_job_still_finds(hub, wheel, monkeypatch):
     jobs.start(planned())
-    newer = package.Wheel(name="hf_lorahub-0.2.0-py3-none-any.whl", content=b"v")
-    monkeypatch.setattr(package, "find", lambda: package.Package(version="0.2.0", wheel=newer))
+    newer = deployment.Wheel(name="hf_lorahub-0.2.0-py3-none-any.whl", content=b"v")
+    monkeypatch.setattr(deployment, "find_package", lambda: deployment.Package(version="0.2.0", wheel=newer))
     jobs.start(planned())
     assert set(hub.files("alice/lorahub-wheels", kind="dataset")) == {".gitattributes", "README.md", newer.name}
     waiting = hub.jobs["job-1"]["spec"]["volumes"][0]["revision"]
@@ -236,7 +238,7 @@ def test_what_a_job_cannot_do_is_refused_before_anything_is_sent(hub, cli, tiny_
     for arguments, words in {
         ("--push", REPO, "--base", folder): "folder of this machine",
         ("--push", REPO, "--flavor", "a11g"): "no hardware 'a11g'",
-        ("--push", "a/b/c"): "no repository id",
+        ("--push", "a/b/c"): "not a valid repository id",
         ("--push", REPO, "--timeout", "soon"): "--timeout takes a duration",
     }.items():
         code, out, err = cli(*ASK, *arguments)
@@ -321,7 +323,7 @@ def test_a_job_whose_answer_was_lost_is_not_started_twice(hub):
         jobs.start(planned())
     assert len(hub.jobs) == 1
     hub.fail("/api/jobs/alice$", 403, method="POST")
-    with pytest.raises(HubError, match="token may not"):
+    with pytest.raises(HubError, match="does not allow it"):
         jobs.start(planned())
     assert len(hub.jobs) == 1
 

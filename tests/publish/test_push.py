@@ -239,7 +239,7 @@ def test_two_pushes_at_once_one_wins_and_the_other_is_told(hub, run, base, tmp_p
     told = [found for found in outcomes if isinstance(found, HubError)]
     assert len(told) == 1
     assert told[0].status == 412
-    assert "changed meanwhile" in str(told[0])
+    assert "changed in the meantime" in str(told[0])
     assert len(hub.repo(REPO).commits) == 3
 
 
@@ -248,7 +248,7 @@ def test_two_first_pushes_at_once_one_wins_and_the_other_is_told(hub, run, base,
     (other / "probe.json").write_text((other / "probe.json").read_text() + "\n")
     first, second = (push.plan(folder, Options(repo=REPO, base_id=base)) for folder in (run, other))
     push.send(first)
-    with pytest.raises(HubError, match="made by somebody else meanwhile") as told:
+    with pytest.raises(HubError, match="created by somebody else in the meantime") as told:
         push.send(second)
     assert told.value.status == 412
     assert hub.files(REPO)["probe.json"] == (run / "probe.json").read_bytes()
@@ -271,7 +271,7 @@ def test_a_fault_at_any_step_publishes_nothing_or_all(hub, run, base, step, faul
     assert isinstance(error, HubError) == (fault not in (429, 500, "cut", "slow")), error
     if isinstance(error, HubError):
         assert "\n" not in str(error)
-        assert ("was made and is empty" in str(error)) == (("model", REPO) in hub.repos)
+        assert ("was created and is empty" in str(error)) == (("model", REPO) in hub.repos)
         assert ("model", REPO) not in hub.repos or set(hub.files(REPO)) == {".gitattributes"}
         assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
     assert publish(run, base).repo == REPO
@@ -398,7 +398,7 @@ def test_a_name_that_the_hub_does_not_allow_is_refused_here(hub, run, base, name
 
 
 def test_bad_metadata_is_refused_by_the_hub_in_one_line(hub, run, base):
-    with pytest.raises(HubError, match=r"license.*alice/tiny was made and is empty; the next push") as caught:
+    with pytest.raises(HubError, match=r"license.*alice/tiny was created and is empty; the next push") as caught:
         publish(run, base, licence="my-own-words")
     assert "\n" not in str(caught.value)
     assert set(hub.files(REPO)) == {".gitattributes"}

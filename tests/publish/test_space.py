@@ -18,8 +18,8 @@ import yaml
 
 from lorahub.errors import AdapterError, HubError, PublishError
 from lorahub.hub import fetch
-from lorahub.publish import package, push, space
-from lorahub.publish.pins import Pinned
+from lorahub.publish import deployment, push, space, space_files
+from lorahub.publish.space_files import Pinned
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +30,7 @@ SPACE, ADAPTER = "alice/claims", "alice/tiny"
 @pytest.fixture(scope="session")
 def checkout():
     """What stands for this checkout: its wheel, really built, once."""
-    return package.find()
+    return deployment.find_package()
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def adapter(hub, hub_base, tiny_run, tmp_path, checkout, monkeypatch):
     """A published adapter, pinned, on its published base; wheels are not built again for every test."""
     folder = shutil.copytree(tiny_run.folder, tmp_path / "runs" / "tiny")
     commit = push.send(push.plan(folder, push.Options(base_id=hub_base))).commit
-    monkeypatch.setattr(package, "find", lambda: checkout)
+    monkeypatch.setattr(deployment, "find_package", lambda: checkout)
     hub.requests.clear()
     return f"{ADAPTER}@{commit}"
 
@@ -138,7 +138,7 @@ def test_refused_hardware_leaves_the_space_and_says_so(hub, adapter):
 
 def test_what_is_not_on_the_hub_or_not_sound_is_not_shown(hub, adapter, tiny_run):
     for name in (str(tiny_run.folder), "tiny", "./runs/tiny"):
-        with pytest.raises(PublishError, match="no Hub id"):
+        with pytest.raises(PublishError, match="not a Hub id"):
             planned(adapters=[name])
     with pytest.raises(HubError, match="show the adapter alice/missing"):
         planned(adapters=["alice/missing"])
@@ -176,7 +176,7 @@ def test_a_private_adapter_needs_a_secret_and_no_token_is_ever_sent(hub, adapter
 def test_a_private_space_cannot_get_at_a_checkouts_wheel(hub, adapter, monkeypatch):
     with pytest.raises(PublishError, match="is private"):
         planned(private=True)
-    monkeypatch.setattr(package, "find", lambda: package.Package(version="0.1.0"))
+    monkeypatch.setattr(deployment, "find_package", lambda: deployment.Package(version="0.1.0"))
     space.send(planned(private=True))
     assert hub.repo(SPACE, "space").private
     assert pushed_files(hub)["requirements.txt"].endswith(b"\nhf-lorahub[app]==0.1.0\n")
@@ -228,7 +228,7 @@ def test_of_two_first_pushes_at_once_the_second_is_told(hub, adapter):
     first, second = planned(message="first"), planned(message="second")
     assert (first.head, second.head) == (None, None)
     space.send(first)
-    with pytest.raises(HubError, match="changed meanwhile") as caught:
+    with pytest.raises(HubError, match="in the meantime") as caught:
         space.send(second)
     assert caught.value.status == 412
     assert [commit.title for commit in hub.repo(SPACE, "space").commits.values()] == ["initial commit", "first"]
@@ -240,7 +240,7 @@ def test_a_race_is_told(hub, adapter):
     hub.put("alice/mine", {"app.py": b"print()"}, kind="space")
     late = space.plan(plan.options)
     hub.put("alice/mine", {"app.py": b"print(1)"}, kind="space")
-    with pytest.raises(HubError, match="changed meanwhile") as caught:
+    with pytest.raises(HubError, match="in the meantime") as caught:
         space.send(late)
     assert caught.value.status == 412
 
@@ -283,20 +283,20 @@ INSTALLED = {
 @pytest.mark.parametrize("how", INSTALLED)
 def test_what_is_installed_decides_what_is_required(how, tmp_path, monkeypatch):
     noted, requirement = INSTALLED[how]
-    monkeypatch.setattr(package, "_ROOT", tmp_path)
+    monkeypatch.setattr(deployment, "_ROOT", tmp_path)
     install(tmp_path, noted, monkeypatch)
-    assert package.find().requirement("app") == requirement
+    assert deployment.find_package().requirement("app") == requirement
 
 
 def test_an_installed_wheel_is_sent_while_it_is_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(package, "_ROOT", tmp_path)
+    monkeypatch.setattr(deployment, "_ROOT", tmp_path)
     wheel = tmp_path / "hf_lorahub-0.1.0-py3-none-any.whl"
     wheel.write_bytes(b"wheel")
     install(tmp_path, {"url": wheel.as_uri(), "archive_info": {}}, monkeypatch)
-    assert package.find().wheel == package.Wheel(name=wheel.name, content=b"wheel")
+    assert deployment.find_package().wheel == deployment.Wheel(name=wheel.name, content=b"wheel")
     wheel.unlink()
-    with pytest.raises(PublishError, match="not there any more"):
-        package.find()
+    with pytest.raises(PublishError, match="does not exist any more"):
+        deployment.find_package()
 
 
 def install(folder, noted, monkeypatch):
@@ -310,7 +310,6 @@ def install(folder, noted, monkeypatch):
 
 
 def test_the_base_that_lorahub_brings_needs_no_word_of_trust(hub, checkout, monkeypatch):
-    from lorahub.publish import pins
 
     ours = hub.put(fetch.MINILM, {"config.json": b"{}"})
     hub.repo(fetch.MINILM).tags[fetch.MINILM_REVISION] = ours
@@ -318,9 +317,9 @@ def test_the_base_that_lorahub_brings_needs_no_word_of_trust(hub, checkout, monk
     theirs = hub.put(fetch.MINILM, {"config.json": b"{ }"}, ref="refs/pr/1")
     shown = [Pinned(id="bob/x", revision="0" * 40, base_id=fetch.MINILM, base_revision=theirs)]
     for named in (None, "minilm", fetch.MINILM):
-        found = pins.base(named, shown, owner="alice", token=None)
+        found = space_files.pin_base(named, shown, owner="alice", token=None)
         assert (found.id, found.revision) == (fetch.MINILM, ours), "bob's file chose a commit"
-    assert pins.base(f"{fetch.MINILM}@{theirs}", shown, owner="alice", token=None).revision == theirs
+    assert space_files.pin_base(f"{fetch.MINILM}@{theirs}", shown, owner="alice", token=None).revision == theirs
     assert fetch.base(f"{fetch.MINILM}@{fetch.MINILM_REVISION}").origin == "embedded package", "as a Space names it"
 
 

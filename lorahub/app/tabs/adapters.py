@@ -9,7 +9,7 @@ from lorahub.app import Json, errors, html
 from lorahub.app.catalogue import HERE, HUB, Catalogue
 from lorahub.errors import ConfigError, LorahubError
 from lorahub.hub import search
-from lorahub.hub.inspect import Inspection
+from lorahub.hub.search import Inspection
 from lorahub.reports import tables
 from lorahub.serving.engine.engine import Engine, Status
 

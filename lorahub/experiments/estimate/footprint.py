@@ -17,10 +17,10 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
+from lorahub import runfiles
 from lorahub.config import Config
 from lorahub.experiments.estimate import skeleton
 from lorahub.experiments.estimate.trace import Trace
-from lorahub.hub import safety
 from lorahub.models import methods, quantization
 from lorahub.models.base import Base
 from lorahub.training import optimizers
@@ -79,7 +79,7 @@ def measure_step(
     with FakeTensorMode(), kernels():
         skeleton.materialize(model, "cpu")
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        _name_parameters(trace, model, full=method.layout is safety.WHOLE)
+        _name_parameters(trace, model, full=method.layout is runfiles.FULL_MODEL)
         optimizer = _optimizer_after_a_step(form, trained, config, trace)
         # The loop keeps the best weights in main memory.
         best = [parameter.detach().clone() for parameter in trained] if device == "cpu" else []
