@@ -41,10 +41,9 @@ def runs(
     fields = [name.strip() for name in columns.split(",")] if columns is not None else []
     run_table.check(every, fields)
     if as_json:
-        plain = [run.to_dict() for run in chosen]
-        if fields:
-            plain = [{name: run_table.value(run, name) for name in ("name", *fields)} for run in plain]
-        show.print_json(plain)
+        named = ("name", *fields)
+        picked = [dict(zip(named, run_table.pick(run, named), strict=True)) for run in chosen]
+        show.print_json(picked if fields else [run.to_dict() for run in chosen])
         return
     if not chosen:
         none = f"no finished run under {root}. Train one with: lorahub train"

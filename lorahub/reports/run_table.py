@@ -48,7 +48,7 @@ _CONDITION = re.compile(r"\s*([^\s=!<>~]+)\s*(>=|<=|!=|=|>|<|~)\s*(.*?)\s*", re.
 _ORDER: dict[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt, "<": operator.lt, ">=": operator.ge, "<=": operator.le,
 }  # fmt: skip
-_MISSING = object()
+Fields = Mapping[str, Any]
 
 
 def cells(run: RunRecord) -> tuple[str, ...]:
@@ -62,10 +62,15 @@ def table(runs: Sequence[RunRecord], fields: Sequence[str] = (), *, memory: bool
     header = (*(("run",) if fields else COLUMNS), *(MEMORY.get(name, name) for name in more))
     rows = []
     for run in runs:
-        values = run.to_dict()
-        first = (run.name,) if fields else cells(run)
-        rows.append((*first, *(_format(name, value(values, name)) for name in more)))
+        values = (_format(name, field) for name, field in zip(more, pick(run, more), strict=True))
+        rows.append((*((run.name,) if fields else cells(run)), *values))
     return Table(header=header, rows=rows)
+
+
+def pick(run: RunRecord, names: Sequence[str]) -> list[Any]:
+    """Return the named fields of a run: each by its dotted name, full or without a prefix; None if it is missing."""
+    fields = _fields(run)
+    return [_value(fields, name) for name in names]
 
 
 def select(
@@ -76,31 +81,24 @@ def select(
     Runs without the field come last. Raises ConfigError.
     """
     conditions = [Condition.parse(item) for item in where]
-    key = None if sort is None else sort.removeprefix("-")
+    key = sort.removeprefix("-") if sort else None
     check(runs, [*(item.field for item in conditions), *([key] if key else [])])
-    kept = [(run, run.to_dict()) for run in runs]
-    kept = [(run, values) for run, values in kept if all(item.matches(values) for item in conditions)]
+    kept = [(run, _fields(run)) for run in runs]
+    kept = [(run, fields) for run, fields in kept if all(item.matches(fields) for item in conditions)]
     if key is not None:
-        have = [pair for pair in kept if value(pair[1], key) is not None]
-        lack = [pair for pair in kept if value(pair[1], key) is None]
-        kept = sorted(have, key=lambda pair: _sort_key(value(pair[1], key)), reverse=key != sort) + lack
+        kept.sort(key=lambda pair: _sort_key(_value(pair[1], key)), reverse=key != sort)
+        kept.sort(key=lambda pair: _value(pair[1], key) is None)
     return [run for run, _ in kept][:limit]
 
 
 def check(runs: Sequence[RunRecord], names: Sequence[str]) -> None:
     """Raise ConfigError for a name that is a field of none of the runs."""
-    records = [run.to_dict() for run in runs] if names else []
+    known = {field: None for run in runs for field in _fields(run)} if names else {}
     for name in names:
-        if records and all(_find(values, name) is _MISSING for values in records):
-            nearest = _nearest(records, name)
+        if known and _full_name(known, name) is None:
+            nearest = _nearest(known, name)
             hint = f" Did you mean {nearest}?" if nearest else ""
             raise ConfigError(f"no run has a field {name!r}.{hint} docs/record.md lists all fields.")
-
-
-def value(record: Mapping[str, Any], name: str) -> Any:
-    """Return a field of a record's plain form by its dotted name, full or without a prefix; None if it is missing."""
-    field = _find(record, name)
-    return None if field is _MISSING else field
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,9 +119,9 @@ class Condition:
             )
         return cls(field=match[1], sign=match[2], value=match[3])
 
-    def matches(self, record: Mapping[str, Any]) -> bool:
-        """Return whether a record's plain form meets the condition; raises ConfigError if VALUE must be a number."""
-        field = value(record, self.field)
+    def matches(self, fields: Fields) -> bool:
+        """Return whether the fields of a run meet the condition; raises ConfigError if VALUE must be a number."""
+        field = _value(fields, self.field)
         if self.sign in ("=", "!="):
             return self._equals(field) == (self.sign == "=")
         if self.sign == "~":
@@ -143,32 +141,33 @@ class Condition:
             raise ConfigError(f"--where: {self.field} is a number, but {self.value!r} is not.") from None
 
 
-def _find(record: Mapping[str, Any], name: str) -> Any:
-    for prefix in _PREFIXES:
-        field: Any = record
-        for key in f"{prefix}{_SHORT.get(name, name)}".split("."):
-            if not isinstance(field, Mapping) or key not in field:
-                break
-            field = field[key]
-        else:
-            return field
-    return _MISSING
+def _fields(run: RunRecord) -> Fields:
+    """Return every field of a run by its dotted name: values, and mappings of values."""
+    return dict(_flatten(run.to_dict()))
 
 
-def _nearest(records: Sequence[Mapping[str, Any]], name: str) -> str | None:
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, field in values.items():
+        yield f"{prefix}{key}", field
+        if isinstance(field, Mapping):
+            yield from _flatten(field, f"{prefix}{key}.")
+
+
+def _value(fields: Fields, name: str) -> Any:
+    full = _full_name(fields, name)
+    return None if full is None else fields[full]
+
+
+def _full_name(fields: Fields, name: str) -> str | None:
+    names = (f"{prefix}{_SHORT.get(name, name)}" for prefix in _PREFIXES)
+    return next((full for full in names if full in fields), None)
+
+
+def _nearest(fields: Fields, name: str) -> str | None:
     """Return the field most like a name: one that ends with it, else one with a similar spelling."""
-    known = dict.fromkeys(field for record in records for field in _field_names(record))
-    short = [*_SHORT, *(field.removeprefix(part) for field in known for part in _PREFIXES if field.startswith(part))]
+    short = [*_SHORT, *(field.removeprefix(part) for field in fields for part in _PREFIXES if field.startswith(part))]
     ending = [field for field in short if field.endswith(f".{name}")]
     return min(ending, key=len) if ending else next(iter(difflib.get_close_matches(name, short, n=1)), None)
-
-
-def _field_names(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for key, field in values.items():
-        if isinstance(field, Mapping):
-            yield from _field_names(field, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}"
 
 
 def _format(name: str, field: Any) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from lorahub.labels import LabelSet
 from lorahub.stats import bootstrap, metrics, paired
+from lorahub.stats.bootstrap import Values
 from lorahub.stats.paired import CorrectedDifference
 from lorahub.stats.results import LOWER_IS_BETTER
 from lorahub.stats.verdicts import Floats, Ids
@@ -89,19 +90,25 @@ def compare_pairs(
     """
     by_name = {system.name: system for system in systems}
     answers = [(by_name[ours].answers, by_name[theirs].answers) for ours, theirs in pairs]
-    draws = [bootstrap.paired_draws(gold, *pair, len(labels), resamples=resamples) for pair in answers]
+    drawn = [bootstrap.paired_draws(gold, *pair, len(labels), resamples=resamples) for pair in answers]
+    draws = {name: [item.metrics[name] for item in drawn] for name in metrics.METRICS}
+    draws["ece"], ece_p_values = _calibration(gold, by_name, pairs, resamples)
     by_metric = {
-        name: _with_claims_needed([drawn.metrics[name] for drawn in draws], len(gold), confidence)
-        for name in metrics.METRICS
+        name: paired.corrected(values, confidence, p_values=ece_p_values if name == "ece" else None)
+        for name, values in draws.items()
     }
-    by_metric["ece"] = _calibration(gold, by_name, pairs, resamples=resamples, confidence=confidence)
     f1 = {system.name: metrics.f1_by_label(gold, system.answers, len(labels)) for system in systems}
-    by_label = iter(paired.corrected([values for drawn in draws for values in drawn.f1.T], confidence))
+    by_label = iter(paired.corrected([values for item in drawn for values in item.f1.T], confidence))
     return [
         Pair(
             ours=ours,
             theirs=theirs,
-            metrics={name: by_metric[name][place] for name in METRICS},
+            metrics={
+                name: MetricDifference(
+                    **vars(by_metric[name][place]), claims_needed=paired.claims_needed(draws[name][place], len(gold))
+                )
+                for name in METRICS
+            },
             mcnemar=mcnemar,
             per_label={
                 name: LabelDifference(
@@ -117,33 +124,25 @@ def compare_pairs(
     ]
 
 
-def _with_claims_needed(
-    draws: Sequence[bootstrap.Values], claims: int, confidence: float, p_values: Sequence[float] | None = None
-) -> list[MetricDifference]:
-    return [
-        MetricDifference(**vars(row), claims_needed=paired.claims_needed(values, claims))
-        for row, values in zip(paired.corrected(draws, confidence, p_values=p_values), draws, strict=True)
-    ]
-
-
 def _calibration(
-    gold: Ids, systems: dict[str, System], pairs: Sequence[tuple[str, str]], *, resamples: int, confidence: float
-) -> list[MetricDifference]:
-    """Compare calibration errors, with p-values from the randomization test."""
+    gold: Ids, systems: dict[str, System], pairs: Sequence[tuple[str, str]], resamples: int
+) -> tuple[list[Values], list[float]]:
+    """Return differences in calibration error, (R + 1,) each, and their p-values from the randomization test."""
     gaps = {name: metrics.calibration_gaps(gold, item.answers, item.probabilities) for name, item in systems.items()}
     errors = {
         name: paired.calibration_errors(bootstrap.resampled_sums(item, resamples=resamples)) / len(gold)
         for name, item in gaps.items()
     }
-    draws = [errors[ours] - errors[theirs] for ours, theirs in pairs]
-    p_values = [paired.calibration_p_value(gaps[ours], gaps[theirs], resamples=resamples) for ours, theirs in pairs]
-    return _with_claims_needed(draws, len(gold), confidence, p_values)
+    return (
+        [errors[ours] - errors[theirs] for ours, theirs in pairs],
+        [paired.calibration_p_value(gaps[ours], gaps[theirs], resamples=resamples) for ours, theirs in pairs],
+    )
 
 
 def _mcnemar(gold: Ids, answers: Sequence[tuple[Ids, Ids]]) -> list[McNemar]:
     right = [(ours == gold, theirs == gold) for ours, theirs in answers]
     counts = [(int((ours & ~theirs).sum()), int((~ours & theirs).sum())) for ours, theirs in right]
-    results = [paired.mcnemar(*pair) for pair in counts]
+    tests = [paired.mcnemar(*pair) for pair in counts]
     return [
         McNemar(
             only_ours=only_ours,
@@ -154,6 +153,6 @@ def _mcnemar(gold: Ids, answers: Sequence[tuple[Ids, Ids]]) -> list[McNemar]:
             claims_needed=paired.claims_needed_for_mcnemar(only_ours, only_theirs, len(gold)),
         )
         for (only_ours, only_theirs), (p, test), p_holm in zip(
-            counts, results, paired.holm([p for p, _ in results]), strict=True
+            counts, tests, paired.holm([p for p, _ in tests]), strict=True
         )
     ]

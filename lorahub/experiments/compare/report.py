@@ -54,54 +54,26 @@ def _systems(comparison: Comparison) -> Table:
 
 def difference_tables(comparison: Comparison) -> list[Table]:
     """Return what the pairs show: differences by metric, McNemar's test, and differences by label."""
-    titles = [_pair_title(comparison, pair) for pair in comparison.pairs]
-    pairs = list(zip(titles, comparison.pairs, strict=True))
-    by_metric = [
-        (
-            title,
-            TITLES[metric],
-            tables.signed(row.difference, row.interval),
-            tables.p_value(row.p),
-            tables.p_value(row.p_holm),
-            "yes" if row.detectable else "no",
-            _count(row.claims_needed),
-        )
-        for title, pair in pairs
-        for metric, row in pair.metrics.items()
-    ]
-    mcnemar = [
-        (
-            title,
-            f"{pair.mcnemar.only_ours:,}",
-            f"{pair.mcnemar.only_theirs:,}",
-            tables.p_value(pair.mcnemar.p),
-            tables.p_value(pair.mcnemar.p_holm),
-            pair.mcnemar.test,
-            _count(pair.mcnemar.claims_needed),
-        )
-        for title, pair in pairs
-    ]
-    by_label = [
-        (
-            title,
-            label,
-            f"{row.support:,}",
-            f"{row.ours:.3f}",
-            f"{row.theirs:.3f}",
-            tables.signed(row.difference, row.interval),
-            tables.p_value(row.p_holm),
-            "yes" if row.detectable else "no",
-        )
-        for title, pair in pairs
-        for label, row in pair.per_label.items()
-    ]
-    differences = ("pair: ours vs theirs", "metric", "ours - theirs", "p", "p (Holm)", "detectable", "claims needed")
-    tests = ("pair", "only ours right", "only theirs right", "p", "p (Holm)", "test", "claims needed")
-    labels = ("pair", "label", "claims", "F1 ours", "F1 theirs", "ours - theirs", "p (Holm)", "detectable")
+    by_metric, tests, by_label = [], [], []
+    for pair in comparison.pairs:
+        title, test = _pair_title(comparison, pair), pair.mcnemar
+        for metric, row in pair.metrics.items():
+            figures = (tables.signed(row.difference, row.interval), tables.p_value(row.p), tables.p_value(row.p_holm))
+            by_metric.append((title, TITLES[metric], *figures, _yes(row.detectable), _count(row.claims_needed)))
+        counts = (f"{test.only_ours:,}", f"{test.only_theirs:,}")
+        p_values = (tables.p_value(test.p), tables.p_value(test.p_holm))
+        tests.append((title, *counts, *p_values, test.test, _count(test.claims_needed)))
+        for label, f1 in pair.per_label.items():
+            scores = (f"{f1.support:,}", f"{f1.ours:.3f}", f"{f1.theirs:.3f}")
+            difference = (tables.signed(f1.difference, f1.interval), tables.p_value(f1.p_holm), _yes(f1.detectable))
+            by_label.append((title, label, *scores, *difference))
+    metric_header = ("pair: ours vs theirs", "metric", "ours - theirs", "p", "p (Holm)", "detectable", "claims needed")
+    test_header = ("pair", "only ours right", "only theirs right", "p", "p (Holm)", "test", "claims needed")
+    label_header = ("pair", "label", "claims", "F1 ours", "F1 theirs", "ours - theirs", "p (Holm)", "detectable")
     return [
-        Table(header=differences, rows=by_metric, heading="Differences"),
-        Table(header=tests, rows=mcnemar, heading="McNemar's test"),
-        Table(header=labels, rows=by_label, heading="Differences by label"),
+        Table(header=metric_header, rows=by_metric, heading="Differences"),
+        Table(header=test_header, rows=tests, heading="McNemar's test"),
+        Table(header=label_header, rows=by_label, heading="Differences by label"),
     ]
 
 
@@ -186,6 +158,10 @@ def _write_disagreements(comparison: Comparison, path: Path, kind: str) -> None:
 
 def _pair_title(comparison: Comparison, pair: Pair) -> str:
     return f"{comparison.systems[pair.ours].title} vs {comparison.systems[pair.theirs].title}"
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
 
 
 def _count(value: int | None) -> str:
