@@ -1,4 +1,4 @@
-"""A training that was stopped goes on as if it had not been: weights, curve and figures are equal bit for bit."""
+"""An interrupted training ends as an uninterrupted one: weights, curve and metrics are equal bit for bit."""
 
 import json
 import re
@@ -26,8 +26,8 @@ QUICK = ("train.min_steps=20", "train.epochs=1", "train.batch_size=14", "train.e
 TIMES = ("seconds", "samples_per_second", "cpu_seconds", "peak_bytes", "memory", "resumed_at")
 
 
-class StoppedError(Exception):
-    """What stops a training in these tests."""
+class InterruptedTrainingError(Exception):
+    """Ends a training in these tests."""
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +38,8 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def asked(tiny_base, data):
-    """(model_type, method, *settings) -> what `train` is asked."""
+def arguments(tiny_base, data):
+    """(model_type, method, *settings) -> the arguments of `train`."""
 
     def make(model_type, method, *settings):
         base = str(tiny_base(model_type))
@@ -48,19 +48,22 @@ def asked(tiny_base, data):
     return make
 
 
-def stopped(step, **kwargs):
-    """Train up to a step and fail there, before its checkpoint is written."""
+def interrupted(step, **kwargs):
+    """Train up to a step and fail there, before its checkpoint is written; return the steps that were taken."""
+    steps = []
 
     def on_step(taken):
+        steps.append(taken.step)
         if taken.step == step:
-            raise StoppedError
+            raise InterruptedTrainingError
 
-    with pytest.raises(StoppedError):
+    with pytest.raises(InterruptedTrainingError):
         train(**kwargs, callbacks=Callbacks(on_step=on_step))
+    return steps
 
 
 def outcome(folder):
-    """All that a run says and leaves, but for times and memory."""
+    """Return everything that a run records and writes, except times and memory."""
     record = records.load(folder).to_dict()
     happened = {name: value for name, value in record["happened"].items() if name not in TIMES}
     weights = next(path for path in folder.glob("*model.safetensors"))
@@ -91,40 +94,52 @@ CASES = {
 }
 
 
+@pytest.fixture(scope="module")
+def whole(arguments, tmp_path_factory):
+    """(model_type, method, *settings) -> the outcome of an uninterrupted run, trained once."""
+    made = {}
+
+    def make(*key):
+        if key not in made:
+            out = tmp_path_factory.mktemp("whole") / "run"
+            train(**arguments(*key), out=out)
+            made[key] = outcome(out)
+        return made[key]
+
+    return make
+
+
 SHORT = ("in the middle of an epoch", "at the end of an epoch")
 
 
 @pytest.mark.parametrize(
     "case", [case if case in SHORT else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
 )
-def test_a_stopped_training_ends_as_the_uninterrupted_one(case, asked, tmp_path):
+def test_a_stopped_training_ends_as_the_uninterrupted_one(case, arguments, whole, tmp_path):
     model_type, method, settings, every, stops = CASES[case]
-    wanted = asked(model_type, method, *settings)
-    whole, parts = tmp_path / "whole" / "run", tmp_path / "parts" / "run"
-    train(**wanted, out=whole)
+    options, parts = arguments(model_type, method, *settings), tmp_path / "run"
     for place, step in enumerate(stops):
-        stopped(step, **wanted, out=parts, save_every=every, resume=place > 0)
+        interrupted(step, **options, out=parts, save_every=every, resume=place > 0)
         torch.manual_seed(0)  # whatever the process did in between
-    done = train(**wanted, out=parts, save_every=every, resume=True)
+    done = train(**options, out=parts, save_every=every, resume=True)
     assert done.record.progress.resumed_at == [(step - 1) // every * every for step in stops]
-    for resumed, uninterrupted in zip(outcome(parts), outcome(whole), strict=True):
+    for resumed, uninterrupted in zip(outcome(parts), whole(model_type, method, *settings), strict=True):
         assert resumed == uninterrupted
 
 
-def command(wanted, out, *flags):
-    settings = [word for setting in wanted["settings"] for word in ("--set", setting)]
-    named = ["--data", wanted["data"], "--base", wanted["base"], "--method", wanted["method"], "--out", str(out)]
+def command(options, out, *flags):
+    settings = [word for setting in options["settings"] for word in ("--set", setting)]
+    named = ["--data", options["data"], "--base", options["base"], "--method", options["method"], "--out", str(out)]
     return [sys.executable, "-m", "lorahub", "train", *named, *settings, *flags]
 
 
 @pytest.mark.slow
-def test_a_killed_training_ends_as_the_uninterrupted_one(asked, tmp_path):
-    wanted = asked("bert", "lora", "train.min_steps=60", "train.evaluate_every=4")
-    whole, parts = tmp_path / "whole" / "run", tmp_path / "parts" / "run"
-    train(**wanted, out=whole)
+def test_a_killed_training_ends_as_the_uninterrupted_one(arguments, whole, tmp_path):
+    key = ("bert", "lora", "train.min_steps=60", "train.evaluate_every=4")
+    options, parts = arguments(*key), tmp_path / "run"
     flags, step, kills = ("--save-every", "2", "--resume"), 0, 0
     while step < 50:
-        process = subprocess.Popen(command(wanted, parts, *flags), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command(options, parts, *flags), cwd=ROOT, stderr=subprocess.PIPE, text=True)
         # Some steps further, wherever the process is by then: in a step, in an evaluation or writing a checkpoint.
         while newest(parts) < step + 25 and process.poll() is None:
             time.sleep(0.001)
@@ -133,9 +148,9 @@ def test_a_killed_training_ends_as_the_uninterrupted_one(asked, tmp_path):
         assert not (parts / "record.json").exists()
         step, kills = newest(parts), kills + 1
     assert kills == 2
-    subprocess.run(command(wanted, parts, *flags), cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(command(options, parts, *flags), cwd=ROOT, check=True, capture_output=True)
     assert len(records.load(parts).progress.resumed_at) == kills
-    for resumed, uninterrupted in zip(outcome(parts), outcome(whole), strict=True):
+    for resumed, uninterrupted in zip(outcome(parts), whole(*key), strict=True):
         assert resumed == uninterrupted
 
 
@@ -144,10 +159,12 @@ def newest(folder):
 
 
 @pytest.mark.slow
-def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(asked, tmp_path):
-    wanted = asked("bert", "lora", "train.min_steps=3000", "train.evaluate_every=1000")
+def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(arguments, tmp_path):
+    options = arguments("bert", "lora", "train.min_steps=3000", "train.evaluate_every=1000")
     out = tmp_path / "run"
-    process = subprocess.Popen(command(wanted, out, "--save-every", "100"), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command(options, out, "--save-every", "100"), cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
     while newest(out) < 100 and process.poll() is None:
         time.sleep(0.001)
     time.sleep(0.05)  # the checkpoint of step 100 may still be being written
@@ -160,8 +177,8 @@ def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(asked, tmp_path):
     assert "Traceback" not in error
 
 
-def test_a_checkpoint_holds_what_is_trained_and_nothing_of_the_base(asked, tmp_path):
-    stopped(9, **asked("bert", "lora"), out=tmp_path / "run", save_every=2)
+def test_a_checkpoint_holds_what_is_trained_and_nothing_of_the_base(arguments, tmp_path):
+    interrupted(9, **arguments("bert", "lora"), out=tmp_path / "run", save_every=2)
     (path,) = (tmp_path / "run" / "checkpoints").glob("step-*")
     assert path.name == "step-8", "older ones are removed"
     trained = load_file(path / "trained.safetensors")
@@ -172,30 +189,30 @@ def test_a_checkpoint_holds_what_is_trained_and_nothing_of_the_base(asked, tmp_p
     assert {file.name for file in path.iterdir()} == {*names, "trained.safetensors"}
 
 
-def test_what_was_half_written_is_no_checkpoint(asked, tmp_path):
-    wanted, out = asked("bert", "lora"), tmp_path / "run"
-    stopped(9, **wanted, out=out, save_every=4)
-    half = out / "checkpoints" / ".step-12.partial"
-    half.mkdir()
-    (half / "trained.safetensors").write_bytes(b"half")
-    done = train(**wanted, out=out, save_every=4, resume=True)
-    assert done.record.progress.resumed_at == [8]
+@pytest.fixture(scope="module")
+def unfinished(arguments, tmp_path_factory):
+    """A run that was interrupted after the checkpoint of step 4."""
+    out = tmp_path_factory.mktemp("unfinished") / "run"
+    interrupted(5, **arguments("bert", "lora"), out=out, save_every=4)
+    return out
+
+
+def test_a_partly_written_checkpoint_is_ignored(arguments, unfinished, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(unfinished, out)
+    partial = out / "checkpoints" / ".step-12.partial"
+    partial.mkdir()
+    (partial / "trained.safetensors").write_bytes(b"half")
+    run = train(**arguments("bert", "lora"), out=out, save_every=4, resume=True)
+    assert run.record.progress.resumed_at == [4]
     assert not (out / "checkpoints").exists(), "a finished run needs none"
 
 
-def test_baselines_are_not_computed_twice(asked, tmp_path, monkeypatch):
-    wanted, out = asked("bert", "lora"), tmp_path / "run"
-    stopped(5, **wanted, out=out, save_every=4)
+def test_baselines_are_not_computed_twice(arguments, unfinished, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    shutil.copytree(unfinished, out)
     monkeypatch.setattr("lorahub.stats.baselines.fit", None)
-    train(**wanted, out=out, save_every=4, resume=True)
-
-
-@pytest.fixture(scope="module")
-def unfinished(asked, tmp_path_factory):
-    """A run that stopped after step 4."""
-    out = tmp_path_factory.mktemp("unfinished") / "run"
-    stopped(5, **asked("bert", "lora"), out=out, save_every=4)
-    return out
+    assert interrupted(6, **arguments("bert", "lora"), out=out, resume=True) == [5, 6]
 
 
 @pytest.mark.parametrize(
@@ -208,37 +225,37 @@ def unfinished(asked, tmp_path_factory):
     ],
 )
 def test_a_checkpoint_of_another_training_is_refused_in_a_line_that_names_the_difference(
-    change, words, asked, unfinished, claims_file
+    change, words, arguments, unfinished, claims_file
 ):
     if "data" in change:
         change = {"data": str(claims_file(learnable(change["data"]), "claims.jsonl"))}
     with pytest.raises(ConfigError) as caught:
-        train(**{**asked("bert", "lora"), **change}, out=unfinished, save_every=4, resume=True)
+        train(**{**arguments("bert", "lora"), **change}, out=unfinished, save_every=4, resume=True)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
     assert newest(unfinished) == 4, "and is kept"
 
 
 @pytest.mark.parametrize("name", ["trained.safetensors", "optimizer.bin", "progress.json"])
-def test_a_damaged_checkpoint_is_one_line(name, asked, unfinished, tmp_path):
+def test_a_damaged_checkpoint_is_one_line(name, arguments, unfinished, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(unfinished, out)
     (out / "checkpoints" / "step-4" / name).write_bytes(b"{")
     with pytest.raises(AdapterError, match=r"step-4 is damaged .* start over with --force instead of --resume"):
-        train(**asked("bert", "lora"), out=out, save_every=4, resume=True)
+        train(**arguments("bert", "lora"), out=out, save_every=4, resume=True)
 
 
-def test_an_unfinished_run_is_not_thrown_away_unasked(asked, unfinished, tmp_path):
+def test_an_unfinished_run_is_only_replaced_with_force(arguments, unfinished, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(unfinished, out)
     with pytest.raises(AdapterError, match="unfinished run. Continue it with --resume, or start over with --force"):
-        train(**asked("bert", "lora"), out=out)
-    assert train(**asked("bert", "lora"), out=out, force=True).record.progress.resumed_at == []
+        train(**arguments("bert", "lora"), out=out)
+    assert interrupted(2, **arguments("bert", "lora"), out=out, force=True) == [1, 2]
+    assert newest(out) == 0
 
 
-def test_resuming_without_a_checkpoint_starts_from_the_beginning_and_says_so(asked, tmp_path, caplog):
-    done = train(**asked("bert", "lora"), out=tmp_path / "run", resume=True)
-    assert done.record.progress.steps == 20
+def test_resuming_without_a_checkpoint_starts_from_the_beginning_and_says_so(arguments, tmp_path, caplog):
+    assert interrupted(1, **arguments("bert", "lora"), out=tmp_path / "run", resume=True) == [1]
     assert "holds no checkpoint; training starts from the beginning" in caplog.text
 
 
