@@ -1,8 +1,7 @@
-"""Adapter folders: plain PEFT files, written without a path and read with every tensor accounted for.
+"""Saving and loading adapter folders.
 
-In: a trained model, or a folder. Out: `adapter_config.json` and `adapter_model.safetensors` that peft and transformers
-load by themselves (a whole model or a head alone in their place, where that is what was trained); or an `Adapter`, its
-tensors checked against its config before anything uses them (the rules are in hub/rules.py).
+In: a trained model, or a folder. Out: plain PEFT files, or those of a full model or a head, without any path in them;
+or an `Adapter`, after every tensor was checked against its config (hub/rules.py).
 """
 
 import json
@@ -25,11 +24,11 @@ from lorahub.hub import rules, safety
 from lorahub.labels import LabelSet
 from lorahub.models import architectures, initialization
 from lorahub.models.base import Base
-from lorahub.runfiles import Layout
+from lorahub.runfiles import Layout, Part
 from lorahub.stats.baselines import LinearProbe
 from lorahub.stats.verdicts import Calibration
 
-TOKENIZER_CONFIG = "tokenizer_config.json"
+_TOKENIZER_CONFIG = "tokenizer_config.json"
 _A, _B, _MAGNITUDE = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"
 _PREFIX = "base_model.model."
 
@@ -68,31 +67,32 @@ class Adapter(AdapterInfo):
 
 
 def save(model: nn.Module, folder: Path, base: Base, labels: LabelSet, layout: Layout = runfiles.PEFT) -> None:
-    """Write what was trained, naming the base by id and revision, with its labels and tokenizer.
+    """Write the trained weights with the id and revision of the base, the labels and the tokenizer.
 
-    Raises AdapterError where the files would be refused on loading, or the adapter still does nothing.
+    Raises AdapterError if `load` would refuse the files, or the adapter has no effect.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    writers = {
-        runfiles.PEFT.weights: _save_peft,
-        runfiles.HEAD.weights: _save_head,
-        runfiles.FULL_MODEL.weights: _save_whole,
-    }
-    writers[layout.weights](model, folder, base)
+    if layout is runfiles.PEFT:
+        _save_peft(model, folder, base)
+    elif layout is runfiles.HEAD:
+        _save_head(folder, base)
+    else:
+        # In one file of any size, so that one header describes all tensors.
+        full: Any = model
+        full.save_pretrained(folder, safe_serialization=True, max_shard_size="1TB")
     labels.save(folder)
     base.tokenizer.save_pretrained(folder)
-    wrong = safety.local(folder).refused
-    if wrong:
-        raise AdapterError(f"the adapter is not saved: {wrong[0]}. Train it again.")
+    refused = safety.local(folder).refused
+    if refused:
+        raise AdapterError(f"the adapter is not saved: {refused[0]}. Train it again.")
 
 
 def _save_peft(model: Any, folder: Path, base: Base) -> None:
     model.save_pretrained(folder, safe_serialization=True)
-    # peft writes a placeholder card; ours is written from the record.
-    (folder / "README.md").unlink(missing_ok=True)
+    (folder / runfiles.CARD).unlink(missing_ok=True)  # peft's placeholder
     config = json.loads((folder / runfiles.PEFT.config).read_text(encoding="utf-8"))
     tensors = load_file(folder / runfiles.PEFT.weights)
-    # peft takes the `mlp_head` of its own prompt encoder for ModernBERT's head; what counts are the prompts it wrote.
+    # peft mistakes the `mlp_head` of its own prompt encoder for ModernBERT's head; only the prompts are needed.
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("prompt_encoder.")}
     if base.moved:
         tensors, config = initialization.as_plain_lora(tensors, config, base.moved)
@@ -100,15 +100,15 @@ def _save_peft(model: Any, folder: Path, base: Base) -> None:
     for names in ("target_modules", "feedforward_modules"):
         if config.get(names):
             config[names] = sorted(config[names])
-    # peft adds `classifier` and `score` whether the architecture has them or not.
+    # peft adds `classifier` and `score` for every architecture.
     config["modules_to_save"] = list(base.heads)
     _write_config(folder / runfiles.PEFT.config, config, base)
     updates = [tensor for name, tensor in tensors.items() if ".lora_B." in name]
     if updates and not any(tensor.abs().max() > 0 for tensor in updates):
-        raise AdapterError("the adapter has learnt nothing: every B matrix is 0. Train longer or raise the rate.")
+        raise AdapterError("the adapter learned nothing: every B matrix is 0. Train longer or raise the learning rate.")
 
 
-def _save_head(model: nn.Module, folder: Path, base: Base) -> None:
+def _save_head(folder: Path, base: Base) -> None:
     tensors = {
         f"{name}.{key}": tensor.detach().cpu().contiguous()
         for name, module in architectures.head_modules(base.model, base.heads)
@@ -118,25 +118,20 @@ def _save_head(model: nn.Module, folder: Path, base: Base) -> None:
     _write_config(folder / runfiles.HEAD.config, {"modules_to_save": list(base.heads)}, base)
 
 
-def _save_whole(model: Any, folder: Path, base: Base) -> None:
-    # One file, whatever its size: a run is looked at and loaded by one header.
-    model.save_pretrained(folder, safe_serialization=True, max_shard_size="1TB")
-
-
 def _write_config(path: Path, config: dict[str, Any], base: Base) -> None:
     config |= {"base_model_name_or_path": base.resolved.id, "revision": base.resolved.revision}
     atomic.write_text(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def load(folder: Path, *, name: str | None = None) -> Adapter:
-    """Read an adapter folder after looking at it; raises AdapterError naming the file and what is wrong with it."""
+    """Check and read an adapter folder; raises AdapterError that names the file and the problem."""
     report = safety.local(folder)
     safety.refuse(report, folder)
-    alone = needs_own_base(report)
-    if alone is not None:
+    content = needs_own_base(report)
+    if content is not None:
         raise AdapterError(
-            f"{folder} holds {alone}, which cannot share a base with other adapters: the engine serves lora, qlora, "
-            "dora, rslora and linear-probe. `lorahub classify` and `lorahub evaluate` run it apart."
+            f"{folder} holds {content}, which cannot share a base with other adapters: the engine serves lora, qlora, "
+            "dora, rslora and linear-probe. `lorahub classify` and `lorahub evaluate` run it separately."
         )
     info = read_info(folder, report.config, name=name)
     stored = read_tensors(folder / report.layout.weights)
@@ -151,7 +146,7 @@ def load(folder: Path, *, name: str | None = None) -> Adapter:
 
 
 def needs_own_base(report: safety.Report) -> str | None:
-    """What a run folder holds where the engine cannot stack it, in words; else None."""
+    """Return what a run folder holds, in words, if it cannot share a base with other adapters; else None."""
     if report.layout is runfiles.FULL_MODEL:
         return "a whole model"
     kind = report.config.get("peft_type", "LORA")
@@ -159,7 +154,7 @@ def needs_own_base(report: safety.Report) -> str | None:
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file in float32; raises AdapterError where it is damaged."""
+    """Read the tensors of a safetensors file in float32; raises AdapterError if it is damaged."""
     try:
         return {key: tensor.float() for key, tensor in load_file(path).items()}
     except (SafetensorError, OSError) as error:
@@ -167,40 +162,39 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def load_with_peft(folder: Path, base: Base) -> nn.Module:
-    """Load the folder onto a fresh base the way any user of peft and transformers would.
+    """Load a folder onto a fresh base, as any user of peft and transformers would.
 
-    `base` must have the adapter's label count, and is cut where the adapter's tokenizer cuts. Raises AdapterError where
-    the weights do not fit the base.
+    `base` must have the adapter's number of labels; its inputs are truncated as the adapter's tokenizer does. Raises
+    AdapterError if the weights do not fit the base.
     """
     try:
-        return _onto(folder, base).eval()
+        return _load_onto(folder, base).eval()
     except (RuntimeError, ValueError, KeyError, TypeError) as error:  # sizes, layers and settings that peft refuses
         raise AdapterError(
             f"peft cannot load {folder} onto {base.resolved.id} ({one_line(error)}). Was it made for another base?"
         ) from error
 
 
-def _onto(folder: Path, base: Base) -> nn.Module:
+def _load_onto(folder: Path, base: Base) -> nn.Module:
     base.shorten(_max_length(folder) or base.max_length, "as in training")
-    kind = runfiles.layout(folder)
-    if kind is runfiles.FULL_MODEL:
-        model: nn.Module = AutoModelForSequenceClassification.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, dtype=base.dtype
-        )
-        return model.to(base.device)
-    if kind is runfiles.HEAD:
-        found = base.model.load_state_dict(read_tensors(folder / kind.weights), strict=False)
-        if found.unexpected_keys:
-            names = ", ".join(found.unexpected_keys)
-            raise AdapterError(f"{folder} holds {names}, which {base.resolved.id} does not have. Give its own base.")
-        model = base.model
-    else:
+    layout = runfiles.layout(folder)
+    model: nn.Module = base.model
+    if layout is runfiles.PEFT:
         model = PeftModel.from_pretrained(base.model, folder)
+    elif layout is runfiles.HEAD:
+        unexpected = base.model.load_state_dict(read_tensors(folder / layout.weights), strict=False).unexpected_keys
+        if unexpected:
+            names = ", ".join(unexpected)
+            raise AdapterError(f"{folder} holds {names}, which {base.resolved.id} does not have. Use its own base.")
+    else:
+        model = AutoModelForSequenceClassification.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, dtype=base.dtype
+        ).to(base.device)
     return model
 
 
 def read_info(folder: Path, config: Mapping[str, Any], *, name: str | None = None) -> AdapterInfo:
-    """Read what a run folder and its adapter config say; raises AdapterError for a damaged file."""
+    """Read what a run folder and its adapter config say about an adapter; raises AdapterError for a damaged file."""
     labels = LabelSet.load(folder)
     record = records.load(folder) if runfiles.is_finished(folder) else None
     base_id = config.get("base_model_name_or_path") or (record.environment.base_id if record else None)
@@ -216,22 +210,21 @@ def read_info(folder: Path, config: Mapping[str, Any], *, name: str | None = Non
     )
 
 
+class _TokenizerConfig(Part):
+    model_max_length: Any = None
+
+
 def _max_length(folder: Path) -> int | None:
-    path = folder / TOKENIZER_CONFIG
-    if not path.exists():
-        return None
-    try:
-        found = json.loads(path.read_text(encoding="utf-8")).get("model_max_length")
-    except (ValueError, RecursionError, AttributeError) as error:
-        raise AdapterError(f"{path} is damaged ({one_line(error)}). Restore it or train again.") from None
+    path = folder / _TOKENIZER_CONFIG
+    length = runfiles.read_json(path, _TokenizerConfig).model_max_length if path.exists() else None
     # transformers writes 1e30 for "no limit".
-    return int(found) if isinstance(found, int | float) and 1 <= found < math.inf else None
+    return int(length) if isinstance(length, int | float) and 1 <= length < math.inf else None
 
 
 def _updates(
     config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
 ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """A layer's name to (A, B), the scale folded into B."""
+    """Return (A, B) by layer name, with the scale folded into B."""
     if "r" not in config:
         return {}
     scale = config["lora_alpha"] / (config["r"] ** 0.5 if config.get("use_rslora") else config["r"])
@@ -240,7 +233,7 @@ def _updates(
 
 
 def _head_states(heads: Iterable[str], tensors: Mapping[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
-    """A head module's name in the base to its state dict."""
+    """Return the state dict of each head module, by its name in the base."""
     states: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
         head = None if ".lora_" in key else rules.head_of(key, heads)
