@@ -9,28 +9,27 @@ hand.
 """
 
 import argparse
-import dataclasses
 import io
 import json
 import os
 import re
 import runpy
 import sys
-import typing
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 # The documentation describes this checkout, whatever is installed.
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 # Help texts are wrapped at the width of the terminal.
 os.environ["COLUMNS"] = "80"
 
+import record_fields  # noqa: E402
 from pydantic import TypeAdapter  # noqa: E402
 from typer.main import get_command  # noqa: E402
 
-from lorahub import __version__, config, fields, records  # noqa: E402
+from lorahub import __version__, config, records  # noqa: E402
 from lorahub.cli import main as cli  # noqa: E402
 from lorahub.data import named  # noqa: E402
 from lorahub.experiments.estimate import costs  # noqa: E402
@@ -48,38 +47,39 @@ from lorahub.reports.report import Report  # noqa: E402
 RESULTS = ROOT / "benchmarks" / "results"
 _NO_RESULT = "No result yet."
 _NOT_ON_HUB = {True: "shipped with lorahub", False: "a folder of yours"}
-_TYPES = {int: "whole number", float: "number", bool: "true or false", str: "text"}
+_TYPES = {
+    "integer": "whole number", "number": "number", "boolean": "true or false", "string": "text",
+    "array": "list of texts", "object": "mapping of texts",
+}  # fmt: skip
+_BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤"}
 
 
 def config_fields() -> str:
     """A table per section of the configuration."""
     parts = []
-    for name, kind in config.SECTIONS.items():
-        hints = typing.get_type_hints(kind)
+    for section, kind in config.SECTIONS.items():
         rows = [
-            (f"`{name}.{item.name}`", _accepted(item, hints[item.name]), _default(item), item.metadata["help"])
-            for item in dataclasses.fields(kind)
+            (f"`{section}.{name}`", _accepted(schema), _default(schema), schema["description"])
+            for name, schema in config.field_schemas(section).items()
         ]
-        parts.append(f"## {name}\n\n{kind.__doc__}\n\n" + _left_aligned(("field", "takes", "default", "meaning"), rows))
+        parts.append(
+            f"## {section}\n\n{kind.__doc__}\n\n" + _left_aligned(("field", "takes", "default", "meaning"), rows)
+        )
     return "\n\n".join(parts)
 
 
-def _accepted(item: "dataclasses.Field", hint: object) -> str:
-    if item.metadata["choices"]:
-        return ", ".join(f"`{choice}`" for choice in item.metadata["choices"])
-    kind, words = fields.alternatives(hint)
-    text = {tuple: "list of texts", dict: "mapping of texts"}.get(typing.get_origin(kind)) or _TYPES[kind]
-    low, high, above = (item.metadata[key] for key in ("low", "high", "above"))
-    bounds = (
-        [f"≥ {low}"] * (low is not None) + [f"> {above}"] * (above is not None) + [f"≤ {high}"] * (high is not None)
-    )
-    return ", ".join([text, *bounds, *(f"or `{word}`" for word in words if word is not None)])
+def _accepted(schema: dict) -> str:
+    if "enum" in schema:
+        return ", ".join(f"`{choice}`" for choice in schema["enum"])
+    first, *others = config.alternatives(schema)
+    bounds = [f"{sign} {first[key]}" for key, sign in _BOUNDS.items() if key in first]
+    return ", ".join([_TYPES[first["type"]], *bounds, *(f"or `{other['const']}`" for other in others)])
 
 
-def _default(item: "dataclasses.Field") -> str:
-    if item.default is dataclasses.MISSING or item.default in (None, ()):
+def _default(schema: dict) -> str:
+    value = schema.get("default")
+    if value in (None, [], ()):
         return "not set"
-    value = list(item.default) if isinstance(item.default, tuple) else item.default
     return f"`{value if isinstance(value, str) else json.dumps(value)}`"
 
 
@@ -243,6 +243,12 @@ BLOCKS: Blocks = {
     "docs/estimate.md": {"gpus": gpus},
     "docs/methods.md": {"reports": method_reports},
     "docs/ranks.md": {"check": ranks},
+    "docs/record.md": {
+        "run": lambda: record_fields.table("schema", "name", "created", "asked"),
+        "happened": lambda: record_fields.table("happened"),
+        "environment": lambda: record_fields.table("environment"),
+        "results": lambda: record_fields.table("results"),
+    },
 }
 
 
@@ -264,7 +270,7 @@ def main() -> None:
     options = parser.parse_args()
     blocks: Blocks = dict(BLOCKS)
     if options.example:
-        blocks["docs/record.md"] = {"example": lambda: example(options.example)}
+        blocks["docs/record.md"] |= {"example": lambda: example(options.example)}
     stale = []
     for name, parts in blocks.items():
         path = ROOT / name
@@ -275,10 +281,11 @@ def main() -> None:
             stale.append(name)
             if not options.check:
                 path.write_text(after, encoding="utf-8")
-    for name, content in space().items():
-        path = ROOT / "spaces" / name
+    whole = {f"spaces/{name}": content for name, content in space().items()}
+    for name, content in {"docs/record.schema.json": record_fields.schema_text(), **whole}.items():
+        path = ROOT / name
         if not path.is_file() or path.read_bytes() != content:
-            stale.append(f"spaces/{name}")
+            stale.append(name)
             if not options.check:
                 path.parent.mkdir(exist_ok=True)
                 path.write_bytes(content)

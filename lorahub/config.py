@@ -6,83 +6,93 @@ neighbour.
 """
 
 import dataclasses
+import difflib
+import functools
 import json
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from lorahub import fields
+from pydantic import AllowInfNan, BeforeValidator, Field, Strict, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
+
 from lorahub.errors import ConfigError, one_line
-from lorahub.fields import opt
+from lorahub.method_names import METHODS, RANKED, Method
 
-# The ways to adapt a base; models/methods.py has a row for each, and recipes/METHOD.yaml its defaults.
-METHODS = ("lora", "qlora", "dora", "rslora", "prompt", "prefix", "p-tuning", "ia3", "full", "linear-probe")
-# Those that train an update of low rank, whose rank can be chosen.
-RANKED = ("lora", "qlora", "dora", "rslora")
 AUTO = "auto"
-# What adapter.rank=auto trains before it cuts: four times the default rank.
+# Rank that adapter.rank=auto trains before truncation: four times the default rank.
 AUTO_RANK = 32
 _LARGEST_SEED = 2**32 - 1  # of numpy's generator
-
-
-# Beyond any adapter of the field; a file that claims more is not sound (hub/safety.py).
+# Larger than in any published adapter; hub/safety.py rejects files beyond.
 LARGEST_RANK, LARGEST_ALPHA, LARGEST_PROMPT = 512, 1024, 1024
 
 
+def _number(value: Any) -> Any:
+    """YAML reads `2e-4` as text, and Python takes a boolean for a number."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("bool", "a boolean")
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def _text(value: Any) -> Any:
+    """A label such as 0 is unambiguous as text; True, a date or a list is not."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _list(value: Any) -> Any:
+    """A flag gives a list as text with commas."""
+    return [item.strip() for item in value.split(",")] if isinstance(value, str) else value
+
+
+def _no_is_text(value: Any) -> Any:
+    """YAML reads `no` as False."""
+    return "no" if value is False else value
+
+
+Text = Annotated[str, BeforeValidator(_text)]
+Texts = Annotated[tuple[Text, ...], BeforeValidator(_list)]
+Whole = Annotated[int, BeforeValidator(_number)]
+Number = Annotated[float, AllowInfNan(False), BeforeValidator(_number)]
+Flag = Annotated[bool, Strict()]
+Quantization = Literal["none", "nf4"]
+
+
+# One field, one line.
+# fmt: off
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Where the claims come from and which columns matter."""
 
-    id: str = opt(
-        "auto",
-        "A named set, a Hub data-set id, a folder with train/validation/test files, or one csv, tsv, jsonl or parquet file. `auto`: pubhealth where it can be reached, else the shipped starter-wording; the log and the record say which.",
-    )
-    revision: str | None = opt(None, "Branch, tag or commit of a Hub data set.")
-    claim: str | None = opt(
-        None, "Column with the text to judge; by default `claim`, `text`, `sentence` or `statement`."
-    )
-    label: str | None = opt(None, "Column with the label; by default `label`, `labels`, `verdict` or `class`.")
-    evidence: str | None = opt(
-        None,
-        "Column with a second text; claim and evidence become a sentence pair, of which only the evidence is truncated.",
-    )
-    labels: tuple[str, ...] = opt((), "Label names in id order; by default the training labels in alphabetical order.")
-    label_map: dict[str, str] = opt(
-        dict, 'Value in the file to label name, as in {"0": "false"}; other values keep their name.'
-    )
-    drop_labels: tuple[str, ...] = opt((), 'Values of the label column whose rows are left out, as in ["-1"].')
-    allow_leaking: bool = opt(False, "Accept a claim or evidence column that is known to give the verdict away.")
-    validation_fraction: float = opt(
-        0.1, "Share of the rows for validation where the data has no such split.", above=0, high=0.5
-    )
-    test_fraction: float = opt(0.2, "Share of the rows for test where the data has no such split.", above=0, high=0.5)
-    train_rows: int = opt(
-        0, "Train on so many claims only, drawn by split_seed, every label in its share; 0: on all of them.", low=0
-    )
-    split_seed: int = opt(
-        0,
-        "Seed of the stratified split; not the training seed, so that seeds share a test set.",
-        low=0,
-        high=_LARGEST_SEED,
-    )
+    id: Annotated[Text, Field(description="A named set, a Hub data-set id, a folder with train/validation/test files, or one csv, tsv, jsonl or parquet file. `auto`: pubhealth where it can be reached, else the shipped starter-wording; the log and the record say which.")] = "auto"
+    revision: Annotated[Text | None, Field(description="Branch, tag or commit of a Hub data set.")] = None
+    claim: Annotated[Text | None, Field(description="Column with the text to classify; by default `claim`, `text`, `sentence` or `statement`.")] = None
+    label: Annotated[Text | None, Field(description="Column with the label; by default `label`, `labels`, `verdict` or `class`.")] = None
+    evidence: Annotated[Text | None, Field(description="Column with a second text; claim and evidence become a sentence pair, of which only the evidence is truncated.")] = None
+    labels: Annotated[Texts, Field(description="Label names in id order; by default the training labels in alphabetical order.")] = ()
+    label_map: Annotated[dict[Text, Text], Field(description='Value in the file to label name, as in {"0": "false"}; other values keep their name.')] = field(default_factory=dict)
+    drop_labels: Annotated[Texts, Field(description='Values of the label column whose rows are left out, as in ["-1"].')] = ()
+    allow_leaking: Annotated[Flag, Field(description="Accept a claim or evidence column that is known to leak the label.")] = False
+    validation_fraction: Annotated[Number, Field(description="Share of the rows for validation where the data has no such split.", gt=0, le=0.5)] = 0.1
+    test_fraction: Annotated[Number, Field(description="Share of the rows for test where the data has no such split.", gt=0, le=0.5)] = 0.2
+    train_rows: Annotated[Whole, Field(description="Number of training claims, drawn by split_seed and stratified by label; 0 uses all of them.", ge=0)] = 0
+    split_seed: Annotated[Whole, Field(description="Seed of the stratified split; not the training seed, so that seeds share a test set.", ge=0, le=_LARGEST_SEED)] = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaseConfig:
     """The frozen model under the adapter."""
 
-    id: str = opt("minilm", "Hub id or folder of the base model; `minilm` is the embedded all-MiniLM-L6-v2.")
-    revision: str | None = opt(None, "Branch, tag or commit of a base on the Hub.")
-    max_length: int = opt(128, "Longest input in tokens; claims beyond are truncated.", low=8)
-    dtype: str = opt("auto", "Precision of the frozen weights.", choices=("auto", "float32", "bfloat16", "float16"))
-    device: str = opt("auto", "Where to run.", choices=("auto", "cpu", "cuda", "mps"))
-    quantize: str = opt(
-        "none",
-        "Keep the linear layers of the frozen base in 4 bits (nf4 with double quantisation); the method qlora does so.",
-        choices=("none", "nf4"),
-    )
+    id: Annotated[Text, Field(description="Hub id or folder of the base model; `minilm` is the embedded all-MiniLM-L6-v2.")] = "minilm"
+    revision: Annotated[Text | None, Field(description="Branch, tag or commit of a base on the Hub.")] = None
+    max_length: Annotated[Whole, Field(description="Longest input in tokens; claims beyond are truncated.", ge=8)] = 128
+    dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16"], Field(description="Precision of the frozen weights.")] = "auto"
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], Field(description="Where to run.")] = "auto"
+    quantize: Annotated[Quantization, Field(description="Keep the linear layers of the frozen base in 4 bits (nf4 with double quantization); the method qlora does so.")] = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,27 +101,13 @@ class AdapterConfig:
     and rslora; targets of these and ia3; prompt_tokens of prompt, prefix and p-tuning.
     """
 
-    method: str = opt(
-        "lora", "How the base is adapted; the recipe of that name holds the method's own defaults.", choices=METHODS
-    )
-    rank: int | Literal["auto"] = opt(
-        8,
-        f"Rank r of the update B·A; `auto` trains rank {AUTO_RANK} and cuts it to the smallest rank that validation cannot tell from it.",
-        low=1,
-        high=LARGEST_RANK,
-    )
-    alpha: float = opt(16.0, "Scale: the update is multiplied by alpha / rank.", above=0, high=LARGEST_ALPHA)
-    dropout: float = opt(0.1, "Dropout on the input of A.", low=0, high=0.95)
-    targets: tuple[str, ...] = opt(
-        ("all-linear",),
-        "Linear layers to adapt: `all-linear`, or names such as q_proj, v_proj, mapped to the architecture's own.",
-    )
-    init: str = opt(
-        "default",
-        "Start of A and B: peft's own, or pissa and olora (lora, rslora) and loftq (qlora); saved as plain LoRA.",
-        choices=("default", "gaussian", "pissa", "olora", "loftq"),
-    )
-    prompt_tokens: int = opt(20, "Virtual tokens in front of every claim.", low=1, high=LARGEST_PROMPT)
+    method: Annotated[Method, Field(description="How the base is adapted; the recipe of that name holds the method's own defaults.")] = "lora"
+    rank: Annotated[Annotated[Whole, Field(ge=1, le=LARGEST_RANK)] | Literal["auto"], Field(description=f"Rank r of the update B·A; `auto` trains rank {AUTO_RANK} and cuts it to the smallest rank that validation cannot tell from it.")] = 8
+    alpha: Annotated[Number, Field(description="Scale: the update is multiplied by alpha / rank.", gt=0, le=LARGEST_ALPHA)] = 16.0
+    dropout: Annotated[Number, Field(description="Dropout on the input of A.", ge=0, le=0.95)] = 0.1
+    targets: Annotated[Texts, Field(description="Linear layers to adapt: `all-linear`, or names such as q_proj, v_proj, mapped to the architecture's own.")] = ("all-linear",)
+    init: Annotated[Literal["default", "gaussian", "pissa", "olora", "loftq"], Field(description="Start of A and B: peft's own, or pissa and olora (lora, rslora) and loftq (qlora); saved as plain LoRA.")] = "default"
+    prompt_tokens: Annotated[Whole, Field(description="Virtual tokens in front of every claim.", ge=1, le=LARGEST_PROMPT)] = 20
 
     @property
     def trained_rank(self) -> int:
@@ -121,68 +117,46 @@ class AdapterConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """The optimisation."""
+    """The optimization."""
 
-    seed: int = opt(0, "Seed of initialisation, order and dropout.", low=0, high=_LARGEST_SEED)
-    epochs: float = opt(4.0, "Passes over the training claims.", above=0)
-    min_steps: int = opt(120, "Fewest optimiser steps: small data gets more epochs to reach them.", low=0)
-    batch_size: int = opt(32, "Claims per forward pass and device.", low=1)
-    gradient_accumulation: int = opt(1, "Forward passes per optimiser step.", low=1)
-    optimizer: str = opt(
-        "auto",
-        "`auto` is AdamW, paged for qlora on a GPU; adamw8bit keeps its moments in 8 bits (bitsandbytes).",
-        choices=("auto", "adamw", "paged-adamw", "adamw8bit", "paged-adamw8bit"),
-    )
-    checkpointing: str = opt(
-        "auto",
-        "Compute activations again in the backward pass, which saves memory for time; `auto` does so for qlora.",
-        choices=("auto", "always", "never"),
-    )
-    learning_rate: float = opt(1e-3, "Peak learning rate of AdamW.", above=0)
-    schedule: str = opt("cosine", "Decay after the warm-up.", choices=("cosine", "linear", "constant"))
-    warmup: float = opt(0.1, "Share of the steps over which the learning rate rises from 0.", low=0, high=0.9)
-    weight_decay: float = opt(0.01, "AdamW's decoupled weight decay.", low=0)
-    max_grad_norm: float = opt(1.0, "Gradient norm above which gradients are scaled down.", above=0)
-    class_weights: str = opt(
-        "sqrt",
-        "Weight of a label in the loss: none, 1/sqrt(frequency), or 1/frequency; relative to the other claims of the batch, so that a batch of one feels none.",
-        choices=("none", "sqrt", "balanced"),
-    )
-    label_smoothing: float = opt(0.0, "Share of the target spread evenly over all labels.", low=0, high=0.9)
-    mixed_precision: str = opt(
-        "auto", "Autocast: auto is bf16 on a GPU that has it, else none.", choices=("auto", "no", "bf16", "fp16")
-    )
-    length_groups: bool = opt(True, "Batch claims of similar length, so that little is padding.")
-    evaluate_every: int = opt(
-        0, "Optimiser steps between evaluations on validation; 0 is twice an epoch, at most 10 in a run.", low=0
-    )
-    metric: str = opt(
-        "f1_macro", "Validation metric that chooses the checkpoint.", choices=("f1_macro", "f1_weighted", "accuracy")
-    )
-    patience: int = opt(
-        0, "Evaluations without a better metric after which training stops; 0 never stops early.", low=0
-    )
+    seed: Annotated[Whole, Field(description="Seed of initialization, order and dropout.", ge=0, le=_LARGEST_SEED)] = 0
+    epochs: Annotated[Number, Field(description="Passes over the training claims.", gt=0)] = 4.0
+    min_steps: Annotated[Whole, Field(description="Minimum number of optimizer steps; small data is repeated for more epochs to reach it.", ge=0)] = 120
+    batch_size: Annotated[Whole, Field(description="Claims per forward pass and device.", ge=1)] = 32
+    gradient_accumulation: Annotated[Whole, Field(description="Forward passes per optimizer step.", ge=1)] = 1
+    optimizer: Annotated[Literal["auto", "adamw", "paged-adamw", "adamw8bit", "paged-adamw8bit"], Field(description="`auto` is AdamW, paged for qlora on a GPU; adamw8bit keeps its moments in 8 bits (bitsandbytes).")] = "auto"
+    checkpointing: Annotated[Literal["auto", "always", "never"], Field(description="Compute activations again in the backward pass, which saves memory for time; `auto` does so for qlora.")] = "auto"
+    learning_rate: Annotated[Number, Field(description="Peak learning rate of AdamW.", gt=0)] = 1e-3
+    schedule: Annotated[Literal["cosine", "linear", "constant"], Field(description="Decay after the warm-up.")] = ("cosine")
+    warmup: Annotated[Number, Field(description="Share of the steps during which the learning rate rises from 0.", ge=0, le=0.9)] = 0.1
+    weight_decay: Annotated[Number, Field(description="AdamW's decoupled weight decay.", ge=0)] = 0.01
+    max_grad_norm: Annotated[Number, Field(description="Gradient norm above which gradients are scaled down.", gt=0)] = 1.0
+    class_weights: Annotated[Literal["none", "sqrt", "balanced"], Field(description="Weight of a label in the loss: none, 1/sqrt(frequency), or 1/frequency; relative to the other claims of the batch, so it has no effect in a batch of one.")] = "sqrt"
+    label_smoothing: Annotated[Number, Field(description="Share of the target spread evenly over all labels.", ge=0, le=0.9)] = 0.0
+    mixed_precision: Annotated[Literal["auto", "no", "bf16", "fp16"], BeforeValidator(_no_is_text), Field(description="Autocast: auto is bf16 on a GPU that has it, else none.")] = "auto"
+    length_groups: Annotated[Flag, Field(description="Batch claims of similar length, to reduce padding.")] = True
+    evaluate_every: Annotated[Whole, Field(description="Optimiser steps between evaluations on validation; 0 is twice an epoch, at most 10 in a run.", ge=0)] = 0
+    metric: Annotated[Literal["f1_macro", "f1_weighted", "accuracy"], Field(description="Validation metric that chooses the checkpoint.")] = "f1_macro"
+    patience: Annotated[Whole, Field(description="Evaluations without a better metric after which training stops; 0 never stops early.", ge=0)] = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig:
-    """How a model is judged."""
+    """How a model is evaluated."""
 
-    batch_size: int = opt(64, "Claims per forward pass when scoring.", low=1)
-    bootstrap: int = opt(2000, "Resamples behind every interval.", low=100)
-    confidence: float = opt(0.95, "Coverage of the intervals.", above=0.5, high=0.999)
-    adjust: bool = opt(True, "Choose a bias per label on validation (logit adjustment) and decide with it.")
-    abstain_risk: float = opt(
-        0.2,
-        "Largest share of wrong answers wanted where the adapter answers: a threshold of confidence is chosen on validation that holds it with certainty `eval.confidence`, and answers below it are marked; 0: none is.",
-        low=0,
-        high=0.9,
-    )
+    batch_size: Annotated[Whole, Field(description="Claims per forward pass when scoring.", ge=1)] = 64
+    bootstrap: Annotated[Whole, Field(description="Resamples behind every interval.", ge=100)] = 2000
+    confidence: Annotated[Number, Field(description="Coverage of the intervals.", gt=0.5, le=0.999)] = 0.95
+    adjust: Annotated[Flag, Field(description="Choose a bias per label on validation (logit adjustment) and decide with it.")] = True
+    abstain_risk: Annotated[Number, Field(description="Largest share of wrong answers wanted where the adapter answers: a threshold of confidence is chosen on validation that holds it with certainty `eval.confidence`, and answers below it are marked; 0: none is.", ge=0, le=0.9)] = 0.2
+
+
+# fmt: on
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Everything a run was asked to do."""
+    """The whole configuration of a run."""
 
     data: DataConfig = DataConfig()
     base: BaseConfig = BaseConfig()
@@ -221,13 +195,24 @@ def read(recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> dic
     return values
 
 
+@functools.cache
+def field_schemas(section: str) -> dict[str, dict[str, Any]]:
+    """Return the JSON schema of each field of a section: type, bounds, choices, default and description."""
+    schemas: dict[str, dict[str, Any]] = TypeAdapter(SECTIONS[section]).json_schema()["properties"]
+    return schemas
+
+
 def field_type(key: str) -> Any:
-    """The type of a field by its dotted name; raises ConfigError naming the nearest there is."""
+    """Return the plain type of a field by its dotted name; raises ConfigError that names the nearest field."""
     section, _, name = key.partition(".")
-    fields.known(section, SECTIONS, "section")
-    hints = typing.get_type_hints(SECTIONS[section])
-    fields.known(name, hints, "field", prefix=f"{section}.")
-    return fields.alternatives(hints[name])[0]
+    _known(section, SECTIONS, "section")
+    _known(name, field_schemas(section), "field", prefix=f"{section}.")
+    return _TYPES[alternatives(field_schemas(section)[name])[0]["type"]][0]
+
+
+def alternatives(schema: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the schemas of what a field accepts, its main type first, without null."""
+    return [option for option in schema.get("anyOf", [schema]) if option.get("type") != "null"]
 
 
 def flags(*, data: str | None, base: str | None, method: str | None, seed: int | None) -> list[str]:
@@ -241,42 +226,67 @@ def from_dict(values: Mapping[str, Any]) -> Config:
 
     What they leave open comes from the method's shipped recipe, then from the defaults.
     """
-    sections = {}
-    own = _method_defaults(values)
-    for name, asked in {**dict.fromkeys(own, {}), **values}.items():
-        fields.known(name, SECTIONS, "section")
-        if not isinstance(asked, Mapping):
-            raise ConfigError(f"section {name!r} must hold field: value pairs; found {asked!r}.")
-        given = {**own.get(name, {}), **asked}
-        kind = SECTIONS[name]
-        known = {item.name: item for item in dataclasses.fields(kind)}
-        hints = typing.get_type_hints(kind)
-        converted = {}
-        for key, value in given.items():
-            fields.known(key, known, "field", prefix=f"{name}.")
-            if value is False and "no" in known[key].metadata["choices"]:
-                value = "no"
-            where = f"{name}.{key}"
-            converted[key] = fields.check(known[key], fields.convert(value, hints[key], where), where)
-        sections[name] = kind(**converted)
-    config = Config(**sections)
+    resolved: dict[str, dict[str, Any]] = {}
+    defaults = _method_defaults(values)
+    for section, given in {**dict.fromkeys(defaults, {}), **values}.items():
+        _known(section, SECTIONS, "section")
+        if not isinstance(given, Mapping):
+            raise ConfigError(f"section {section!r} must hold field: value pairs; found {given!r}.")
+        for name in given:
+            _known(name, field_schemas(section), "field", prefix=f"{section}.")
+        resolved[section] = {**defaults.get(section, {}), **given}
+    try:
+        config = _adapter().validate_python(resolved)
+    except ValidationError as error:
+        raise ConfigError(_problem(error.errors(include_url=False)[0])) from None
     _check_rank(config.adapter)
     return config
 
 
+@functools.cache
+def _adapter() -> TypeAdapter[Config]:
+    return TypeAdapter(Config)
+
+
+def _known(key: Any, names: Mapping[str, Any], what: str, prefix: str = "") -> None:
+    """Raise ConfigError with the nearest name if `key` is not among the names."""
+    if key in names:
+        return
+    near = difflib.get_close_matches(str(key), names, n=1, cutoff=0.5)
+    hint = f"Did you mean {prefix}{near[0]}?" if near else f"Known: {', '.join(names)}."
+    raise ConfigError(f"there is no {what} {prefix}{key}. {hint}")
+
+
+_BOUNDS = {"greater_than": "above", "greater_than_equal": "at least", "less_than_equal": "at most"}
+# JSON type -> Python type, and its name in a message.
+_TYPES: dict[str, tuple[Any, str]] = {
+    "string": (str, "text (put it in quotes)"), "integer": (int, "a whole number"), "number": (float, "a number"),
+    "boolean": (bool, "true or false"), "array": (tuple[str, ...], "a list"),
+    "object": (dict[str, str], "a mapping, as in {a: b}"),
+}  # fmt: skip
+
+
+def _problem(error: ErrorDetails) -> str:
+    """Return the message for a wrong value: the field, what it takes, and what was found."""
+    section, name, *inner = map(str, error["loc"])
+    schema, value = field_schemas(section)[name], error["input"]
+    if error["type"] in _BOUNDS:
+        (bound,) = error["ctx"].values()
+        return f"{section}.{name} must be {_BOUNDS[error['type']]} {bound:.10g}; found {value}."
+    if "enum" in schema:
+        near = difflib.get_close_matches(str(value), schema["enum"], n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        return f"{section}.{name} is one of {', '.join(schema['enum'])}; found {value!r}.{hint}"
+    options = alternatives(schema)
+    if inner and options[0]["type"] in ("array", "object"):
+        options = [{"type": "string"}]
+    expected = " or ".join(str(option.get("const") or _TYPES[option["type"]][1]) for option in options)
+    return f"{section}.{name} takes {expected}; found {value!r}."
+
+
 def to_dict(config: Any) -> dict[str, Any]:
-    """The plain form of a config or a section, ready for JSON."""
-    plain: dict[str, Any] = {}
-    for item in dataclasses.fields(config):
-        value = getattr(config, item.name)
-        if dataclasses.is_dataclass(value):
-            plain[item.name] = to_dict(value)
-        elif isinstance(value, tuple):
-            plain[item.name] = list(value)
-        elif isinstance(value, Mapping):
-            plain[item.name] = dict(value)
-        else:
-            plain[item.name] = value
+    """Return the plain form of a config or a section, ready for JSON."""
+    plain: dict[str, Any] = TypeAdapter(type(config)).dump_python(config, mode="json")
     return plain
 
 
@@ -380,4 +390,4 @@ def _parse_yaml(text: str, where: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or one_line(error)
-        raise ConfigError(f"{where}{line} is not valid YAML: {problem}. Mend it there or just above.") from None
+        raise ConfigError(f"{where}{line} is not valid YAML: {problem}. Fix it there or just above.") from None

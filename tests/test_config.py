@@ -1,7 +1,5 @@
 """Config: conversion by field type, unknown keys named, recipes loaded."""
 
-import dataclasses
-
 import pytest
 import yaml
 
@@ -10,10 +8,11 @@ from lorahub.errors import ConfigError
 
 
 def test_every_field_has_help_and_a_default():
-    for section in config.SECTIONS.values():
-        for field in dataclasses.fields(section):
-            assert len(field.metadata["help"]) > 10, field.name
-            assert field.metadata["help"].endswith("."), field.name
+    for section in config.SECTIONS:
+        for name, schema in config.field_schemas(section).items():
+            assert len(schema["description"]) > 10, name
+            assert schema["description"].endswith("."), name
+            assert name == "label_map" or "default" in schema, name
 
 
 @pytest.mark.parametrize("text", ["2e-4", "2.0e-4", "0.0002"])
@@ -31,6 +30,11 @@ def test_flags_override_the_recipe_and_the_rest_is_default(tmp_path):
     assert found.adapter.targets == ("q_proj", "v_proj")
     assert found.data.label_map == {"0": "yes-label"}
     assert found.base == config.BaseConfig()
+
+
+def test_yaml_guesses_do_not_decide():
+    found = config.load(None, ["train.mixed_precision=no", "data.labels=[0, 1]", "train.seed=1e3"])
+    assert (found.train.mixed_precision, found.data.labels, found.train.seed) == ("no", ("0", "1"), 1000)
 
 
 def test_what_is_written_is_what_is_read():
@@ -54,6 +58,12 @@ def test_what_is_written_is_what_is_read():
         ("train.length_groups=1", ["true or false"]),
         ("data.labels=[no, yes]", ["text", "quotes"]),
         ("data.labels=7", ["list"]),
+        ("train.epochs=true", ["a number", "True"]),
+        ("data.id=true", ["text", "quotes"]),
+        ("adapter.rank=big", ["a whole number or auto"]),
+        ("adapter.rank=0", ["at least 1"]),
+        ("train.learning_rate=0", ["above 0;"]),
+        ("train.seed=4294967296", ["at most 4294967295"]),
         ("epochs=3", ["section.field=value"]),
         ("train.epochs", ["section.field=value"]),
     ],

@@ -1,6 +1,7 @@
 """The run record: what older versions wrote still loads, and damage is one line that names the file and the part."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -130,3 +131,14 @@ def test_a_file_that_is_not_a_record_is_one_line(tmp_path, content):
 def test_results_that_are_not_there_are_named(read):
     with pytest.raises(AdapterError, match="no results of the adapter on validation"):
         read(OLDEST).adapter("validation")
+
+
+def test_the_published_schema_describes_records(tiny_run):
+    """The schema of docs/ accepts a record of today and the oldest one, and names a wrong part."""
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads((Path(__file__).parents[1] / "docs" / "record.schema.json").read_text(encoding="utf-8"))
+    check = jsonschema.Draft202012Validator(schema)
+    for values in (tiny_run.record.to_dict(), OLDEST):
+        assert not list(check.iter_errors(values))
+    (error,) = check.iter_errors(changed(happened__steps="ten"))
+    assert list(error.absolute_path) == ["happened", "steps"]

@@ -8,10 +8,10 @@ import typer
 
 from lorahub import atomic
 from lorahub.cli.options import Json, Recipe, Set, Token
-from lorahub.config import METHODS
 from lorahub.errors import ConfigError, need
 from lorahub.experiments.estimate import costs
 from lorahub.experiments.estimate.costs import CPU, GPUS
+from lorahub.method_names import METHODS
 
 
 def estimate(

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from lorahub.cli.options import Base, Data, Discard, Json, Recipe, Set
-from lorahub.config import METHODS
 from lorahub.errors import need
+from lorahub.method_names import METHODS
 
 
 def methods(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lorahub.config import METHODS
+from lorahub.method_names import METHODS
 
 # What is trained.
 Recipe = Annotated[str | None, typer.Argument(help="A YAML recipe, or the name of a shipped one (`lorahub recipes`).")]

@@ -19,6 +19,7 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification
 
 from lorahub import atomic, records, runfiles
+from lorahub.config import Quantization
 from lorahub.errors import AdapterError, one_line
 from lorahub.hub import rules, safety
 from lorahub.labels import LabelSet
@@ -49,7 +50,7 @@ class AdapterInfo:
     calibration: Calibration
     max_length: int | None
     reads_evidence: bool | None
-    quantize: str
+    quantize: Quantization
 
 
 @dataclass(frozen=True, kw_only=True)

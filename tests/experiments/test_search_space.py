@@ -6,6 +6,7 @@ from lorahub import config as configs
 from lorahub.errors import ConfigError
 from lorahub.experiments.sweep import search_space
 from lorahub.experiments.sweep.search_space import Choices, Numbers, parse
+from lorahub.method_names import METHODS
 
 CONFIG = configs.load()
 
@@ -50,7 +51,7 @@ def test_the_default_space_is_that_of_the_method():
     assert "adapter.targets" not in [item.field for item in parse((), CONFIG, projections=False)]
 
 
-@pytest.mark.parametrize("method", configs.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_every_default_space_holds_the_method_s_own_values(method):
     config = configs.load(method)
     own = search_space.own_values(read(config=config), config)

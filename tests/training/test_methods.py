@@ -13,10 +13,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from lorahub import config
-from lorahub.config import METHODS, AdapterConfig, BaseConfig
+from lorahub.config import AdapterConfig, BaseConfig
 from lorahub.errors import AdapterError, ConfigError, PublishError
 from lorahub.hub import safety
 from lorahub.labels import LabelSet
+from lorahub.method_names import METHODS
 from lorahub.models import adapters, initialization, methods, quantization
 from lorahub.models import base as bases
 from lorahub.serving.engine.engine import Engine

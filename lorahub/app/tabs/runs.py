@@ -8,9 +8,9 @@ import gradio as gr
 
 from lorahub.app import Json, errors, html
 from lorahub.app.catalogue import Runs, finished_runs
-from lorahub.config import RANKED
 from lorahub.errors import ConfigError
 from lorahub.hub.fetch import Located
+from lorahub.method_names import RANKED
 from lorahub.records import RunRecord
 from lorahub.reports import run_table, tables
 

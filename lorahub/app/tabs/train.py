@@ -12,9 +12,9 @@ from lorahub import records
 from lorahub.app import Json, adapter_choice, errors, html
 from lorahub.app.tabs import runs
 from lorahub.app.training_process import PRESETS, RECIPE, TRAINING, Trainer, TrainingRequest, TrainingState
-from lorahub.config import METHODS
 from lorahub.data.named import NAMED
 from lorahub.errors import LorahubError
+from lorahub.method_names import METHODS
 from lorahub.reports import tables
 from lorahub.serving.engine.engine import Engine
 

@@ -14,7 +14,7 @@ import psutil
 import torch
 
 from lorahub import config as configs
-from lorahub.config import AUTO, METHODS, Config
+from lorahub.config import AUTO, Config
 from lorahub.data import claims
 from lorahub.data.batches import EncodedClaims
 from lorahub.data.claimset import ClaimData
@@ -23,6 +23,7 @@ from lorahub.experiments.estimate import costs, footprint, skeleton
 from lorahub.experiments.estimate.costs import CPU, Device, Estimate
 from lorahub.experiments.estimate.footprint import Footprint
 from lorahub.hub import fetch
+from lorahub.method_names import METHODS
 from lorahub.models import methods as method_table
 from lorahub.models.base import Base
 from lorahub.training import loop

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lorahub import config as configs
-from lorahub.config import METHODS
 from lorahub.data import claims
 from lorahub.errors import ConfigError
 from lorahub.experiments import train_process
@@ -17,6 +16,7 @@ from lorahub.experiments.methods import result
 from lorahub.experiments.methods.result import MethodComparison
 from lorahub.experiments.train_process import ExpectedRun
 from lorahub.hub import fetch
+from lorahub.method_names import METHODS
 
 log = logging.getLogger(__name__)
 

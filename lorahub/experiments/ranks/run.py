@@ -19,7 +19,7 @@ import numpy as np
 
 from lorahub import atomic, records
 from lorahub import config as configs
-from lorahub.config import RANKED, Config
+from lorahub.config import Config
 from lorahub.data.claimset import ClaimData
 from lorahub.errors import AdapterError, ConfigError, DataError, need
 from lorahub.experiments import train_process
@@ -29,6 +29,7 @@ from lorahub.experiments.run_summary import RunSummary
 from lorahub.experiments.train_process import ExpectedRun
 from lorahub.hub import fetch, recorded, safety
 from lorahub.hub.fetch import Located
+from lorahub.method_names import RANKED
 from lorahub.records import RunRecord
 from lorahub.stats import calibration, plateau
 from lorahub.stats.predictions import Predictions

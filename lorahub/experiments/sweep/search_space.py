@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lorahub import config as configs
-from lorahub.config import RANKED, Config
+from lorahub.config import Config
 from lorahub.errors import ConfigError
+from lorahub.method_names import RANKED
 
 # Among `--range` texts, the word that stands for the default space.
 DEFAULT = "default"
