@@ -1,1 +1,1 @@
-"""A record told to people: tables, pictures and the card. Reads records only, never a model."""
+"""Records, comparisons and other results as text, tables, plots and cards."""

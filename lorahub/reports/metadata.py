@@ -22,7 +22,7 @@ METRICS: dict[str, tuple[str, str, dict[str, str] | None]] = {
     "ece": ("ece", "Expected calibration error", None),
 }
 
-# Keys that follow from the record alone; licence, language, tags and other keys of the author are kept.
+# Keys that follow from the record alone; license, language, tags and other keys of the author are kept.
 WRITTEN = ("library_name", "base_model", "base_model_relation", "pipeline_tag", "datasets", "metrics", "label_names",
            "model-index")  # fmt: skip
 

@@ -96,7 +96,7 @@ def test_labels_that_do_not_fit_are_said_and_can_be_mapped(engine, claims_file, 
     ]
     table = table_check.read(source, claim="text", label="gold", label_map={"1": "plain"})
     mapped = compared(engine, table, tmp_path / "b.csv", ["tiny", "topics"])
-    assert mapped.results["tiny"]["n"] == 40
+    assert mapped.results["tiny"].n == 40
     assert mapped.labels == {"HEDGED": 20, "plain": 20}
     assert ["topics" in note for note in mapped.notes] == [True]
 
