@@ -1,7 +1,7 @@
-"""Files and folders that appear whole or not at all.
+"""Atomic writes of files and folders.
 
-The two context managers hand out a temporary name beside the wanted one and rename it when the block ends well; when
-it ends in an exception (Ctrl-C included) the temporary is removed and whatever stood there before is untouched.
+The two context managers yield a temporary path next to the target and rename it when the block succeeds. If the block
+raises (also with Ctrl-C), the temporary is removed and the old file or folder stays as it was.
 """
 
 import json
@@ -23,7 +23,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        # mkstemp is private to the user; a file that people share gets the usual mode.
+        # mkstemp makes files private to the user; shared files need the usual mode.
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     finally:
@@ -32,7 +32,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder to fill; on success it takes the place of `folder`."""
+    """Yield an empty temporary folder to fill; on success it replaces `folder`."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
     try:
@@ -56,7 +56,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON with a last newline, atomically. Raises ValueError where a number is none."""
+    """Write `value` as JSON with a final newline, atomically. Raises ValueError for NaN and infinity."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 

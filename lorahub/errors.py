@@ -1,8 +1,8 @@
-"""The errors meant for a person's eyes, and the one door to optional packages.
+"""Errors for the user, and the import of optional packages.
 
-A `LorahubError` is a single line that says what was found, why it does not work and what to do; the command line prints
-it and exits with 2. Any other exception is a bug and keeps its traceback. Wrong configuration and data are ValueErrors
-too, as Python programs expect.
+The message of a `LorahubError` is one line: what was found, why it does not work and what to do. The command line
+prints it and exits with 2. Any other exception is a bug and keeps its traceback. Wrong configuration and data are also
+ValueErrors, as Python programs expect.
 """
 
 from importlib import import_module
@@ -10,7 +10,7 @@ from types import ModuleType
 
 
 class LorahubError(Exception):
-    """Base of every error that a user can mend; its message is one line, whatever file or name it repeats."""
+    """Base of all errors that the user can fix; line breaks in its message are removed."""
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
@@ -21,7 +21,7 @@ class ConfigError(LorahubError, ValueError):
 
 
 class DataError(LorahubError, ValueError):
-    """A data file or data set cannot be used as it is."""
+    """A data file or data set cannot be used."""
 
 
 class BaseModelError(LorahubError):
@@ -33,17 +33,17 @@ class AdapterError(LorahubError):
 
 
 class UnsafeAdapterError(AdapterError):
-    """An adapter's files could harm the base, or run code, or do not say what they are."""
+    """The files of an adapter could change the base, run code, or are not what they claim to be."""
 
 
 class EngineBusyError(LorahubError):
-    """The engine has as many requests as it takes, or no room for more adapters; a moment later it may have."""
+    """The engine has reached its limit of requests or of adapters in memory; try again later."""
 
 
 class HubError(LorahubError):
     """The Hub cannot be reached or refuses.
 
-    `status` is the HTTP status where there was an answer; `reached` is False where no request got through to the Hub.
+    `status` is the HTTP status if there was an answer; `reached` is False if no request reached the Hub.
     """
 
     def __init__(self, message: str, *, status: int | None = None, reached: bool = True) -> None:
@@ -52,11 +52,11 @@ class HubError(LorahubError):
 
 
 class PublishError(LorahubError):
-    """A run cannot be published as it is, or what it would replace should not be."""
+    """A run cannot be published, or would replace what must not be replaced."""
 
 
 class TrainingError(LorahubError):
-    """Training cannot go on: the loss is not a number, or nothing is trainable."""
+    """Training cannot continue: the loss is not a number, or nothing is trainable."""
 
 
 class MissingPackageError(LorahubError):
@@ -66,7 +66,7 @@ class MissingPackageError(LorahubError):
 def need(package: str, *, extra: str) -> ModuleType:
     """Import and return an optional package.
 
-    `extra` is the extra of hf-lorahub that brings it. Raises MissingPackageError with the line that installs it.
+    `extra` is the extra of hf-lorahub that installs it. Raises MissingPackageError with the command to install it.
     """
     try:
         return import_module(package)
@@ -79,6 +79,6 @@ def need(package: str, *, extra: str) -> ModuleType:
 
 
 def one_line(error: BaseException) -> str:
-    """Return a foreign exception's message as one line of at most 300 characters."""
+    """Return the message of any exception as one line of at most 300 characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 300 else text[:297] + "..."

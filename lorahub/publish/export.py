@@ -17,7 +17,7 @@ from typing import Any
 
 from lorahub import records, runfiles
 from lorahub.errors import AdapterError, PublishError
-from lorahub.hub import client, safety
+from lorahub.hub import client, fetch, safety
 from lorahub.records import RunRecord
 from lorahub.reports import plots
 
@@ -130,10 +130,11 @@ def _base(record: RunRecord, base_id: str | None, token: str | None) -> tuple[st
         )
     if base_id is None and revision:
         return own, revision
-    name, _, wanted = (base_id or own).partition("@")
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise PublishError(f"--base-id takes a Hub id, USER/NAME or USER/NAME@REVISION; found {name!r}.")
-    show = partial(client.api(token).model_info, name, revision=wanted or None)
+    parts = fetch.hub_id(base_id or own)
+    if parts is None:
+        raise PublishError(f"--base-id takes a Hub id, USER/NAME or USER/NAME@REVISION; found {base_id or own!r}.")
+    name, wanted = parts
+    show = partial(client.api(token).model_info, name, revision=wanted)
     return name, str(client.call(show, doing=f"show the base {name}").sha)
 
 

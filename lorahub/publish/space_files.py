@@ -112,14 +112,15 @@ def pin_base(identifier: str | None, adapters: Sequence[Pinned], *, owner: str, 
 
 
 def _show(identifier: str, role: str, token: str | None) -> "ModelInfo":
-    name, _, revision = identifier.partition("@")
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+    parts = fetch.hub_id(identifier)
+    if parts is None:
         raise PublishError(
             f"a Space shows what is on the Hub, and {identifier!r} is not a Hub id: give the {role} as USER/NAME or "
             "USER/NAME@REVISION. `lorahub push RUN` publishes a run."
         )
+    name, revision = parts
     api = client.api(token)
-    return client.call(lambda: api.model_info(name, revision=revision or None), doing=f"show the {role} {name}")
+    return client.call(lambda: api.model_info(name, revision=revision), doing=f"show the {role} {name}")
 
 
 def render(space: Space) -> dict[str, bytes]:
