@@ -5,7 +5,6 @@ downloaded, nothing that could run code. An adapter passes the safety checks bef
 repository never decides which base is loaded.
 """
 
-import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -15,9 +14,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorahub import runfiles
+from lorahub import atomic, runfiles
 from lorahub.errors import AdapterError, BaseModelError, HubError, one_line
 from lorahub.hub import client, safety
+from lorahub.runfiles import Part
 
 if TYPE_CHECKING:
     from huggingface_hub import CachedRevisionInfo
@@ -56,6 +56,13 @@ class Located:
     revision: str | None = None
 
 
+class Origin(Part):
+    """The content of `pulled.json`: where on the Hub a folder was pulled from."""
+
+    repo: str
+    revision: str
+
+
 def hub_id(identifier: str) -> tuple[str, str | None] | None:
     """Return USER/NAME[@REVISION] as (repository, revision); None for anything else."""
     match = _HUB_ID.fullmatch(identifier)
@@ -83,11 +90,8 @@ def adapter(identifier: str | Path | Located, *, token: str | None = None) -> Lo
     path, name = folder / PULLED_FILE, folder.resolve().name
     if not path.exists():
         return Located(folder=folder, name=name)
-    try:
-        origin = json.loads(path.read_text(encoding="utf-8"))
-        return Located(folder=folder, name=name, repo=str(origin["repo"]), revision=str(origin["revision"]))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise AdapterError(f"{path} is damaged ({one_line(error)}). Pull the adapter again.") from None
+    origin = runfiles.read_json(path, Origin, fix="Pull the adapter again.")
+    return Located(folder=folder, name=name, repo=origin.repo, revision=origin.revision)
 
 
 def download(repo: str, revision: str | None = None, *, token: str | None = None) -> Located:
@@ -109,8 +113,7 @@ def copy(located: Located, folder: Path) -> None:
             target = folder / path.relative_to(located.folder)
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(path, target)
-    origin = {"repo": located.repo, "revision": located.revision}
-    (folder / PULLED_FILE).write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
+    atomic.write_json(folder / PULLED_FILE, {"repo": located.repo, "revision": located.revision})
 
 
 def pin(repo: str, revision: str | None, *, token: str | None = None) -> str | None:
