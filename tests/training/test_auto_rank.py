@@ -24,18 +24,18 @@ QUICK = [
 
 
 @pytest.fixture(scope="module")
-def given(tiny_base, tmp_path_factory):
+def arguments(tiny_base, tmp_path_factory):
     data = tmp_path_factory.mktemp("auto") / "claims.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in learnable(300)), encoding="utf-8")
     return {"data": str(data), "base": str(tiny_base("bert"))}
 
 
 @pytest.fixture(scope="module")
-def chosen(given, tmp_path_factory):
-    """A run whose rank validation chose, and the same training left at its rank."""
+def chosen(arguments, tmp_path_factory):
+    """A run whose rank was chosen on validation, and the same training at the full rank."""
     root = tmp_path_factory.mktemp("runs")
     return tuple(
-        train(**given, out=root / name, settings=[*QUICK, f"adapter.rank={rank}"])
+        train(**arguments, out=root / name, settings=[*QUICK, f"adapter.rank={rank}"])
         for name, rank in (("auto", "auto"), ("whole", AUTO_RANK))
     )
 
@@ -43,39 +43,39 @@ def chosen(given, tmp_path_factory):
 @pytest.mark.slow
 def test_the_files_have_the_rank_that_the_record_names(chosen):
     run, whole = chosen
-    told = run.record.progress.rank
+    choice = run.record.progress.rank
     saved = json.loads((run.folder / "adapter_config.json").read_text())
     assert run.record.config.adapter.rank == "auto"
-    assert (told.trained, told.kept) == (AUTO_RANK, saved["r"])
+    assert (choice.trained, choice.kept) == (AUTO_RANK, saved["r"])
     assert saved["r"] < AUTO_RANK
     assert saved["lora_alpha"] == pytest.approx(16 / AUTO_RANK * saved["r"]), "the scale is that of the trained rank"
-    assert told.low <= told.kept <= told.high
-    others = f"{told.low} to {told.high}" if told.low < told.high else "no other"
-    assert told.why.startswith(f"rank {told.kept} ({others} in 95 % of resamples): the smallest whose macro F1")
+    assert choice.low <= choice.kept <= choice.high
+    others = f"{choice.low} to {choice.high}" if choice.low < choice.high else "no other"
+    assert choice.why.startswith(f"rank {choice.kept} ({others} in 95 % of resamples): the smallest whose macro F1")
     card = (run.folder / "README.md").read_text()
-    assert f"rank {AUTO_RANK} trained, kept rank {told.kept}" in card
+    assert f"rank {AUTO_RANK} trained, kept rank {choice.kept}" in card
     assert whole.record.progress.rank is None
     assert "trained, kept" not in (whole.folder / "README.md").read_text()
     page = (Path(__file__).parents[2] / "docs" / "record.md").read_text(encoding="utf-8")
     row = re.search(r"^\| `happened.rank` .*$", page, re.M)[0]
-    assert all(f"`{name}`" in row for name in told.to_dict())
+    assert all(f"`{name}`" in row for name in choice.to_dict())
 
 
 @pytest.mark.slow
-def test_it_is_the_same_training_cut(chosen, given, tmp_path):
+def test_it_is_the_same_training_cut(chosen, arguments, tmp_path):
     """The figures are those that `lorahub ranks` finds at that rank, and the difference is that of the two runs."""
     run, whole = chosen
     assert run.record.progress.curve == whole.record.progress.curve
-    told = run.record.progress.rank
-    _, curves = experiment.ranks(whole.folder, out=tmp_path / "out", **given)
-    assert curves.truncated.plateau.rank == told.kept
-    assert curves.truncated.plateau.gap.interval == told.interval
-    point = next(point for point in curves.truncated.points if point.rank == told.kept)
+    choice = run.record.progress.rank
+    _, curves = experiment.ranks(whole.folder, out=tmp_path / "out", **arguments)
+    assert curves.truncated.plateau.rank == choice.kept
+    assert curves.truncated.plateau.gap.interval == choice.interval
+    point = next(point for point in curves.truncated.points if point.rank == choice.kept)
     for split in ("validation", "test"):
         own = run.record.results[split]["adapter"]
         assert own.f1_macro == pytest.approx(point.figures[split]["f1_macro"])
     kept, uncut = (found.record.adapter("validation").f1_macro for found in (run, whole))
-    assert told.difference == pytest.approx(kept - uncut)
+    assert choice.difference == pytest.approx(kept - uncut)
 
 
 @pytest.mark.slow
@@ -88,14 +88,22 @@ def test_predictions_and_bias_are_those_of_what_was_kept(chosen):
 
 
 @pytest.mark.slow
-def test_retraining_what_was_cut_is_refused(chosen, given, cli, tmp_path):
+def test_retraining_what_was_cut_is_refused(chosen, arguments, cli, tmp_path):
     run, _ = chosen
     if run.record.progress.rank.kept == 1:
         words = "auto has rank 1, and there is none below"
     else:
         words = "was not trained at it (adapter.rank=auto, adapter.init=default)"
     code, _, err = cli(
-        "ranks", run.folder, "--retrain", "--data", given["data"], "--base", given["base"], "--out", tmp_path / "out"
+        "ranks",
+        run.folder,
+        "--retrain",
+        "--data",
+        arguments["data"],
+        "--base",
+        arguments["base"],
+        "--out",
+        tmp_path / "out",
     )
     assert code == 2
     assert words in err

@@ -1,4 +1,4 @@
-"""Every method trains in the one loop, is saved, loads for anyone, and is served or refused in one line."""
+"""Every method trains in the same loop, is saved, loads anywhere, and is served or refused in one line."""
 
 import json
 import pickle
@@ -28,10 +28,13 @@ from lorahub.training import optimizers
 from lorahub.training.run import train
 
 QUICK = ["train.min_steps=12", "train.epochs=1", "train.batch_size=16", "eval.bootstrap=200"]
-STACKED = ("lora", "qlora", "dora", "rslora", "linear-probe")
-NOT_ON_LLAMA = ("prompt", "p-tuning")
+SERVED_TOGETHER = ("lora", "qlora", "dora", "rslora", "linear-probe")
+UNSUPPORTED_BY_LLAMA = ("prompt", "p-tuning")
 CASES = [
-    (kind, method) for kind in ("bert", "llama") for method in METHODS if kind == "bert" or method not in NOT_ON_LLAMA
+    (kind, method)
+    for kind in ("bert", "llama")
+    for method in METHODS
+    if kind == "bert" or method not in UNSUPPORTED_BY_LLAMA
 ]
 
 
@@ -79,7 +82,7 @@ def test_every_method_of_the_config_has_a_row_and_a_recipe_with_its_source():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("model_type", "method"), CASES)
-def test_a_method_is_saved_for_anyone_and_answers_as_it_did(model_type, method, trained, tiny_base):
+def test_a_saved_method_gives_the_same_logits_anywhere(model_type, method, trained, tiny_base):
     run = trained(model_type, method)
     texts, claimed = probe(run)
     tokenizer, base = AutoTokenizer.from_pretrained(run.folder), tiny_base(model_type)
@@ -111,15 +114,15 @@ def test_a_method_is_saved_for_anyone_and_answers_as_it_did(model_type, method, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("model_type", "method"), CASES)
-def test_a_method_is_judged_and_stacked_or_refused_in_one_line(model_type, method, trained, tiny_base, data):
+def test_a_method_is_evaluated_and_served_together_or_refused_in_one_line(model_type, method, trained, tiny_base, data):
     run, base = trained(model_type, method), str(tiny_base(model_type))
     texts, claimed = probe(run)
     (answers,) = open_predictors([run.folder], base, settings=BaseConfig(quantize=run.record.config.base.quantize))
     np.testing.assert_allclose(answers.logits(texts)[run.folder.name], claimed, atol=1e-4)
     (figures,) = evaluate([str(run.folder)], data=data, base=base, settings=["base.device=cpu"]).results.values()
-    if method != "qlora":  # judged on the whole base that was given
+    if method != "qlora":  # evaluated on the given unquantized base
         assert figures.f1_macro == pytest.approx(run.record.adapter().f1_macro)
-    if method in STACKED:
+    if method in SERVED_TOGETHER:
         assert isinstance(answers, Engine)
         return
     with pytest.raises(AdapterError, match="cannot share a base") as caught:
@@ -171,13 +174,13 @@ def test_every_method_trains_and_saves_the_heads(method, trained):
      ("deberta-v2", "prefix", "keys and values"), ("modernbert", "prefix", "keys and values"),
      ("distilbert", "prefix", "keys and values")],
 )  # fmt: skip
-def test_a_method_that_an_architecture_cannot_take_is_refused_with_those_it_can(model_type, method, why, tiny_base):
+def test_an_unsupported_method_is_refused_with_the_supported_ones(model_type, method, why, tiny_base):
     base = fresh(tiny_base, model_type)
     with pytest.raises(ConfigError, match=why) as caught:
         methods.check(base, AdapterConfig(method=method))
-    able = str(caught.value).split("Use one of ")[1].rstrip(".").split(", ")
-    assert method not in able
-    assert {"lora", "qlora", "dora", "rslora", "ia3", "full", "linear-probe"} <= set(able)
+    supported = str(caught.value).split("Use one of ")[1].rstrip(".").split(", ")
+    assert method not in supported
+    assert {"lora", "qlora", "dora", "rslora", "ia3", "full", "linear-probe"} <= set(supported)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Trackers: real ones, on this machine alone, closed however a training ends."""
+"""Trackers: real ones, on this machine only, closed however a training ends."""
 
 import json
 import os
@@ -18,13 +18,13 @@ from lorahub.training.run import train
 
 ROOT = Path(__file__).parents[2]
 QUICK = ["train.min_steps=8", "train.epochs=1", "train.batch_size=14", "train.evaluate_every=4", "eval.bootstrap=100"]
-TOLD = {"train/loss", "train/learning_rate", "train/samples_per_second", "memory/cpu_bytes"}
-JUDGED = {f"validation/{name}" for name in ("accuracy", "f1_macro", "f1_weighted", "loss_validation")}
+STEP_NAMES = {"train/loss", "train/learning_rate", "train/samples_per_second", "memory/cpu_bytes"}
+EVALUATION_NAMES = {f"validation/{name}" for name in ("accuracy", "f1_macro", "f1_weighted", "loss_validation")}
 SENDS = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL", "TRACKIO_BUCKET_ID", "TRACKIO_DATASET_ID")
 
 
 @pytest.fixture(scope="module")
-def asked(tiny_base, tmp_path_factory):
+def arguments(tiny_base, tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "claims.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in learnable(120)), encoding="utf-8")
     return {"data": str(path), "base": str(tiny_base("bert")), "settings": QUICK}
@@ -32,7 +32,7 @@ def asked(tiny_base, tmp_path_factory):
 
 @pytest.fixture
 def closed_world(monkeypatch, tmp_path):
-    """No connection to anywhere, and a home of its own; a list of what was tried."""
+    """Block all connections to other machines; return the list of attempts."""
     tried, real = [], socket.socket.connect
 
     def connect(self, address):
@@ -48,17 +48,17 @@ def closed_world(monkeypatch, tmp_path):
 
 
 def curves(folder):
-    """What TensorBoard reads of a folder: name -> {step: value}."""
+    """Return what TensorBoard reads from a folder: name -> {step: value}."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     read = EventAccumulator(str(folder)).Reload()
     return {name: {item.step: item.value for item in read.Scalars(name)} for name in read.Tags()["scalars"]}
 
 
-def test_tensorboard_shows_what_the_record_says(asked, tmp_path, closed_world):
-    run = train(**asked, out=tmp_path / "run", tracker="tensorboard")
+def test_tensorboard_shows_what_the_record_says(arguments, tmp_path, closed_world):
+    run = train(**arguments, out=tmp_path / "run", tracker="tensorboard")
     found = curves(run.folder / "tensorboard")
-    assert set(found) == TOLD | JUDGED
+    assert set(found) == STEP_NAMES | EVALUATION_NAMES
     assert set(found["train/loss"]) == set(range(1, 9))
     assert all(size > 1e7 for size in found["memory/cpu_bytes"].values())
     for row in run.record.progress.curve:
@@ -69,20 +69,20 @@ def test_tensorboard_shows_what_the_record_says(asked, tmp_path, closed_world):
     assert not written & PUBLISHED, "a push leaves them out"
 
 
-def test_a_resumed_training_goes_on_with_its_curves(asked, tmp_path):
+def test_a_resumed_training_continues_its_curves(arguments, tmp_path):
     def on_step(step):
         if step.step == 7:
             raise RuntimeError
 
-    wanted = {**asked, "out": tmp_path / "run", "tracker": "tensorboard", "save_every": 5}
+    options = {**arguments, "out": tmp_path / "run", "tracker": "tensorboard", "save_every": 5}
     with pytest.raises(RuntimeError):
-        train(**wanted, callbacks=Callbacks(on_step=on_step))
+        train(**options, callbacks=Callbacks(on_step=on_step))
     assert set(curves(tmp_path / "run" / "tensorboard")["train/loss"]) == set(range(1, 8)), "closed and readable"
-    train(**wanted, resume=True)
+    train(**options, resume=True)
     found = curves(tmp_path / "run" / "tensorboard")
     assert set(found["train/loss"]) == set(range(1, 9)), "one value a step"
-    train(**asked, out=tmp_path / "run", force=True)
-    assert not (tmp_path / "run" / "tensorboard").exists(), "the curves of a replaced run are not another's"
+    train(**arguments, out=tmp_path / "run", force=True)
+    assert not (tmp_path / "run" / "tensorboard").exists(), "a new run does not inherit the curves of the replaced one"
 
 
 TRACKIO = """
@@ -106,9 +106,18 @@ finally:
 """
 
 
-def test_trackio_keeps_a_run_here_and_makes_no_space(asked, tmp_path):
+def test_trackio_keeps_a_run_here_and_makes_no_space(arguments, tmp_path):
     settings = [word for setting in QUICK for word in ("--set", setting)]
-    command = ["lorahub", "train", "--data", asked["data"], "--base", asked["base"], "--out", str(tmp_path / "run")]
+    command = [
+        "lorahub",
+        "train",
+        "--data",
+        arguments["data"],
+        "--base",
+        arguments["base"],
+        "--out",
+        str(tmp_path / "run"),
+    ]
     home = {"TRACKIO_DIR": str(tmp_path / "trackio"), "HF_HOME": str(tmp_path / "hf")}
     kept = {name: value for name, value in os.environ.items() if name not in SENDS}
     done = subprocess.run(
@@ -117,7 +126,7 @@ def test_trackio_keeps_a_run_here_and_makes_no_space(asked, tmp_path):
         cwd=ROOT, env={**kept, **home}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["happened"]["steps"] == 8, "stdout is the record alone"
+    assert json.loads(done.stdout)["happened"]["steps"] == 8, "stdout holds only the record"
     assert "TRIED [] SPACES [None]" in done.stderr
     # In a process of its own, since trackio reads its folder when it is imported.
     code = (
@@ -132,40 +141,40 @@ def test_trackio_keeps_a_run_here_and_makes_no_space(asked, tmp_path):
     name, seed, rows = json.loads(read.stdout.splitlines()[-1])
     assert (name, seed) == ("run", 0)
     assert [step for step, _ in rows] == list(range(1, 9))
-    assert set(rows[3][1]) >= TOLD | JUDGED
+    assert set(rows[3][1]) >= STEP_NAMES | EVALUATION_NAMES
 
 
 @pytest.mark.parametrize("variable", SENDS)
-def test_trackio_refuses_upload_settings_of_the_environment(variable, asked, tmp_path, monkeypatch):
+def test_trackio_refuses_upload_settings_of_the_environment(variable, arguments, tmp_path, monkeypatch):
     monkeypatch.setenv(variable, "someone/somewhere")
     with pytest.raises(ConfigError, match=f"{variable} is set, so trackio would send this run to someone/"):
-        train(**asked, out=tmp_path / "run", tracker="trackio")
+        train(**arguments, out=tmp_path / "run", tracker="trackio")
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
-def test_wandb_is_offline(asked, tmp_path, closed_world):
-    run = train(**asked, out=tmp_path / "run", tracker="wandb")
+def test_wandb_is_offline(arguments, tmp_path, closed_world):
+    run = train(**arguments, out=tmp_path / "run", tracker="wandb")
     (offline,) = (run.folder / "wandb").glob("offline-run-*")
     assert next(offline.glob("*.wandb")).stat().st_size > 1000
     assert closed_world == []
 
 
-def test_wandb_online_needs_a_login(asked, tmp_path, closed_world, monkeypatch):
+def test_wandb_online_needs_a_login(arguments, tmp_path, closed_world, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     with pytest.raises(
         ConfigError, match="WANDB_MODE is online, and you are not logged in to wandb. Run `wandb login`"
     ):
-        train(**asked, out=tmp_path / "run", tracker="wandb")
+        train(**arguments, out=tmp_path / "run", tracker="wandb")
 
 
 @pytest.mark.parametrize("kind", ["trackio", "tensorboard", "wandb"])
-def test_a_tracker_that_is_not_installed_is_asked_for_before_anything_is_read(kind, asked, tmp_path, monkeypatch):
+def test_a_tracker_that_is_not_installed_is_refused_before_anything_is_read(kind, arguments, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, kind, None)
     with pytest.raises(MissingPackageError, match=rf"pip install 'hf-lorahub\[{kind}\]'"):
-        train(**{**asked, "data": "nowhere.csv"}, out=tmp_path / "run", tracker=kind)
+        train(**{**arguments, "data": "nowhere.csv"}, out=tmp_path / "run", tracker=kind)
 
 
 def test_an_unknown_tracker_is_refused_in_one_line(cli):
@@ -175,7 +184,10 @@ def test_an_unknown_tracker_is_refused_in_one_line(cli):
     assert len(error.splitlines()) == 1
 
 
-def test_a_tracker_changes_no_result(asked, tmp_path):
-    plain, tracked = train(**asked, out=tmp_path / "a"), train(**asked, out=tmp_path / "b", tracker="tensorboard")
+def test_a_tracker_changes_no_result(arguments, tmp_path):
+    plain, tracked = (
+        train(**arguments, out=tmp_path / "a"),
+        train(**arguments, out=tmp_path / "b", tracker="tensorboard"),
+    )
     assert tracked.record.results == plain.record.results
     assert records.load(tracked.folder).progress.curve == plain.record.progress.curve
