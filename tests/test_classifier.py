@@ -1,4 +1,4 @@
-"""`ClaimClassifier`: fitted on texts, saved as a run folder, pushed as `lorahub push` does, pickled whole."""
+"""`ClaimClassifier`: fitted on texts, saved as a run folder, pushed like `lorahub push`, pickled with its adapter."""
 
 import inspect
 import json
@@ -34,13 +34,13 @@ TEXTS, LABELS = [row["claim"] for row in ROWS], [row["label"] for row in ROWS]
 UNSEEN = learnable(40, seed=1)
 NEW, GOLD = [row["claim"] for row in UNSEEN], [row["label"] for row in UNSEEN]
 BASE = "tiny-bert"
-# Accuracy on two equally common labels; a classifier that has learnt nothing reaches about a half.
+# Accuracy on two equally common labels; an untrained classifier reaches about a half.
 LEARNT = 0.7
 
 
 @pytest.fixture(autouse=True)
 def bases(tiny_base, monkeypatch):
-    """The folder above the tiny base is the current one, so that a name is enough and no path gets anywhere."""
+    """Change to the folder above the tiny base, so that its name is enough and no path is stored anywhere."""
     monkeypatch.chdir(tiny_base(BASE.removeprefix("tiny-")).parent)
 
 
@@ -53,11 +53,11 @@ def trained(tiny_base):
 
 
 def brief(**parameters):
-    """One whose training takes a few steps, for what does not depend on having learnt."""
+    """Return a classifier that trains for a few steps, for tests that do not depend on its quality."""
     return ClaimClassifier(BASE, **{"settings": BRIEF, **parameters})
 
 
-def test_it_learns_and_answers_with_labels_and_calibrated_probabilities(trained):
+def test_it_learns_and_predicts_labels_and_calibrated_probabilities(trained):
     assert trained.classes_.tolist() == ["hedged", "plain"]
     assert trained.score(NEW, GOLD) > LEARNT
     shares = trained.predict_proba(NEW)
@@ -81,7 +81,7 @@ def test_lists_arrays_and_series_are_the_same_texts(trained):
     assert trained.predict_proba([]).shape == (0, 2)
 
 
-def test_labels_come_back_as_what_they_were(tmp_path):
+def test_labels_keep_their_type(tmp_path):
     numbers = np.array([10 if label == "plain" else 2 for label in LABELS])
     fitted = brief().fit(pd.Series(TEXTS), pd.Series(numbers))
     assert fitted.classes_.tolist() == [2, 10], "sorted as numbers, not as words"
@@ -91,7 +91,7 @@ def test_labels_come_back_as_what_they_were(tmp_path):
     assert json.loads((tmp_path / "run" / "labels.json").read_text()) == ["2", "10"]
 
 
-def test_parameters_are_few_flat_and_only_read_by_fit(trained):
+def test_parameters_are_flat_and_validated_only_in_fit(trained):
     made = ClaimClassifier(BASE, settings={"train.epochs": 3}, seed=7)
     assert made.get_params() == {
         "base": BASE, "method": "lora", "settings": {"train.epochs": 3}, "validation_fraction": 0.1,
@@ -120,7 +120,7 @@ def test_parameters_are_few_flat_and_only_read_by_fit(trained):
         ({"test_fraction": 0.9}, ["data.test_fraction", "at most 0.5"]),
     ],
 )
-def test_wrong_parameters_are_one_line_in_fit(parameters, words):
+def test_invalid_parameters_are_an_error_of_one_line_in_fit(parameters, words):
     with pytest.raises(ConfigError) as caught:
         ClaimClassifier(**parameters).fit(TEXTS, LABELS)
     assert [word for word in words if word not in str(caught.value)] == []
@@ -147,7 +147,7 @@ def test_wrong_parameters_are_one_line_in_fit(parameters, words):
         (TEXTS[:8], LABELS[:8], ["8 claims", "too few"]),
     ],
 )
-def test_wrong_claims_are_one_line_and_a_value_error(X, y, words):
+def test_invalid_texts_and_labels_are_a_value_error_of_one_line(X, y, words):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with pytest.raises(DataError) as caught:
@@ -157,16 +157,16 @@ def test_wrong_claims_are_one_line_and_a_value_error(X, y, words):
     assert "\n" not in str(caught.value)
 
 
-def test_an_unfitted_one_says_so(tmp_path):
+def test_an_unfitted_classifier_raises_not_fitted_error(tmp_path):
     made = ClaimClassifier()
-    for ask in (
+    for call in (
         lambda: made.predict(NEW),
         lambda: made.predict_proba(NEW),
         lambda: made.save_pretrained(tmp_path / "run"),
         lambda: made.push_to_hub("alice/tiny"),
     ):
         with pytest.raises(NotFittedError) as caught:
-            ask()
+            call()
         assert isinstance(caught.value, LorahubError)
     assert not (tmp_path / "run").exists()
 
@@ -196,7 +196,7 @@ def test_saving_gives_a_run_folder_and_no_config_json(trained, tiny_run, tmp_pat
     assert (tmp_path / "other" / "thesis.txt").read_text() == "mine"
 
 
-def test_a_saved_one_comes_back_with_its_answers_and_parameters(trained, tmp_path):
+def test_a_saved_classifier_is_loaded_with_its_predictions_and_parameters(trained, tmp_path):
     trained.save_pretrained(tmp_path / "mine")
     loaded = ClaimClassifier.from_pretrained(tmp_path / "mine", base=BASE)
     assert np.array_equal(loaded.predict_proba(NEW), trained.predict_proba(NEW))
@@ -205,7 +205,7 @@ def test_a_saved_one_comes_back_with_its_answers_and_parameters(trained, tmp_pat
     assert loaded.record_.to_dict() == trained.record_.to_dict()
 
 
-def test_a_folder_of_lorahub_train_or_of_bare_peft_is_loaded_too(tiny_run, make_adapter):
+def test_run_folders_and_plain_peft_folders_can_be_loaded(tiny_run, make_adapter):
     loaded = ClaimClassifier.from_pretrained(tiny_run.folder, base=BASE)
     assert loaded.score(NEW, GOLD) > LEARNT
     bare = ClaimClassifier.from_pretrained(make_adapter("bert", labels=4), base=BASE)
@@ -233,7 +233,7 @@ def test_a_pickle_carries_the_adapter_and_no_path(trained, tmp_path):
     assert classes == trained.classes_.tolist()
 
 
-def test_its_hub_methods_take_what_the_mixins_take():
+def test_hub_methods_take_the_parameters_of_the_mixin():
     for name, own in (
         ("save_pretrained", {"folder", "force"}),
         ("push_to_hub", {"base_id", "license", "language", "force"}),
@@ -244,7 +244,7 @@ def test_its_hub_methods_take_what_the_mixins_take():
         assert ours - theirs == own
 
 
-def test_pushing_is_lorahub_push_and_comes_back(trained, hub, tiny_base, tmp_path):
+def test_push_to_hub_pushes_like_the_command_and_can_be_loaded(trained, hub, tiny_base, tmp_path):
     files = {path.name: path.read_bytes() for path in tiny_base("bert").iterdir()}
     commit = hub.put("org/tiny-bert", files)
     mine = pickle.loads(pickle.dumps(trained))

@@ -1,8 +1,8 @@
-"""`ClaimClassifier` keeps scikit-learn's conventions: its own estimator checks, on a tiny base.
+"""`ClaimClassifier` passes scikit-learn's estimator checks, on a tiny base.
 
-scikit-learn feeds its checks matrices of numbers, and leaves nearly all of them out where an estimator says that it
-takes texts. So the checks run twice: as they are, and with every row of numbers turned into a sentence. Each check that
-then cannot hold stands in `LEFT_OUT` with its reason, and must really fail.
+The checks use matrices of numbers, and scikit-learn skips most of them for an estimator of texts. So they run twice: as
+they are, and with every row of numbers converted to a sentence. The checks that cannot pass then are in `LEFT_OUT` with
+the reason, and must fail.
 """
 
 import numpy as np
@@ -14,8 +14,8 @@ from lorahub import ClaimClassifier
 
 LEVELS = 5
 QUICK = {"train.min_steps": 10, "train.epochs": 1, "train.warmup": 0, "train.evaluate_every": 10, "eval.bootstrap": 100}
-_NO_COLUMNS = "a text has no columns: nothing counts them, and no width is refused"
-_NO_MATRIX = "is about matrices of numbers; this test turns them into sentences before the classifier sees them"
+_NO_COLUMNS = "a text has no columns to count or check"
+_NO_MATRIX = "is about matrices of numbers, which this test converts to sentences first"
 LEFT_OUT = {
     "check_n_features_in": _NO_COLUMNS,
     "check_n_features_in_after_fitting": _NO_COLUMNS,
@@ -32,7 +32,7 @@ LEFT_OUT = {
 
 
 class OfNumbers(ClaimClassifier):
-    """A ClaimClassifier that reads a row of numbers as a sentence: one word a column, by its rounded value."""
+    """A ClaimClassifier that reads a row of numbers as a sentence: one word per column, by its rounded value."""
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -56,14 +56,14 @@ def sentences_of(X):
 
 @pytest.fixture(autouse=True)
 def bases(tiny_base, monkeypatch):
-    """The estimators are made before the tiny base is; its name is found from the folder above it."""
+    """Change to the folder above the tiny base: the estimators are created before it and have only its name."""
     monkeypatch.chdir(tiny_base("bert").parent)
 
 
-# A claim to take texts leaves scikit-learn one check to run, and a warning about the others.
+# For an estimator of texts scikit-learn runs one check and warns about the others.
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @parametrize_with_checks([ClaimClassifier()])
-def test_the_checks_for_estimators_of_texts_hold(estimator, check):
+def test_the_checks_for_estimators_of_texts_pass(estimator, check):
     check(estimator)
 
 
@@ -73,11 +73,11 @@ def test_the_checks_for_estimators_of_texts_hold(estimator, check):
     expected_failed_checks=lambda estimator: LEFT_OUT,
     xfail_strict=True,
 )
-def test_the_checks_for_classifiers_hold(estimator, check):
+def test_the_checks_for_classifiers_pass(estimator, check):
     check(estimator)
 
 
-def test_every_check_that_is_left_out_is_one_of_scikit_learns():
+def test_every_skipped_check_exists_in_scikit_learn():
     names = {getattr(check, "func", check).__name__ for _, check in estimator_checks_generator(OfNumbers())}
     assert set(LEFT_OUT) <= names
     assert len(names - set(LEFT_OUT)) > 30, "most of them are run"
