@@ -1,4 +1,4 @@
-"""Adapters that judge claims, side by side on one base: the page of `lorahub app`, on a Space as on a laptop.
+"""Adapters that classify claims, side by side on one base: the page of `lorahub app`, on a Space as on a laptop.
 
 Written by `lorahub space`. To run it elsewhere: pip install -r requirements.txt, then python app.py
 """
@@ -12,7 +12,7 @@ ADAPTERS = [
     "USER/starter-wording@0000000000000000000000000000000000000000",
 ]
 
-# At the root of the module: a Space's GPU computes with what is loaded before the page is served.
+# At the top level of the module: a Space's GPU can use only what is loaded before the page is served.
 demo = build.page(ADAPTERS, base=BASE)
 
 if __name__ == "__main__":

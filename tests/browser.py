@@ -1,5 +1,6 @@
 """A real Chromium for the tests of pages, and what they do with it."""
 
+import os
 import shutil
 import socket
 from contextlib import contextmanager
@@ -11,6 +12,10 @@ FLAGS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-ba
 --disable-component-update --disable-sync""".split()
 ARTEFACTS = Path(__file__).parent / "artefacts"
 SIZES = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
+# Each size and each theme once; `make test-long` has all four pairs.
+VIEWS = [("desktop", "light"), ("phone", "dark")]
+if os.environ.get("LORAHUB_LONG"):
+    VIEWS += [("desktop", "dark"), ("phone", "light")]
 
 
 @pytest.fixture(scope="session")
@@ -33,15 +38,32 @@ def free_port():
         return probe.getsockname()[1]
 
 
-@contextmanager
-def visits(chromium, address):
-    """Yields go(size, theme, query) -> the page, loaded; a request to another host or a script error fails the test."""
-    contexts, problems = [], []
+@pytest.fixture(scope="session")
+def contexts(chromium):
+    """contexts(size) -> a context that the session's visits share, with its cache; a `fresh` one is a new visitor."""
+    shared = {}
 
-    def go(size="desktop", theme="light", query=""):
-        context = chromium.new_context(viewport=SIZES[size], has_touch=size == "phone")
-        contexts.append(context)
-        page = context.new_page()
+    def context(size, *, fresh):
+        if fresh or size not in shared:
+            made = chromium.new_context(viewport=SIZES[size], has_touch=size == "phone")
+            if fresh:
+                return made
+            shared[size] = made
+        return shared[size]
+
+    yield context
+    for one in shared.values():
+        one.close()
+
+
+@contextmanager
+def visits(contexts, address):
+    """Yields go(size, theme, query) -> the page, loaded; a request to another host or a script error fails the test."""
+    pages, problems = [], []
+
+    def go(size="desktop", theme="light", query="", *, fresh=False):
+        page = contexts(size, fresh=fresh).new_page()
+        pages.append(page.context if fresh else page)
         page.set_default_timeout(120_000)  # a busy machine is no fault of the page
         page.on(
             "request",
@@ -55,26 +77,44 @@ def visits(chromium, address):
         return page
 
     yield go
-    for context in contexts:
-        context.close()
+    for opened in pages:
+        opened.close()
     assert not problems
 
 
+@contextmanager
+def served(page):
+    """Serve a page in this process and yield its address."""
+    from lorahub.app import build
+
+    yield build.serve(page, "127.0.0.1", free_port())
+    page.close(verbose=False)
+
+
 def open_tab(page, name):
-    """Where there is no room for its name, a tab stands in gradio's own menu."""
-    page.wait_for_timeout(300)  # the page measures them once it is laid out
+    """Open a tab; on a phone, it may be in gradio's own menu."""
     tab = page.get_by_role("tab", name=name)
-    if not tab.is_visible():
-        page.get_by_role("button", name="More tabs").click()
-        tab = page.locator(".overflow-dropdown").get_by_text(name)
+    if page.viewport_size["width"] < SIZES["desktop"]["width"]:
+        page.wait_for_timeout(300)  # the page measures the tabs once it is laid out
+        if not tab.is_visible():
+            page.get_by_role("button", name="More tabs").click()
+            tab = page.locator(".overflow-dropdown").get_by_text(name)
     tab.click()
+
+
+def finish_animations(page):
+    """Wait for the end of fades."""
+    page.evaluate(
+        """() => Promise.all(document.getAnimations()
+             .filter(one => one.effect.getComputedTiming().endTime !== Infinity)
+             .map(one => one.finished.catch(() => null)))"""
+    )
 
 
 def shoot(page, name):
     """Keep a picture of the whole page, to be looked at."""
     ARTEFACTS.mkdir(exist_ok=True)
-    page.wait_for_timeout(400)  # fades
-    page.screenshot(path=ARTEFACTS / f"{name}.png", full_page=True)
+    page.screenshot(path=ARTEFACTS / f"{name}.png", full_page=True, animations="disabled")
 
 
 def fits(page):

@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from browser import chromium  # noqa: F401 - a fixture
+from browser import chromium, contexts  # noqa: F401 - fixtures
 from hub_fixtures import hub, hub_base, program, run_folder  # noqa: F401 - fixtures
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

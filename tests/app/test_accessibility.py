@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browser import SIZES, ask, free_port, open_tab, visits
+from browser import VIEWS, ask, finish_animations, open_tab, served, visits
 
 from lorahub.app.tabs.check import EXAMPLES
 
@@ -35,8 +35,8 @@ def address(tiny_base, tiny_run, tmp_path_factory):
         corrections=Feedback(tmp_path_factory.mktemp("feedback")),
         trainer=Trainer(root=tmp_path_factory.mktemp("trained"), base="minilm", load=str, state=state),
     )
-    yield build.serve(page, "127.0.0.1", free_port())
-    page.close(verbose=False)
+    with served(page) as address:
+        yield address
 
 
 def check(page):
@@ -84,13 +84,14 @@ def train(page):
 STATES = (check, compare, adapters, runs, train)
 
 
-# What Gradio makes up anew for every build.
+# What differs between builds of Gradio.
 _PASSING = re.compile(r"[.]svelte-[a-z0-9]+|#component-[0-9]+|range_id_[0-9]+|:nth-child[(][0-9]+[)]")
 
 
 def findings(page):
     """Serious and critical findings as "rule selector"."""
-    page.wait_for_timeout(500)  # fades
+    page.wait_for_timeout(100)  # a fade begins with the next picture
+    finish_animations(page)
     response = Axe().run(page, options={"resultTypes": ["violations"]}).response
     return {
         f"{violation['id']} {_PASSING.sub('', ' '.join(node['target']))}"
@@ -101,18 +102,17 @@ def findings(page):
 
 
 @pytest.fixture(scope="module")
-def found(chromium, address):
+def found(contexts, address):
     """State, size and theme -> its findings."""
     results = {}
-    with visits(chromium, address) as visit:
-        for size in SIZES:
-            for theme in ("light", "dark"):
-                page = visit(size, theme)
-                page.get_by_text(EXAMPLES[-1]).wait_for()
-                results["opened", size, theme] = findings(page)
-                for state in STATES:
-                    state(page)
-                    results[state.__name__, size, theme] = findings(page)
+    with visits(contexts, address) as visit:
+        for size, theme in VIEWS:
+            page = visit(size, theme)
+            page.get_by_text(EXAMPLES[-1]).wait_for()
+            results["opened", size, theme] = findings(page)
+            for state in STATES:
+                state(page)
+                results[state.__name__, size, theme] = findings(page)
     return results
 
 

@@ -5,7 +5,7 @@ import re
 import shutil
 
 import pytest
-from browser import SIZES, ask, fits, free_port, open_tab, shoot, tab_to, visits
+from browser import VIEWS, ask, fits, open_tab, served, shoot, tab_to, visits
 
 from lorahub.errors import UnsafeAdapterError
 
@@ -38,13 +38,13 @@ def address(engine, root):
     from lorahub.app import build
 
     page = build.build(engine, root=root)
-    yield build.serve(page, "127.0.0.1", free_port())
-    page.close(verbose=False)
+    with served(page) as address:
+        yield address
 
 
 @pytest.fixture
-def visit(chromium, address, engine):
-    with visits(chromium, address) as go:
+def visit(contexts, address, engine):
+    with visits(contexts, address) as go:
 
         def opened(*arguments):
             page = go(*arguments)
@@ -142,8 +142,7 @@ def test_a_hub_out_of_reach_is_said_beside_what_is_here(visit):
 
 
 @browser
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("size", "theme"), VIEWS)
 def test_the_tab_fits_the_screen(visit, size, theme):
     page = visit(size, theme)
     choose(page, "pickled")

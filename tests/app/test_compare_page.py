@@ -5,11 +5,12 @@ import json
 import time
 
 import pytest
-from browser import SIZES, fits, free_port, open_tab, shoot, tab_to, visits
+from browser import VIEWS, fits, open_tab, served, shoot, tab_to, visits
 from conftest import LONG, learnable, sentences
 from playwright.sync_api import expect
 from sklearn.metrics import accuracy_score
 
+from lorahub.app.gpu_batches import GpuBatchPredictor
 from lorahub.data import tables
 from lorahub.labels import LabelSet
 
@@ -35,13 +36,13 @@ def address(engine, tiny_run):
     from lorahub.app import build
 
     page = build.build(engine, root=tiny_run.folder.parent)
-    yield build.serve(page, "127.0.0.1", free_port())
-    page.close(verbose=False)
+    with served(page) as address:
+        yield address
 
 
 @pytest.fixture
-def visit(chromium, address):
-    with visits(chromium, address) as go:
+def visit(contexts, address):
+    with visits(contexts, address) as go:
 
         def opened(*arguments):
             page = go(*arguments)
@@ -70,8 +71,7 @@ def compare(page):
 
 
 @browser
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("size", "theme"), VIEWS)
 def test_a_labelled_file_is_compared_and_downloaded(visit, labelled, size, theme):
     page = visit(size, theme)
     shoot(page, f"compare-{size}-{theme}-opened")
@@ -169,27 +169,27 @@ def test_without_a_file_it_says_so(visit):
 
 
 @browser
-def test_cancel_ends_the_work_and_the_next_file_is_taken(visit, engine, monkeypatch, claims_file, labelled):
-    asked, answer = [], engine.classify
+def test_cancel_ends_the_work_and_the_next_file_is_taken(visit, monkeypatch, claims_file, labelled):
+    asked, predict = [], GpuBatchPredictor.predict
 
-    def classify(texts, adapters, **options):
-        asked.append(len(texts))
+    def slow(predictor, request):
+        asked.append(len(request.texts))
         time.sleep(0.5)  # so slow that it is not done before a hand reaches the button, however fast the machine is
-        return answer(texts, adapters, **options)
+        return predict(predictor, request)
 
     page = visit()
     cancel = page.get_by_role("button", name="Cancel")
     assert cancel.is_disabled()  # there is nothing to end, and a finished comparison to lose
     choose(page, claims_file([{"claim": text} for text in sentences(20_000, seed=1)], "long.csv"))
-    monkeypatch.setattr(engine, "classify", classify)
+    monkeypatch.setattr(GpuBatchPredictor, "predict", slow)
     page.get_by_role("button", name="Compare", exact=True).click()
     page.get_by_text("rows judged").first.wait_for()
     shoot(page, "compare-progress")
     cancel.click()
     page.get_by_role("status", name="Comparison").get_by_text("Cancelled: nothing was kept.").wait_for()
-    page.wait_for_timeout(2000)
+    page.wait_for_timeout(1000)
     done = len(asked)
-    page.wait_for_timeout(2000)
+    page.wait_for_timeout(1000)
     assert sum(asked) < 20_000
     assert len(asked) == done
     monkeypatch.undo()

@@ -6,7 +6,7 @@ import base64
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from browser import free_port
+from browser import served
 from conftest import learnable
 
 CLAIM = "the vaccine may cause flu in the city"
@@ -28,8 +28,8 @@ def address(engine, tiny_run, tmp_path_factory):
     trainer = Trainer(root=tmp_path_factory.mktemp("trained"), base="minilm", load=str)
     corrections = Feedback(tmp_path_factory.mktemp("feedback"))
     page = build.build(engine, root=tiny_run.folder.parent, trainer=trainer, corrections=corrections)
-    yield build.serve(page, "127.0.0.1", free_port())
-    page.close(verbose=False)
+    with served(page) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from browser import SIZES, ask, fits, free_port, open_tab, shoot, tab_to, visits
+from browser import VIEWS, ask, fits, open_tab, served, shoot, tab_to, visits
 from conftest import sentences
 
 from lorahub.labels import LabelSet
@@ -57,13 +57,13 @@ def address(engine, tiny_run, corrections):
         left_out=["old was trained on another base."],
         corrections=Feedback(corrections),
     )
-    yield build.serve(page, "127.0.0.1", free_port())
-    page.close(verbose=False)
+    with served(page) as address:
+        yield address
 
 
 @pytest.fixture
-def visit(chromium, address):
-    with visits(chromium, address) as go:
+def visit(contexts, address):
+    with visits(contexts, address) as go:
         yield go
 
 
@@ -240,7 +240,7 @@ def test_a_wrong_answer_is_corrected_and_only_that_is_kept(visit, corrections, e
 def test_who_has_to_wait_sees_the_place_in_the_queue(visit, engine, monkeypatch):
     go_on, classify = threading.Event(), engine.classify
     monkeypatch.setattr(engine, "classify", lambda *args, **more: go_on.wait(120) and classify(*args, **more))
-    pages = [visit() for _ in range(6)]
+    pages = [visit(fresh=True) for _ in range(6)]  # of one browser, the sixth would wait for a connection
     for page in pages:
         page.get_by_role("textbox", name="Claim", exact=True).fill(CLAIM)
         page.get_by_role("button", name="Check", exact=True).click()
@@ -264,13 +264,13 @@ def test_the_page_is_there_within_two_seconds_when_the_server_is_warm(visit):
 
     def opened():
         before = spent()
-        visit()
+        visit(fresh=True)
         after = spent()
         taken = {process: seconds - before.get(process, 0.0) for process, seconds in after.items()}
         return taken.pop(os.getpid()) + max(taken.values())
 
     opened()
-    assert min(opened() for _ in range(5)) < 2
+    assert any(opened() < 2 for _ in range(5))
 
 
 @browser
@@ -292,8 +292,7 @@ def test_runs_shows_the_table_and_one_runs_figures_and_pictures(visit, tiny_run)
 
 
 @browser
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("size", "theme"), VIEWS)
 def test_the_page_fits_the_screen(visit, size, theme):
     page = visit(size, theme)
     assert fits(page)

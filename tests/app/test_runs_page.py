@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from browser import SIZES, fits, free_port, open_tab, shoot, tab_to, visits
+from browser import VIEWS, fits, open_tab, served, shoot, tab_to, visits
 
 from lorahub import records
 from lorahub.app.tabs import experiments
@@ -44,19 +44,18 @@ def address(root, tiny_base):
     from lorahub.serving.engine.engine import Engine
 
     page = build.build(Engine(str(tiny_base("bert")), [root / "tiny"]), root=root)
-    yield build.serve(page, "127.0.0.1", free_port())
-    page.close(verbose=False)
+    with served(page) as address:
+        yield address
 
 
 @pytest.fixture
-def visit(chromium, address):
-    with visits(chromium, address) as go:
+def visit(contexts, address):
+    with visits(contexts, address) as go:
         yield go
 
 
 @browser
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("size", "theme"), VIEWS)
 def test_runs_and_experiments_are_shown(visit, root, size, theme):
     page = visit(size, theme)
     open_tab(page, "Runs")

@@ -1,6 +1,7 @@
 """The tab *Train*: a real training in a process of its own, followed, stopped, and opened in the other tabs."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from browser import fits, free_port, open_tab, shoot, tab_to, visits
+from browser import VIEWS, fits, open_tab, served, shoot, tab_to, visits
 from conftest import learnable
 from field_tables import documented
 from playwright.sync_api import expect
@@ -68,20 +69,6 @@ def test_a_training_is_followed_and_its_run_answers(trainer, data, engine, tmp_p
     assert engine.classify(["may never"], [state.answers_as])
     with pytest.raises(ConfigError, match="mine exists already"):
         trainer.start(TrainingRequest(data=str(data), method="lora", name="mine"))
-
-
-@pytest.mark.slow
-def test_stop_keeps_the_best_so_far(trainer, data, tmp_path):
-    trainer.start(TrainingRequest(data=str(data), method="lora", preset=LONG, name="stopped"))
-    wait(trainer, lambda state: state.validations)
-    assert trainer.stop().stopping
-    assert trainer.stop().stopping  # a second press changes nothing
-    state = wait(trainer, lambda state: not state.running)
-    assert state.error is None
-    assert records.load(tmp_path / "stopped").progress.interrupted
-    assert state.answers_as
-    with pytest.raises(ConfigError, match="No training is running"):
-        trainer.stop()
 
 
 @pytest.mark.slow
@@ -160,22 +147,19 @@ def address(engine, trainer, tiny_run):
     from lorahub.app import build
 
     page = build.build(engine, root=trainer.root, trainer=trainer)
-    yield build.serve(page, "127.0.0.1", free_port())
-    page.close(verbose=False)
+    with served(page) as address:
+        yield address
 
 
 @pytest.fixture
-def visit(chromium, address):
-    with visits(chromium, address) as go:
+def visit(contexts, address):
+    with visits(contexts, address) as go:
         yield go
 
 
 @browser
-def test_a_training_is_watched_stopped_and_opened_with_the_keyboard_alone(visit, trainer, tmp_path):
-    data = tmp_path / "long.jsonl"
-    # Long claims: so many steps that it is not done before three more visitors have come, on a busy machine too.
-    rows = [{**row, "claim": " ".join([row["claim"]] * 8)} for row in learnable(8000)]
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+def test_a_training_is_watched_stopped_and_opened_with_the_keyboard_alone(visit, trainer, data):
+    """Stop keeps the best so far. The training is held while more visitors come, so that they find it running."""
     page = visit()
     tab_to(page, "[role=tab]", key="Shift+Tab")
     page.keyboard.press("Enter")
@@ -194,12 +178,13 @@ def test_a_training_is_watched_stopped_and_opened_with_the_keyboard_alone(visit,
             expect(page.locator(selector)).to_have_value(text)
     tab_to(page, "button.primary")
     page.keyboard.press("Enter")
-    said = page.get_by_role("region", name="Training")
-    said.get_by_text("Macro F1 on validation").wait_for(timeout=200_000)
+    wait(trainer, lambda state: state and state.validations)
+    os.kill(trainer._process.pid, signal.SIGSTOP)
+    page.get_by_role("region", name="Training").get_by_text("Macro F1 on validation").wait_for()
     assert fits(page)
     shoot(page, "train-desktop-light")
-    for size, theme in (("phone", "light"), ("phone", "dark"), ("desktop", "dark")):
-        other = visit(size, theme)  # another visitor sees the same training
+    for size, theme in VIEWS[1:]:  # another visitor sees the same training
+        other = visit(size, theme)
         open_tab(other, "Train")
         other.get_by_role("region", name="Training").get_by_text("watched: ").wait_for()
         assert fits(other)
@@ -207,8 +192,13 @@ def test_a_training_is_watched_stopped_and_opened_with_the_keyboard_alone(visit,
     tab_to(page, "button:not(.primary).lh-check")
     assert page.evaluate("document.activeElement.innerText") == "Stop, and keep the best so far"
     page.keyboard.press("Enter")
+    wait(trainer, lambda state: state.stopping)
+    assert trainer.stop().stopping  # a second press changes nothing
+    os.kill(trainer._process.pid, signal.SIGCONT)
     page.get_by_role("status", name="Result").get_by_role("heading", name="watched").wait_for(timeout=200_000)
     shoot(page, "train-desktop-light-result")
+    with pytest.raises(ConfigError, match="No training is running"):
+        trainer.stop()
     name = trainer.state.answers_as
     assert records.load(trainer.root / name).progress.interrupted
     tab_to(page, "button:not(.primary).lh-check")

@@ -1,8 +1,7 @@
 """Many visitors at once while adapters come and go: every answer is right, none fails, and the memory stays."""
 
+import importlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,31 +10,35 @@ from conftest import LONG, sentences
 ROOT = Path(__file__).parents[2]
 
 
-def visited(tmp_path, *options):
+@pytest.fixture
+def visited(tmp_path, monkeypatch, capsys):
+    """visited(*options) -> what the benchmark measures; it runs in this process, the page in one of its own."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
     texts = tmp_path / "texts.txt"
     texts.write_text("\n".join(sentences(40, seed=8)), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, ROOT / "benchmarks" / "app_users.py", "--json", "--texts", texts, *map(str, options)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    found = json.loads(done.stdout)
-    assert found["wrong"] == []
-    assert done.returncode == 0
-    assert found["changes"] > 0
-    return found
+
+    def run(*options):
+        monkeypatch.setattr("sys.argv", ["app_users.py", "--json", "--texts", *map(str, (texts, *options))])
+        with pytest.raises(SystemExit) as end:
+            importlib.import_module("app_users").main()
+        result = json.loads(capsys.readouterr().out)
+        assert result["wrong"] == []
+        assert end.value.code == 0
+        assert result["changes"] > 0
+        return result
+
+    return run
 
 
 @pytest.mark.slow
-def test_a_few_visitors_get_right_answers_while_adapters_come_and_go(tiny_base, tmp_path):
-    found = visited(tmp_path, "--base", tiny_base("bert"), "--users", 8, "--seconds", 8)
+def test_a_few_visitors_get_right_answers_while_adapters_come_and_go(visited, tiny_base):
+    found = visited("--base", tiny_base("bert"), "--users", 8, "--seconds", 5)
     assert found["answers"] > 20
 
 
 @pytest.mark.long
 @pytest.mark.skipif(not LONG, reason="a minute with 50 visitors on a real base: make test-long")
-def test_fifty_visitors_get_right_answers_for_a_minute_in_the_same_memory(tmp_path):
-    found = visited(tmp_path, "--users", 50, "--seconds", 60)
+def test_fifty_visitors_get_right_answers_for_a_minute_in_the_same_memory(visited):
+    found = visited("--users", 50, "--seconds", 60)
     assert found["answers"] > 100  # how many come depends on the machine; that they are right does not
     assert found["memory_mb"]["last_quarter"] < 1.05 * found["memory_mb"]["third_quarter"]
