@@ -64,24 +64,21 @@ def opened(folder: Path | None, *, host: str | None = None, default: Path | None
     repo = os.environ.get(DATASET)
     if repo:
         folder = Path(tempfile.mkdtemp(prefix="lorahub-feedback-"))
-        return Feedback(folder, _scheduler(repo, folder))
+        scheduler = client.call(
+            lambda: CommitScheduler(
+                repo_id=repo,
+                repo_type="dataset",
+                folder_path=folder,
+                every=_MINUTES_BETWEEN_COMMITS,
+                private=True,
+                hf_api=client.api(),
+            ),
+            doing=f"open the data set {repo} for corrections",
+        )
+        return Feedback(folder, scheduler)
     if folder is None and host in LOOPBACK:
         folder = default
     return Feedback(folder) if folder else None
-
-
-def _scheduler(repo: str, folder: Path) -> CommitScheduler:
-    return client.call(
-        lambda: CommitScheduler(
-            repo_id=repo,
-            repo_type="dataset",
-            folder_path=folder,
-            every=_MINUTES_BETWEEN_COMMITS,
-            private=True,
-            hf_api=client.api(),
-        ),
-        doing=f"open the data set {repo} for corrections",
-    )
 
 
 def _now() -> str:

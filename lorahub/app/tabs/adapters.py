@@ -1,7 +1,6 @@
 """The tab *Adapters*: which adapters are loaded, which there are on this machine and the Hub, and which are safe."""
 
 from dataclasses import asdict
-from typing import Any
 
 import gradio as gr
 
@@ -58,7 +57,7 @@ def build(engine: Engine, catalogue: Catalogue, tab: gr.Tab, *, changeable: bool
     def refresh() -> tuple[str, list[str]]:
         return loaded(engine.status()), engine.names
 
-    private: dict[str, Any] = {"api_visibility": "private"}
+    private = {"api_visibility": "private"}
     gr.on([search_button.click, words.submit, base.submit], find, [words, base, where], [results, choice], **private)
     inspect_button.click(inspect, choice, answer, **private)
     # In two steps, as in adapter_choice: an adapter that a visitor chooses meanwhile stays chosen.

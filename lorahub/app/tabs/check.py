@@ -22,7 +22,7 @@ EXAMPLES = (
 )
 # More cards do not fit side by side.
 _CHOSEN_AT_FIRST = 4
-_PRIVATE: dict[str, Any] = {"api_visibility": "private"}
+_PRIVATE = {"api_visibility": "private"}
 
 
 def build(
@@ -72,18 +72,18 @@ def build(
         offered = [gr.Dropdown(names, value=names[0]) for _ in corrected]
         return [cards.answers(result, question), (question, result), gr.Column(visible=True), "", *offered]
 
-    def read_link(request: gr.Request) -> dict[str, Any] | None:
-        """Return what the page's address asks; None where it asks nothing."""
+    def read_link(request: gr.Request) -> tuple[str, list[str], str, str] | None:
+        """Return claim, adapters, evidence and strength of the page's address; None where it has no claim."""
         query = request.query_params
-        texts = {key: query.get(key, "") for key in ("claim", "evidence", "strength")}
-        return {**texts, "adapters": query.getlist("adapters")} if texts["claim"] else None
+        claim, evidence, strength = (query.get(key, "") for key in ("claim", "evidence", "strength"))
+        return (claim, query.getlist("adapters"), evidence, strength or "1") if claim else None
 
-    def follow_link(linked: dict[str, Any]) -> list[Any]:
+    def follow_link(linked: tuple[str, list[str], str, str]) -> list[Any]:
         """Fill in what a link asks, and ask it."""
-        loaded, claim, evidence = engine.names, linked["claim"], linked["evidence"]
-        adapters = linked["adapters"] or loaded[:_CHOSEN_AT_FIRST]
-        text = linked["strength"] or "1"
-        strength = float(text) if text.replace(".", "", 1).isdecimal() else -1.0  # refused with its reason
+        claim, adapters, evidence, number = linked
+        loaded = engine.names
+        adapters = adapters or loaded[:_CHOSEN_AT_FIRST]
+        strength = float(number) if number.replace(".", "", 1).isdecimal() else -1.0  # refused with its reason
         fields = [claim, adapter_choice.ticked(loaded, adapters), evidence, max(0.0, strength)]
         return fields + check(claim, adapters, evidence, strength)
 

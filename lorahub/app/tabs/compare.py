@@ -24,7 +24,7 @@ NONE = ("none", "")
 _PROGRESS = gr.Progress()
 _HINT = html.note("A row holds one claim. With a label column there are figures and a comparison, without one answers.")
 # One file at a time, so that claims are answered meanwhile.
-_ONE_AT_A_TIME: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "files"}
+_ONE_AT_A_TIME: dict[str, int | str] = {"concurrency_limit": 1, "concurrency_id": "files"}
 
 
 def build(engine: Engine, tab: gr.Tab) -> gr.CheckboxGroup:
@@ -100,7 +100,7 @@ def build(engine: Engine, tab: gr.Tab) -> gr.CheckboxGroup:
             except LorahubError as error:
                 yield gr.skip(), html.problem(str(error))
 
-    private: dict[str, Any] = {"api_visibility": "private"}
+    private = {"api_visibility": "private"}
     column_fields = [claim, label, evidence]
     upload.change(open_file, upload, [*column_fields, contents], **private)
     # A mapping is read when its field is left: reading the file again with each key would be slow. A visitor may change

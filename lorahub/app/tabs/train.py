@@ -92,7 +92,7 @@ def build(engine: Engine, trainer: Trainer, tab: gr.Tab, tabs: gr.Tabs, opens: M
         trained = trainer.state.answers_as if trainer.state else None
         return gr.Tabs(selected=title), adapter_choice.ticked(engine.names, [*chosen, *([trained] if trained else [])])
 
-    private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    private = {"show_progress": "hidden", "api_visibility": "private"}
     start.click(begin, [data, method, preset, name, seed], outputs, **private)
     stop.click(end, None, outputs, **private)
     timer.tick(refresh, None, outputs, **private)
