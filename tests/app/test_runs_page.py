@@ -132,7 +132,7 @@ def test_what_lorahub_compare_writes_is_read_as_it_is(root, tmp_path):
     from lorahub.experiments.compare.run import compare
 
     found = compare([root / "tiny"], resamples=200)
-    compare_report.save(found, tmp_path / "tiny-baselines")
+    compare_report.build(found).save(tmp_path / "tiny-baselines")
     report = experiments.read(tmp_path, "tiny-baselines")
     made = experiments.render(report)
     assert made.count("<img ") == 1
