@@ -63,19 +63,19 @@ def opened(folder: Path | None, *, host: str | None = None, default: Path | None
     """
     repo = os.environ.get(DATASET)
     if repo:
-        folder = Path(tempfile.mkdtemp(prefix="lorahub-feedback-"))
+        temporary = Path(tempfile.mkdtemp(prefix="lorahub-feedback-"))
         scheduler = client.call(
             lambda: CommitScheduler(
                 repo_id=repo,
                 repo_type="dataset",
-                folder_path=folder,
+                folder_path=temporary,
                 every=_MINUTES_BETWEEN_COMMITS,
                 private=True,
                 hf_api=client.api(),
             ),
             doing=f"open the data set {repo} for corrections",
         )
-        return Feedback(folder, scheduler)
+        return Feedback(temporary, scheduler)
     if folder is None and host in LOOPBACK:
         folder = default
     return Feedback(folder) if folder else None
