@@ -15,25 +15,20 @@ _DPI = 130
 INK, ACCENT, MUTED = "#1f2937", "#0f766e", "#9ca3af"
 
 
-def draw(record: RunRecord, folder: Path, *, split: str = "test") -> list[Path]:
-    """Write the plots of a record into `folder` and return their paths."""
+def draw(record: RunRecord, folder: Path) -> None:
+    """Write the plots of a record into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / CONFUSION, folder / RELIABILITY]
-    confusion(record, paths[0], split=split)
-    reliability(record, paths[1], split=split)
+    confusion(record, folder / CONFUSION)
+    reliability(record, folder / RELIABILITY)
     if record.progress.curve:
-        paths.append(folder / CURVE)
-        curve(record, paths[-1])
-    if record.adapter(split).selective is not None:
-        paths.append(folder / COVERAGE)
-        coverage(record, paths[-1])
-    return paths
+        curve(record, folder / CURVE)
+    if record.adapter().selective is not None:
+        coverage(record, folder / COVERAGE)
 
 
-def confusion(record: RunRecord, path: Path, *, split: str = "test", system: str = "adapter") -> None:
-    """Plot the confusion matrix, with gold labels in rows; shades are shares of the row, numbers are claims."""
-    counts = record.results[split][system].confusion
-    names = record.labels
+def confusion(record: RunRecord, path: Path) -> None:
+    """Plot the confusion matrix on test, with gold labels in rows; shades are shares of the row, numbers are claims."""
+    counts, names = record.adapter().confusion, record.labels
     figure, axes = canvas((max(_SIZE[0], 0.8 * len(names) + 2), max(_SIZE[1], 0.7 * len(names) + 1.6)))
     shares = [[cell / max(1, sum(row)) for cell in row] for row in counts]
     axes.imshow(shares, cmap="BuGn", vmin=0, vmax=1)
@@ -45,13 +40,13 @@ def confusion(record: RunRecord, path: Path, *, split: str = "test", system: str
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("answer")
     axes.set_ylabel("gold label")
-    axes.set_title(f"{record.name}: {split}, {sum(map(sum, counts)):,} claims", fontsize=10)
+    axes.set_title(f"{record.name}: test, {sum(map(sum, counts)):,} claims", fontsize=10)
     save(figure, path)
 
 
-def reliability(record: RunRecord, path: Path, *, split: str = "test", system: str = "adapter") -> None:
-    """Plot accuracy against confidence; a calibrated system is on the diagonal."""
-    result = record.results[split][system]
+def reliability(record: RunRecord, path: Path) -> None:
+    """Plot accuracy against confidence on test; a calibrated system is on the diagonal."""
+    result = record.adapter()
     figure, axes = canvas(_SIZE)
     most = max(row.n for row in result.reliability)
     axes.plot([0, 1], [0, 1], color=MUTED, linestyle="--", linewidth=1, label="perfectly calibrated")
@@ -65,7 +60,7 @@ def reliability(record: RunRecord, path: Path, *, split: str = "test", system: s
     )
     # Margins for the circles at both ends.
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="confidence", ylabel="accuracy")
-    axes.set_title(f"{record.name}: calibration error {result.ece:.3f} on {split}", fontsize=10)
+    axes.set_title(f"{record.name}: calibration error {result.ece:.3f} on test", fontsize=10)
     axes.legend(loc="upper left", fontsize=8, frameon=False)
     save(figure, path)
 

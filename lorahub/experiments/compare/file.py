@@ -234,9 +234,6 @@ class _Collected:
                 for system in systems
             },
             pairs=compare_pairs(gold, systems, names, labels, resamples=resamples, confidence=options.confidence),
-            disagreements=[],
-            required=None,
-            notes=[],
         )
 
     def finish(self, results: dict[str, SystemResult], comparisons: list[Comparison]) -> FileComparison:

@@ -1,6 +1,6 @@
 """The result of `lorahub compare`: the systems, every compared pair, and the claims on which they disagree."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lorahub.experiments.compare.pairs import Pair, System
@@ -70,9 +70,9 @@ class Comparison:
     resamples: int
     systems: dict[str, SystemFigures]
     pairs: list[Pair]
-    disagreements: list[Disagreement]
-    required: Requirement | None
-    notes: list[str]
+    disagreements: list[Disagreement] = field(default_factory=list)
+    required: Requirement | None = None
+    notes: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the comparison as plain data, as `lorahub compare --json` prints it: docs/compare.md."""

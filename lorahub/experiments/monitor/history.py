@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import model_validator
 
 from lorahub import atomic, runfiles
+from lorahub.data.claimset import DataSource
 from lorahub.records import RunRecord
 from lorahub.runfiles import Part
 from lorahub.stats import bootstrap, paired
@@ -36,6 +37,13 @@ class EvaluatedData(Part):
     revision: str | None
     split: str
     sha256: str
+
+    @classmethod
+    def of(cls, source: DataSource, split: str) -> "EvaluatedData":
+        """Return the description of one split of a data set."""
+        return EvaluatedData(
+            id=source.id, kind=source.kind, revision=source.revision, split=split, sha256=source.sha256[split]
+        )
 
 
 class Row(Part):
@@ -150,14 +158,12 @@ def load(folder: Path) -> list[Row]:
 
 def of_record(folder: Path, record: RunRecord) -> Row:
     """Return a run's own result on test as the first row of its history."""
-    data, labels = record.environment.data, len(record.labels)
+    labels = len(record.labels)
     predictions = Predictions.load(folder, "test", "adapter", labels=labels)
     ids = None if predictions is None else decide(predictions.logits, Calibration.load(folder, labels))
     return Row(
         created=record.created,
-        data=EvaluatedData(
-            id=data.id, kind=data.kind, revision=data.revision, split="test", sha256=data.sha256["test"]
-        ),
+        data=EvaluatedData.of(record.environment.data, "test"),
         figures=record.adapter().shortened(),
         base_revision=record.environment.base_revision,
         answers=None if ids is None else joined(ids),

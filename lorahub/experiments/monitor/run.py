@@ -57,12 +57,9 @@ def evaluate_since(
 
     (predictor,) = open_predictors([located], config.base.id, settings=config.base, token=token)
     gold, prediction = evaluate.predict(predictor, located.name, claims, split)
-    source = claims.source
     row = Row(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
-        data=EvaluatedData(
-            id=source.id, kind=source.kind, revision=source.revision, split=split, sha256=source.sha256[split]
-        ),
+        data=EvaluatedData.of(claims.source, split),
         figures=evaluate.block(gold, prediction, config.eval).shortened(),
         base_revision=predictor.base_revision,
         answers=history.joined(decide(prediction.logits, prediction.calibration)),
