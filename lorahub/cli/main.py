@@ -122,7 +122,6 @@ def command_line() -> typer.Typer:
     }
     for name, function in commands.items():
         app.command(name)(function)
-    app.command("sweep-worker", hidden=True)(sweep.worker)
     return app
 
 

@@ -1,6 +1,5 @@
-"""`lorahub sweep`: a search over config fields, and the hidden command of its worker processes."""
+"""`lorahub sweep`: search for the best values of config fields."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,14 +10,16 @@ from lorahub.cli.options import Base, Data, Json, Method, Recipe, Set
 from lorahub.errors import need
 
 if TYPE_CHECKING:
-    from lorahub.experiments.sweep.result import Tried
+    from lorahub.experiments.sweep.result import TrialResult
 
 
 def sweep(
     recipe: Recipe = None,
-    trials: Annotated[int | None, typer.Option(help="Trials in all; default: 30, or the whole grid.")] = None,
+    trials: Annotated[
+        int | None, typer.Option(help="Number of trials to complete; default: 30, or the whole grid.")
+    ] = None,
     timeout: Annotated[
-        str | None, typer.Option(help="Begin no trial after this time, as in 90m or 2h; the same command goes on.")
+        str | None, typer.Option(help="Start no trial after this time, as in 90m or 2h; the same command continues.")
     ] = None,
     ranges: Annotated[
         list[str] | None,
@@ -33,29 +34,33 @@ def sweep(
     pruner: Annotated[
         str, typer.Option(metavar="median|hyperband|none", help="How poor trials are stopped early.")
     ] = "median",
-    seed: Annotated[int, typer.Option(help="Seed of the search; train.seed is the trainings'.")] = 0,
-    workers: Annotated[int, typer.Option(help="Processes that run trials side by side.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the search; train.seed is that of the trainings.")] = 0,
+    processes: Annotated[
+        int, typer.Option("--processes", "--workers", help="Number of processes that run trials in parallel.")
+    ] = 1,
     storage: Annotated[
         str | None,
         typer.Option(
             metavar="URL",
-            help="Where the study is kept: sqlite:///FILE, postgresql://USER@HOST/NAME or journal:FILE; the same "
-            "command elsewhere works on the same study. Default: study.db in --out.",
+            help="Where the study is stored: sqlite:///FILE, postgresql://USER@HOST/NAME or journal:FILE. The same "
+            "command on another machine works on the same study. Default: study.db in --out.",
         ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the study; default: sweep-DATA-METHOD-BASE.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of study, report and best run; default: runs/NAME.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the study, report and best run; default: runs/NAME.")
+    ] = None,
     data: Data = None,
     base: Base = None,
     method: Method = None,
     settings: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Search for the best values of config fields on validation, then train the best and test it once.
+    """Search for the best values of config fields on validation, then train the best config and test it once.
 
-    Every trial is kept as it ends: the same command goes on where a search was stopped or killed.
+    Every trial is stored when it ends: the same command continues a search that was stopped or killed.
     """
-    limit = None if timeout is None else durations.seconds(timeout, option="--timeout takes")
+    seconds = None if timeout is None else durations.seconds(timeout, option="--timeout takes")
     need("torch", extra="train")
     need("optuna", extra="sweep")
     from lorahub.cli import show
@@ -64,21 +69,21 @@ def sweep(
 
     best: list[float] = []
 
-    def on_trial(tried: "Tried", ended: int, wanted: int) -> None:
-        if tried.answers is not None:
-            best[:] = [max([*best, tried.quality])]
-        typer.echo(_line(tried, ended, wanted, best), err=True)
+    def on_trial(trial: "TrialResult", ended: int, wanted: int) -> None:
+        if trial.answers is not None:
+            best[:] = [max([*best, trial.quality])]
+        typer.echo(f"{ended} of {wanted}: {_line(trial, best)}", err=True)
 
     with show.training_progress(quiet=as_json) as callbacks:
-        found = experiment.sweep(
+        search = experiment.sweep(
             recipe,
             trials=trials,
-            timeout=limit,
+            timeout=seconds,
             sampler=sampler,
             pruner=pruner,
             ranges=ranges or (),
             seed=seed,
-            workers=workers,
+            processes=processes,
             storage=storage,
             name=name,
             out=out,
@@ -89,39 +94,19 @@ def sweep(
             callbacks=callbacks,
             on_trial=on_trial,
         )
-    report = found.report
-    written = reports.save(report, found.folder)
-    if as_json:
-        show.print_json(report.to_dict())
-        return
-    show.table(reports.header(report), reports.rows(report), title=reports.title(report))
-    show.table(reports.CURVE_HEADER, reports.curve_rows(report), title="quality against each field, finished trials")
-    for line in reports.sentences(report):
-        typer.echo(f"  {line}")
-    typer.echo(f"  {reports.explanation(report)}")
-    for path in written:
-        typer.echo(f"  written to {path}")
-    typer.echo(
-        f"  best config: lorahub train {found.folder / experiment.RECIPE}   (its run: {found.folder / experiment.RUN})"
-    )
+    report = reports.build(search.result)
+    show.report(report, as_json=as_json, written=report.save(search.folder))
+    if not as_json:
+        recipe_file, run = search.folder / experiment.RECIPE, search.folder / experiment.RUN
+        typer.echo(f"  best config: lorahub train {recipe_file}   (its run: {run})")
 
 
-def _line(tried: "Tried", ended: int, wanted: int, best: list[float]) -> str:
-    """One ended trial, for a person who waits."""
+def _line(trial: "TrialResult", best: list[float]) -> str:
+    """Return one ended trial as a line of text."""
     from lorahub.experiments.sweep import report as reports
+    from lorahub.experiments.sweep.search_space import plain
 
-    how = tried.error or (f"{tried.quality:.3f}" if tried.value is not None else "no evaluation")
-    values = ", ".join(f"{name.partition('.')[2]} {reports.value(item)}" for name, item in tried.values.items())
-    record = f", best {best[0]:.3f}" if best else ""
-    return (
-        f"{ended} of {wanted}: trial {tried.trial} {tried.state}: {how}{record}; {values}; {tried.seconds or 0:.0f} s"
-    )
-
-
-def worker() -> None:
-    """Run trials of a search as its standard input says; what `lorahub sweep --workers` starts."""
-    need("torch", extra="train")
-    need("optuna", extra="sweep")
-    from lorahub.experiments.sweep import workers
-
-    workers.serve(sys.stdin)
+    outcome = trial.error or (f"{trial.quality:.3f}" if trial.value is not None else "no evaluation")
+    best_so_far = f", best {best[0]:.3f}" if best else ""
+    values = ", ".join(f"{reports.short(name)} {plain(value, digits=3)}" for name, value in trial.values.items())
+    return f"trial {trial.trial} {trial.state}: {outcome}{best_so_far}; {values}; {trial.seconds or 0:.0f} s"

@@ -1,33 +1,36 @@
-"""A finished search: its best trial, what more trials gained, and quality against each searched field.
+"""The result of a search: its best trial, what more trials gained, and quality against each searched field.
 
-In: the trials that have ended with their answers on validation (N,), and the gold ids. Out: a `SearchReport`, which
-`reports.sweeps` puts into words. Differences between trials are paired, by the bootstrap of `scoring.intervals`: every
-trial answered the same claims. The best of many trials owes part of its lead to these claims; test tells how much.
+In: the trials that have ended with their answers on validation (N,), and the gold ids (N,). Differences between trials
+are paired, because every trial answers the same claims. The best of many trials owes part of its lead to these claims;
+the result on test shows how much.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from statistics import median
 from typing import Any
 
 import numpy as np
 from sklearn.metrics import confusion_matrix
 
+from lorahub.experiments.sweep.search_space import Numbers, Range, Value
+from lorahub.experiments.sweep.search_space import to_dict as range_to_dict
 from lorahub.stats import bootstrap, paired
 from lorahub.stats.results import Difference, Interval
 from lorahub.stats.verdicts import Ids
 
 FINISHED, PRUNED, FAILED = "finished", "pruned", "failed"
-# Rows that a field with many values is told in.
-_MOST_ROWS = 6
+# Maximum number of rows for one field; more values are grouped into ranges.
+_MAX_ROWS = 6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tried:
-    """One trial that has ended. `value` is the metric on validation, of a pruned trial at its last evaluation.
+class TrialResult:
+    """A trial that has ended. `value` is the metric on validation; of a pruned trial, at its last evaluation.
 
-    `answers` are its label ids on validation (N,), of a finished trial only.
+    `answers` are the label ids of a finished trial on validation (N,).
     """
 
     trial: int
@@ -42,41 +45,33 @@ class Tried:
 
     @property
     def quality(self) -> float:
-        """The value, below all others where there is none."""
+        """The value, or minus infinity if there is none."""
         return -math.inf if self.value is None else self.value
 
     def to_dict(self) -> dict[str, Any]:
-        """The plain form, without the answers."""
-        plain = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "answers"}
-        return {**plain, "values": dict(self.values)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Incumbent(Difference):
-    """A trial that was the best when it ended, and what the best of all is above it."""
-
-    trial: int
-    value: float
+        """Return the trial as plain data, without its answers."""
+        return {name: value for name, value in vars(self).items() if name != "answers"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """Finished trials whose value of a field lies from `low` to `high`: how many, and their quality."""
+    """Finished trials whose value of a field is between `low` and `high`: their number and their quality."""
 
-    low: Any
-    high: Any
+    low: Value
+    high: Value
     trials: int
     median: float
     best: float
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchReport:
-    """The whole search. `plateau` is the trial after which gains stay inside the noise: from there on, no best trial is
-    detectably below the best of all. `own` is the trial with the recipe's own values, None where it did not finish.
+class SearchResult:
+    """The result of a search.
 
-    `test` holds the headline metrics on test of the best config, trained again, and of the baselines, of which
-    `best_baseline` is the best on validation; `test_against` the differences to them by `metric`.
+    `incumbents` are the trials that were the best so far; `own` is the trial with the values of the recipe. `gains`
+    holds the best trial minus each of them, by trial. `test` holds the metrics on test of the best config, trained
+    again, and of the baselines, and `test_against` the differences to them by `metric`. `best_baseline` is the best
+    one on validation.
     """
 
     name: str
@@ -92,81 +87,105 @@ class SearchReport:
     asked: int
     confidence: float
     resamples: int
-    space: list[dict[str, Any]]
-    states: dict[str, int]
-    seconds: float
-    best: Tried
+    space: Sequence[Range]
+    best: TrialResult
     interval: Interval
-    own: Incumbent | None
-    incumbents: list[Incumbent]
-    plateau: int
+    own: TrialResult | None
+    incumbents: list[TrialResult]
+    gains: dict[int, Difference]
     importance: dict[str, float]
-    curves: dict[str, list[Row]]
-    trials: list[Tried]
+    trials: list[TrialResult]
     best_baseline: str
     test: dict[str, dict[str, float]]
-    test_against: dict[str, dict[str, Any]]
+    test_against: dict[str, Difference]
+
+    @cached_property
+    def finished(self) -> list[TrialResult]:
+        """The trials that were trained to their end."""
+        return [item for item in self.trials if item.state == FINISHED]
+
+    @property
+    def states(self) -> dict[str, int]:
+        """The number of trials by how they ended."""
+        return {state: sum(item.state == state for item in self.trials) for state in (FINISHED, PRUNED, FAILED)}
+
+    @property
+    def plateau(self) -> int:
+        """The trial after which gains are within the noise."""
+        return plateau(self.incumbents, self.gains)
+
+    @cached_property
+    def curves(self) -> dict[str, list[Row]]:
+        """Quality against each searched field."""
+        return {item.field: curve(self.finished, item) for item in self.space}
 
     def to_dict(self) -> dict[str, Any]:
-        """The plain form, as `lorahub sweep --json` prints it: docs/sweep.md."""
-        plain = asdict(self)
-        return {**plain, "best": self.best.to_dict(), "trials": [item.to_dict() for item in self.trials]}
+        """Return the result as plain data, as `lorahub sweep --json` prints it: docs/sweep.md."""
+        return {
+            **{name: getattr(self, name) for name in self.__dataclass_fields__ if name != "gains"},
+            "space": [range_to_dict(item) for item in self.space],
+            "states": self.states,
+            "seconds": sum(item.seconds or 0.0 for item in self.trials),
+            "best": self.best.to_dict(),
+            "own": None if self.own is None else self._gain_over(self.own),
+            "incumbents": [self._gain_over(item) for item in self.incumbents],
+            "plateau": self.plateau,
+            "curves": {name: [asdict(row) for row in rows] for name, rows in self.curves.items()},
+            "trials": [item.to_dict() for item in self.trials],
+            "test_against": {system: difference.to_dict() for system, difference in self.test_against.items()},
+        }
+
+    def _gain_over(self, item: TrialResult) -> dict[str, Any]:
+        return {"trial": item.trial, "value": item.value, **self.gains[item.trial].to_dict()}
 
 
-def best_of(trials: Sequence[Tried]) -> Tried | None:
-    """The finished trial with the highest value, the earlier one of equals."""
+def best_of(trials: Sequence[TrialResult]) -> TrialResult | None:
+    """Return the finished trial with the highest value, the earlier one of equals."""
     finished = [item for item in trials if item.state == FINISHED]
     return max(finished, key=lambda item: (item.quality, -item.trial)) if finished else None
 
 
-def interval(best: Tried, gold: Ids, labels: int, metric: str, *, resamples: int, confidence: float) -> Interval:
-    """The interval of a finished trial's value."""
+def interval(best: TrialResult, gold: Ids, labels: int, metric: str, **options: Any) -> Interval:
+    """Return the bootstrap interval of a finished trial's value."""
     confusion = confusion_matrix(gold, best.answers, labels=np.arange(labels))
-    return bootstrap.bootstrap(confusion, resamples=resamples, confidence=confidence)[metric]
+    return bootstrap.bootstrap(confusion, **options)[metric]
 
 
-def incumbents(
-    trials: Sequence[Tried], gold: Ids, labels: int, metric: str, *, resamples: int, confidence: float
-) -> list[Incumbent]:
-    """The trials that were the best so far, in order; the last one is the best of all."""
-    leads: list[Tried] = []
+def incumbents(trials: Sequence[TrialResult]) -> list[TrialResult]:
+    """Return the trials that were the best so far, in order; the last one is the best of all."""
+    leaders: list[TrialResult] = []
     for item in trials:
-        if item.state == FINISHED and (not leads or item.quality > leads[-1].quality):
-            leads.append(item)
-    return [below(leads[-1], item, gold, labels, metric, resamples=resamples, confidence=confidence) for item in leads]
+        if item.state == FINISHED and (not leaders or item.quality > leaders[-1].quality):
+            leaders.append(item)
+    return leaders
 
 
-def below(
-    best: Tried, item: Tried, gold: Ids, labels: int, metric: str, *, resamples: int, confidence: float
-) -> Incumbent:
-    """How far a finished trial is below the best."""
+def gain(best: TrialResult, item: TrialResult, gold: Ids, labels: int, metric: str, **options: Any) -> Difference:
+    """Return the paired difference best - item of two finished trials; `options` are those of `paired.differences`."""
     assert best.answers is not None
     assert item.answers is not None
-    differences = paired.differences(
-        gold, best.answers, item.answers, labels, resamples=resamples, confidence=confidence
-    )
-    return Incumbent(trial=item.trial, value=item.quality, **vars(differences[metric]))
+    return paired.differences(gold, best.answers, item.answers, labels, **options)[metric]
 
 
-def plateau(found: Sequence[Incumbent]) -> int:
-    """The first trial from which on no best so far is detectably below the last of them."""
-    place = len(found) - 1
-    while place > 0 and not found[place - 1].detectable:
-        place -= 1
-    return found[place].trial
+def plateau(leaders: Sequence[TrialResult], gains: dict[int, Difference]) -> int:
+    """Return the first trial from which on no incumbent is detectably worse than the best."""
+    index = len(leaders) - 1
+    while index > 0 and not gains[leaders[index - 1].trial].detectable:
+        index -= 1
+    return leaders[index].trial
 
 
-def curve(trials: Sequence[Tried], name: str, *, log: bool) -> list[Row]:
-    """Quality against a field: a row for each of its values, or for ranges of equal width where they are many."""
-    points = [(item.values[name], item.quality) for item in trials if item.state == FINISHED]
-    values = list(dict.fromkeys(value for value, _ in points))
-    if len(values) <= _MOST_ROWS or any(isinstance(value, str) for value in values):
-        groups = [[point for point in points if point[0] == value] for value in sorted(values, key=_in_order)]
+def curve(finished: Sequence[TrialResult], item: Range) -> list[Row]:
+    """Return quality against a field: a row per value or, with many values, per range of equal width."""
+    points = [(trial.values[item.field], trial.quality) for trial in finished]
+    values = sorted({value for value, _ in points}, key=lambda value: (isinstance(value, str), value))
+    if len(values) <= _MAX_ROWS or any(isinstance(value, str) for value in values):
+        groups = [[point for point in points if point[0] == value] for value in values]
     else:
-        scale = np.log if log else np.asarray
-        places = scale(np.array([value for value, _ in points], dtype=np.float64))
-        edges = np.linspace(places.min(), places.max(), _MOST_ROWS)[1:-1]
-        bins = np.digitize(places, edges)
+        scale = np.log if isinstance(item, Numbers) and item.log else np.asarray
+        positions = scale(np.array([value for value, _ in points], dtype=np.float64))
+        edges = np.linspace(positions.min(), positions.max(), _MAX_ROWS)[1:-1]
+        bins = np.digitize(positions, edges)
         groups = [[points[row] for row in np.flatnonzero(bins == number)] for number in np.unique(bins)]
     return [
         Row(
@@ -178,7 +197,3 @@ def curve(trials: Sequence[Tried], name: str, *, log: bool) -> list[Row]:
         )
         for group in groups
     ]
-
-
-def _in_order(value: Any) -> tuple[bool, Any]:
-    return isinstance(value, str), value

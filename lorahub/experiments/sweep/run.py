@@ -1,19 +1,20 @@
-"""`lorahub sweep`: a search over config fields, by optuna, that goes on where it was stopped.
+"""`lorahub sweep`: a search over config fields by Optuna, which continues where it was stopped.
 
-In: a recipe and ranges. Out: a folder with the study, a report, the best config as a recipe, and the run of it.
-Trials see train and validation only; the best config is trained once more at the end, as `lorahub train` does, and that
-run alone looks at test.
+In: a recipe and ranges. Out: a folder with the study, a report, the best config as a recipe, and its run. Trials use
+train and validation only. At the end the best config is trained once more, as `lorahub train` does, and only that run
+is evaluated on test.
 """
 
 import dataclasses
 import json
 import logging
+import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import optuna
 import yaml
@@ -25,14 +26,13 @@ from lorahub.config import Config
 from lorahub.data import claims
 from lorahub.data.claimset import ClaimData
 from lorahub.errors import ConfigError, TrainingError
-from lorahub.experiments.sweep import result as scoring
+from lorahub.experiments.sweep import result as results
 from lorahub.experiments.sweep import search_space
 from lorahub.experiments.sweep import study as studies
-from lorahub.experiments.sweep.result import SearchReport, Tried
+from lorahub.experiments.sweep.result import SearchResult, TrialResult
 from lorahub.experiments.sweep.storage import connect, failures, sqlite
 from lorahub.experiments.sweep.study import PRUNERS, SAMPLERS, Search
-from lorahub.experiments.sweep.trials import is_done, tried
-from lorahub.experiments.sweep.workers import LOOK_EVERY, Order, processes, work
+from lorahub.experiments.sweep.trials import run_here, run_in_processes
 from lorahub.hub import fetch
 from lorahub.records import RunRecord
 from lorahub.reports import tables
@@ -43,17 +43,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# What the folder holds beside the report.
+# Files of the folder.
 STUDY, RECIPE, RUN = "study.db", "best.yaml", "best"
 _TRIALS = 30
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """A finished search: its folder and its report."""
+    """A completed search: its folder and its result."""
 
     folder: Path
-    report: SearchReport
+    result: SearchResult
 
 
 def sweep(
@@ -65,7 +65,7 @@ def sweep(
     pruner: str = "median",
     ranges: Sequence[str] = (),
     seed: int = 0,
-    workers: int = 1,
+    processes: int = 1,
     storage: str | None = None,
     name: str | None = None,
     out: str | Path | None = None,
@@ -74,24 +74,24 @@ def sweep(
     method: str | None = None,
     settings: Sequence[str] = (),
     callbacks: "Callbacks | None" = None,
-    on_trial: Callable[[Tried, int, int], None] = lambda trial, ended, wanted: None,
+    on_trial: Callable[[TrialResult, int, int], None] = lambda trial, ended, wanted: None,
 ) -> Sweep:
-    """Search, or go on with the search of that name, then train and test the best config.
+    """Run or continue the search of that name, then train and test the best config.
 
-    By default 30 trials, or all points of a grid. `ranges` are `--range` texts (`search_space.parse`); `timeout` is in
-    seconds, after which no trial begins. `out` is runs/NAME and `storage` an SQLite file in it; `name` is
-    sweep-DATA-METHOD-BASE. `on_trial` gets each trial as it ends, how many have ended, and of how many. Raises
-    ConfigError, DataError, BaseModelError, and TrainingError where no trial could be trained.
+    The search ends with `trials` complete trials: 30 by default, or all points of a grid. `ranges` are `--range` texts
+    (`search_space.parse`). No trial starts after `timeout` seconds. `out` defaults to runs/NAME, `storage` to an SQLite
+    file in it, and `name` to sweep-DATA-METHOD-BASE. `on_trial` is called with each ended trial, the number of ended
+    trials, and `trials`. Raises ConfigError, DataError, BaseModelError, and TrainingError if no trial finished.
     """
     from lorahub.training.progress import Callbacks
 
     callbacks = callbacks or Callbacks()
-    _check(trials, sampler, pruner, workers)
+    _check(trials, sampler, pruner, processes)
     asked = configs.read(recipe, [*configs.flags(data=data, base=base, method=method, seed=None), *settings])
     config = configs.from_dict(asked)
     resolved = fetch.base(config.base.id, revision=config.base.revision)
     search = Search(
-        name=name or _default_name(config),
+        name=name or f"sweep-{Path(config.data.id).stem}-{config.adapter.method}-{Path(config.base.id).name}",
         asked=asked,
         space=search_space.parse(ranges, config, projections=_projections(resolved.folder)),
         trials=trials or _TRIALS,
@@ -103,73 +103,70 @@ def sweep(
     folder = Path(out) if out is not None else Path("runs") / search.name
     _check_folder(folder)
     callbacks.on_stage("reading the claims")
-    read = claims.load(config.data)
-    for text in read.warnings:
+    claim_data = claims.load(config.data)
+    for text in claim_data.warnings:
         log.warning("%s", text)
     url = storage or sqlite(folder / STUDY)
     with failures(url):
-        study = _open(search, url, folder, read, resolved.id)
-        _run_trials(search, study, url, read, workers, timeout, callbacks, on_trial)
-        ended = tried(study)
-    best = scoring.best_of(ended)
+        study = _open(search, url, folder, claim_data, resolved.id)
+        _run_trials(search, study, url, claim_data, processes, timeout, callbacks, on_trial)
+        ended = studies.results(study, search)
+    best = results.best_of(ended)
     if best is None:
-        raise TrainingError(_nothing(ended))
+        raise TrainingError(_no_result(ended))
     atomic.write_text(folder / RECIPE, _as_recipe(search, best))
-    record = _test(search.config_with(best.values), read, resolved.id, folder / RUN, callbacks)
-    return Sweep(folder=folder, report=_report(search, ended, best, study, read, record))
+    record = _test(search.config_with(best.values), claim_data, resolved.id, folder / RUN, callbacks)
+    return Sweep(folder=folder, result=_result(search, ended, best, study, claim_data, record))
 
 
-def _check(trials: int | None, sampler: str, pruner: str, workers: int) -> None:
+def _check(trials: int | None, sampler: str, pruner: str, processes: int) -> None:
     for flag, value, known in (("--sampler", sampler, SAMPLERS), ("--pruner", pruner, PRUNERS)):
         if value not in known:
             raise ConfigError(f"{flag} is one of {', '.join(known)}; found {value!r}.")
-    for flag, count in (("--trials", trials), ("--workers", workers)):
+    for flag, count in (("--trials", trials), ("--processes", processes)):
         if count is not None and count < 1:
             raise ConfigError(f"{flag} must be at least 1; found {count}.")
 
 
-def _default_name(config: Config) -> str:
-    return f"sweep-{Path(config.data.id).stem}-{config.adapter.method}-{Path(config.base.id).name}"
-
-
 def _projections(base: Path) -> bool:
-    """Whether the base's attention projections are known by name."""
+    """Return whether the names of the base's attention projections are known."""
     from lorahub.models import architectures
 
     file = base / "config.json"
-    described = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return bool(architectures.of(described.get("model_type", "")).projections)
+    model_type = json.loads(file.read_text(encoding="utf-8")).get("model_type", "") if file.is_file() else ""
+    return bool(architectures.of(model_type).projections)
 
 
 def _whole_grid(search: Search, trials: int | None) -> Search:
-    """A grid is searched whole: its size is the number of trials."""
-    if not search.points:
+    """Return the search with the size of its grid as the number of trials."""
+    if search.sampler != "grid":
         return search
-    if trials is not None and trials < len(search.points):
+    points = math.prod(map(len, search_space.grid(search.space).values()))
+    if trials is not None and trials < points:
         raise ConfigError(
-            f"--sampler grid: the ranges make {len(search.points):,} combinations, more than --trials {trials}. "
-            "List fewer values, leave --trials out, or use --sampler random."
+            f"--sampler grid: the ranges make {points:,} combinations, more than --trials {trials}. List fewer values, "
+            "remove --trials, or use --sampler random."
         )
-    return dataclasses.replace(search, trials=len(search.points))
+    return dataclasses.replace(search, trials=points)
 
 
 def _check_folder(folder: Path) -> None:
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise ConfigError(f"--out {folder}: {there} is a file; a study needs a folder. Choose another --out.")
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise ConfigError(f"--out {folder}: {existing} is a file, and a study needs a folder. Choose another --out.")
     if runfiles.is_finished(folder):
-        raise ConfigError(f"--out {folder} is a run; a study has a folder of its own. Choose another --out.")
+        raise ConfigError(f"--out {folder} is a run, and a study needs its own folder. Choose another --out.")
 
 
 def _open(search: Search, url: str, folder: Path, data: ClaimData, base_id: str) -> optuna.Study:
-    """The study, once the recipe itself is known to train: what is wrong with it would fail every trial."""
+    """Return the study; raises what is wrong with the recipe itself, because it would fail every trial."""
     if not (folder / STUDY).exists():
         from lorahub.training.session import TrainingSession
 
         TrainingSession(search.config, data, splits=()).attach()
     if url == sqlite(folder / STUDY):
         folder.mkdir(parents=True, exist_ok=True)
-    return studies.make_or_open(search, connect(url), data, base_id)
+    return studies.create(search, connect(url), data, base_id)
 
 
 def _run_trials(
@@ -177,61 +174,54 @@ def _run_trials(
     study: optuna.Study,
     url: str,
     data: ClaimData,
-    count: int,
+    processes: int,
     timeout: float | None,
     callbacks: "Callbacks",
-    on_trial: Callable[[Tried, int, int], None],
+    on_trial: Callable[[TrialResult, int, int], None],
 ) -> None:
-    seen = {item.trial for item in tried(study)}
+    seen = {item.trial for item in studies.results(study, search)}
     if seen:
-        callbacks.on_stage(f"{len(seen)} of {search.trials} trials have ended")
+        callbacks.on_stage(f"{len(seen)} trials have ended")
 
-    def look() -> None:
-        for item in tried(study):
+    def report_new() -> None:
+        for item in studies.results(study, search):
             if item.trial not in seen:
                 seen.add(item.trial)
                 on_trial(item, len(seen), search.trials)
 
     until = None if timeout is None else time.time() + timeout
-    if count == 1:
-        work(search, study, data, until=until, callbacks=callbacks, on_look=look)
-        return
-    if is_done(study, search):
-        return
-    with processes(Order(search=search, url=url, until=until), count) as started:
-        callbacks.on_stage(f"{count} workers")
-        while any(process.poll() is None for process in started):
-            time.sleep(LOOK_EVERY)
-            look()
-    look()
-    if not is_done(study, search) and (until is None or time.time() < until):
-        raise TrainingError("the workers ended before the search did: what stopped them stands above.")
+    if processes == 1 or search.is_done(study):
+        run_here(search, study, data, until=until, callbacks=callbacks, on_trial_end=report_new)
+    else:
+        callbacks.on_stage(f"{processes} processes")
+        run_in_processes(search, url, processes, until=until, on_poll=report_new)
 
 
-def _nothing(ended: Sequence[Tried]) -> str:
+def _no_result(ended: Sequence[TrialResult]) -> str:
     reason = next((item.error for item in ended if item.error), None)
     if reason is None:
-        return "no trial was finished in time. Give a longer --timeout, and the same command again."
-    return f"none of {len(ended)} trials was finished. Why the first failed: {reason}"
+        return "no trial finished in time. Run the same command again, or with a longer --timeout."
+    return f"none of {len(ended)} trials finished. The first failed: {reason}"
 
 
-def _as_recipe(search: Search, best: Tried) -> str:
-    """The best config as a recipe: what was asked, with the trial's values."""
-    found = f"{search.config.train.metric} {best.quality:.4f} on validation"
-    head = f"# The best of {search.trials} trials of `lorahub sweep`: trial {best.trial}, {found}.\n"
+def _as_recipe(search: Search, best: TrialResult) -> str:
+    """Return the best config as a recipe: the settings of the search with the trial's values."""
+    quality = f"{search.config.train.metric} {best.quality:.4f} on validation"
+    head = f"# The best of {search.trials} trials of `lorahub sweep`: trial {best.trial}, {quality}.\n"
     return head + str(yaml.safe_dump(search_space.asked_with(search.asked, best.values), sort_keys=False))
 
 
 def _test(config: Config, data: ClaimData, base_id: str, folder: Path, callbacks: "Callbacks") -> RunRecord:
-    """The run of the best config, trained now unless it is there."""
+    """Return the record of the best config's run, and train it unless it exists."""
     from lorahub.training import run
     from lorahub.training.folder import check_free
 
-    # Another process with the same --out comes to the same end.
+    # Another process may have the same --out.
     with FileLock(folder.parent / f".{RUN}.lock"):
         if runfiles.is_finished(folder):
             record = records.load(folder)
-            if _is_of(record, config, data, base_id):
+            same_claims = record.environment.data.sha256 == data.source.sha256
+            if same_claims and record.config == configs.published(config, data_id=data.source.id, base_id=base_id):
                 return record
         check_free(folder, force=True)
         record = run.run(config, data, folder, callbacks).record
@@ -241,49 +231,39 @@ def _test(config: Config, data: ClaimData, base_id: str, folder: Path, callbacks
     return record
 
 
-def _is_of(record: RunRecord, config: Config, data: ClaimData, base_id: str) -> bool:
-    same_claims = record.environment.data.sha256 == data.source.sha256
-    return same_claims and record.config == configs.published(config, data_id=data.source.id, base_id=base_id)
-
-
-def _report(
-    search: Search, ended: list[Tried], best: Tried, study: optuna.Study, data: ClaimData, record: RunRecord
-) -> SearchReport:
-    config, gold, labels = search.config, data.splits["validation"].gold, len(data.labels)
-    metric = config.train.metric
-    options: dict[str, Any] = {"resamples": config.eval.bootstrap, "confidence": config.eval.confidence}
-    leads = scoring.incumbents(ended, gold, labels, metric, **options)
+def _result(
+    search: Search, ended: list[TrialResult], best: TrialResult, study: optuna.Study, data: ClaimData, record: RunRecord
+) -> SearchResult:
+    config, gold, test = search.config, data.splits["validation"].gold, record.results["test"]
+    metric, labels = config.train.metric, data.labels.names
+    options = {"resamples": config.eval.bootstrap, "confidence": config.eval.confidence}
     own_values = search_space.own_values(search.space, config)
-    own = next((item for item in ended if item.values == own_values and item.answers is not None), None)
-    test = record.results["test"]
-    return SearchReport(
+    own = next((item for item in ended if item.values == own_values and item.state == results.FINISHED), None)
+    incumbents = results.incumbents(ended)
+    compared = [*incumbents, *([own] if own else [])]
+    return SearchResult(
         name=search.name,
         data=data.source.id,
         base=record.environment.base_id,
         method=config.adapter.method,
         metric=metric,
         n=len(gold),
-        labels=list(data.labels.names),
+        labels=list(labels),
         sampler=search.sampler,
         pruner=search.pruner,
         seed=search.seed,
         asked=search.trials,
-        **options,
-        space=[search_space.to_dict(item) for item in search.space],
-        states={
-            state: sum(item.state == state for item in ended)
-            for state in (scoring.FINISHED, scoring.PRUNED, scoring.FAILED)
-        },
-        seconds=sum(item.seconds or 0.0 for item in ended),
+        confidence=config.eval.confidence,
+        resamples=config.eval.bootstrap,
+        space=search.space,
         best=best,
-        interval=scoring.interval(best, gold, labels, metric, **options),
-        own=None if own is None else scoring.below(best, own, gold, labels, metric, **options),
-        incumbents=leads,
-        plateau=scoring.plateau(leads),
+        interval=results.interval(best, gold, len(labels), metric, **options),
+        own=own,
+        incumbents=incumbents,
+        gains={item.trial: results.gain(best, item, gold, len(labels), metric, **options) for item in compared},
         importance=studies.importance(study),
-        curves={item.field: scoring.curve(ended, item.field, log=getattr(item, "log", False)) for item in search.space},
         trials=ended,
         best_baseline=tables.best_baseline(record),
-        test={system: {name: result.metric(name) for name in METRICS} for system, result in test.items()},
-        test_against={system: found[metric].to_dict() for system, found in test["adapter"].paired.items()},
+        test={system: {name: figures.metric(name) for name in METRICS} for system, figures in test.items()},
+        test_against={system: differences[metric] for system, differences in test["adapter"].paired.items()},
     )

@@ -1,11 +1,10 @@
 """The search space: config fields by name, each with a range of numbers or a list of choices.
 
-In: `--range` texts such as `adapter.rank=2..64:log` or `train.class_weights=none,sqrt`, and the config that is searched
-around. Out: `Numbers` and `Choices`. A value is read by its field's own type and checked by its own limits, as with
-`--set`. Fields are refused that change what trials are compared on, or that do nothing for the method.
+In: `--range` texts such as `adapter.rank=2..64:log` or `train.class_weights=none,sqrt`, and the config that the search
+starts from. Out: `Numbers` and `Choices`. Values are read and checked by their field, as with `--set`. Fields that
+would make trials incomparable, or that the method does not use, are refused.
 """
 
-import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,10 +15,10 @@ from lorahub.config import Config
 from lorahub.errors import ConfigError
 from lorahub.method_names import RANKED
 
-# Among `--range` texts, the word that stands for the default space.
+# The `--range` text for the default space.
 DEFAULT = "default"
-# Methods that look at a field; all look at those that are not here.
-_METHODS = {
+# The methods that use a field; all methods use the other fields.
+_USED_BY = {
     "adapter.rank": RANKED,
     "adapter.alpha": RANKED,
     "adapter.dropout": RANKED,
@@ -29,18 +28,18 @@ _METHODS = {
 }
 _NOT_SEARCHED = {
     "data": "trials are compared on the same claims",
-    "eval": "trials are compared by the same measure",
-    "train.metric": "trials are compared by the same measure",
+    "eval": "trials are compared by the same metric",
+    "train.metric": "trials are compared by the same metric",
     "train.mixed_precision": "a process trains with one precision",
-    "train.seed": "the best of several seeds is luck, and `lorahub methods --seeds` tells how much",
+    "train.seed": "the best of several seeds is luck, and `lorahub methods --seeds` measures it",
 }
-# What a trial may set; a list of names is one text, joined by `+`.
+# A value of a trial. A list of names is one text, joined by `+`.
 Value = bool | int | float | str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Numbers:
-    """Numbers from `low` to `high`, both included, evenly or by the logarithm; whole ones where both ends are."""
+    """Numbers from `low` to `high`, both included, on a linear or logarithmic scale; whole if both ends are."""
 
     field: str
     low: float
@@ -49,15 +48,15 @@ class Numbers:
 
     @property
     def whole(self) -> bool:
-        """Whether only whole numbers count."""
+        """Whether the numbers are whole."""
         return isinstance(self.low, int)
 
     def holds(self, value: Value) -> bool:
-        """Whether a value lies between the ends."""
+        """Return whether a value is in the range."""
         return isinstance(value, int | float) and self.low <= value <= self.high
 
     def values(self) -> Sequence[Value] | None:
-        """All values; None where they are infinitely many."""
+        """Return all values, or None if there are infinitely many."""
         return range(int(self.low), int(self.high) + 1) if self.whole else None
 
     def __str__(self) -> str:
@@ -66,17 +65,17 @@ class Numbers:
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """Two or more values, in no order."""
+    """Two or more values without an order."""
 
     field: str
     choices: tuple[Value, ...]
 
     def holds(self, value: Value) -> bool:
-        """Whether a value is one of them."""
+        """Return whether a value is one of the choices."""
         return value in self.choices
 
     def values(self) -> Sequence[Value]:
-        """All values."""
+        """Return all values."""
         return self.choices
 
     def __str__(self) -> str:
@@ -87,28 +86,29 @@ Range = Numbers | Choices
 
 
 def parse(texts: Sequence[str], config: Config, *, projections: bool) -> tuple[Range, ...]:
-    """Read `--range` texts. None of them is the default space around `config`; so is `default`, with others beside it.
+    """Read `--range` texts; without any, and for the text `default`, use the default space around `config`.
 
-    `projections`: whether the base's attention projections are known by name. Raises ConfigError.
+    `projections` says whether the names of the base's attention projections are known. Raises ConfigError.
     """
-    given = [_parse(text) for text in texts if text.strip() != DEFAULT]
-    space = default(config, projections=projections) if len(given) == 0 or len(given) < len(texts) else []
-    for place, item in enumerate(given):
-        if item.field in {other.field for other in given[:place]}:
-            raise ConfigError(f"--range {item.field} is given twice. Keep one of them.")
-        able = _METHODS.get(item.field, (config.adapter.method,))
-        if config.adapter.method not in able and "adapter.method" not in {other.field for other in given}:
+    ranges = [_parse(text) for text in texts if text.strip() != DEFAULT]
+    space = default(config, projections=projections) if not ranges or len(ranges) < len(texts) else []
+    fields = [item.field for item in ranges]
+    for field in fields:
+        if fields.count(field) > 1:
+            raise ConfigError(f"--range {field} is given twice. Keep one of them.")
+        methods = _USED_BY.get(field, (config.adapter.method,))
+        if config.adapter.method not in methods and "adapter.method" not in fields:
             raise ConfigError(
-                f"--range {item.field} does nothing for {config.adapter.method}: it is of {', '.join(able)}. Leave it "
-                "out, or choose another adapter.method."
+                f"--range {field} has no effect for {config.adapter.method}; only {', '.join(methods)} use it. Remove "
+                "it, or choose another adapter.method."
             )
-    return tuple({item.field: item for item in (*space, *given)}.values())
+    return tuple({item.field: item for item in (*space, *ranges)}.values())
 
 
 def default(config: Config, *, projections: bool) -> list[Range]:
-    """What is worth searching for the method of `config`: its size, its learning rate, the weights of the labels.
+    """Return the default space for the method of `config`: its size, its learning rate and the class weights.
 
-    The rate is searched a decade to both sides of the config's own, which is the method's unless a recipe says another.
+    The learning rate ranges from a tenth to ten times that of `config`.
     """
     rate, method = config.train.learning_rate, config.adapter.method
     space: list[Range] = [
@@ -120,26 +120,26 @@ def default(config: Config, *, projections: bool) -> list[Range]:
         Numbers(field="train.learning_rate", low=float(f"{rate / 10:g}"), high=float(f"{rate * 10:g}"), log=True),
         Choices(field="train.class_weights", choices=("none", "sqrt", "balanced")),
     ]
-    used = [item for item in space if method in _METHODS.get(item.field, (method,))]
+    used = [item for item in space if method in _USED_BY.get(item.field, (method,))]
     return [item for item in used if projections or item.field != "adapter.targets"]
 
 
-def grid(ranges: Sequence[Range]) -> list[dict[str, Value]]:
-    """Every combination of values, the last field's changing fastest; raises ConfigError where they are infinite."""
-    values = []
+def grid(ranges: Sequence[Range]) -> dict[str, list[Value]]:
+    """Return the values of each field; raises ConfigError where they are infinitely many."""
+    values = {}
     for item in ranges:
-        found = item.values()
-        if found is None:
+        listed = item.values()
+        if listed is None:
             raise ConfigError(
-                f"--sampler grid: {item} holds infinitely many values. List those to try, as in "
-                f"--range {item.field}=a,b,c, or use --sampler tpe."
+                f"--sampler grid: {item} holds infinitely many values. List some, as in --range {item.field}=a,b,c, or "
+                "use --sampler tpe."
             )
-        values.append(found)
-    return [dict(zip([item.field for item in ranges], point, strict=True)) for point in itertools.product(*values)]
+        values[item.field] = list(listed)
+    return values
 
 
 def asked_with(asked: Mapping[str, Any], values: Mapping[str, Value]) -> dict[str, Any]:
-    """What a recipe asks, by section and field, with the values of a trial in it."""
+    """Return the settings of a recipe, by section and field, with the values of a trial."""
     merged = {section: dict(fields) for section, fields in asked.items()}
     for field, value in values.items():
         section, _, name = field.partition(".")
@@ -155,25 +155,20 @@ def own_values(ranges: Sequence[Range], config: Config) -> dict[str, Value] | No
 
 
 def to_dict(item: Range) -> dict[str, Any]:
-    """The plain form: `low`, `high` and `log`, or `choices`."""
+    """Return a range as plain data: `low`, `high` and `log`, or `choices`."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(item).items()}
 
 
-def from_dict(plain: Mapping[str, Any]) -> Range:
-    """The range of a plain form."""
-    return Choices(field=plain["field"], choices=tuple(plain["choices"])) if "choices" in plain else Numbers(**plain)
-
-
 def plain(value: Value, *, digits: int = 12) -> str:
-    """A value as a person writes it."""
+    """Return a value as text."""
     if isinstance(value, float):
         return f"{value:.{digits}g}"
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def _parse(text: str) -> Range:
-    field, equals, given = (part.strip() for part in text.partition("="))
-    if not equals or not given:
+    field, _, values = (part.strip() for part in text.partition("="))
+    if not values:
         raise ConfigError(
             "--range takes section.field=low..high, section.field=low..high:log or section.field=a,b,c, or the word "
             f"{DEFAULT}; found {text!r}."
@@ -181,10 +176,10 @@ def _parse(text: str) -> Range:
     kind = configs.field_type(field)
     for key, why in _NOT_SEARCHED.items():
         if key in (field, field.partition(".")[0]):
-            raise ConfigError(f"--range {field}: this field is not searched: {why}. Choose it with --set.")
-    low, dots, rest = given.partition("..")
+            raise ConfigError(f"--range {field}: this field is not searched: {why}. Set it with --set.")
+    low, dots, rest = values.partition("..")
     if not dots:
-        choices = tuple(dict.fromkeys(_value(field, item.strip()) for item in given.split(",")))
+        choices = tuple(dict.fromkeys(_value(field, item.strip()) for item in values.split(",")))
         if len(choices) < 2:
             raise ConfigError(f"--range {text} holds one value. Give two or more, or fix it with --set {text}.")
         return Choices(field=field, choices=choices)
@@ -193,20 +188,20 @@ def _parse(text: str) -> Range:
     if kind not in (int, float) or any(isinstance(end, str) for end in ends):
         raise ConfigError(f"--range {text} is not between two numbers. List the choices, as in {field}=a,b.")
     if scale not in ("", "log"):
-        raise ConfigError(f"--range {text}: after the colon stands log or nothing; found {scale!r}.")
-    found = Numbers(field=field, low=ends[0], high=ends[1], log=scale == "log")
-    if found.low >= found.high:
+        raise ConfigError(f"--range {text}: only log may follow the colon; found {scale!r}.")
+    numbers = Numbers(field=field, low=ends[0], high=ends[1], log=scale == "log")
+    if numbers.low >= numbers.high:
         raise ConfigError(
-            f"--range {text} ends at {plain(found.high)}, which is not above {plain(found.low)}. Write the smaller "
-            "number first; a single value belongs into --set."
+            f"--range {text} ends at {plain(numbers.high)}, which is not above {plain(numbers.low)}. Write the smaller "
+            "number first, or use --set for a single value."
         )
-    if found.log and found.low <= 0:
-        raise ConfigError(f"--range {text}: 0 has no logarithm. Begin above 0, or leave :log out.")
-    return found
+    if numbers.log and numbers.low <= 0:
+        raise ConfigError(f"--range {text}: 0 has no logarithm. Start above 0, or remove :log.")
+    return numbers
 
 
 def _value(field: str, text: str) -> Any:
-    """One value, read and checked as its field does; raises ConfigError."""
+    """Read and check a value by its field; raises ConfigError."""
     if not text:
         raise ConfigError(f"--range {field} has an empty value. Write low..high, or values with commas between them.")
     return _own(field, configs.load(None, [f"{field}={text.replace('+', ',') if _is_list(field) else text}"]))

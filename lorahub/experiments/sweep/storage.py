@@ -1,121 +1,100 @@
-"""Where a study is kept, so that several processes and machines work on it at once: optuna's storages behind one URL.
+"""Optuna storages by URL, shared by several processes and machines.
 
-In: `sqlite:///FILE`, `postgresql://USER@HOST/NAME`, or `journal:FILE` for optuna's journal file, which also works on a
-network file system. Out: an optuna storage in which a waiting trial is handed out once. What fails there becomes one
-line.
+In: `sqlite:///FILE`, `postgresql://USER@HOST/NAME`, or `journal:FILE` for Optuna's journal file, which also works on a
+network file system. Out: an Optuna storage. Databases get heartbeats: a trial whose process was killed is failed after
+`_GRACE_PERIOD` and queued again.
 """
 
 import re
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy
-from optuna.exceptions import StorageInternalError
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.exc import SQLAlchemyError
 
 from lorahub.errors import ConfigError, one_line
 
+# A trial that was lost more often is not retried: it probably exhausts the memory of the machine.
+MAX_RETRIES = 2
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", ExperimentalWarning)
+    # Queues a lost or interrupted trial again, with the same values.
+    retry = RetryHeartbeatStaleTrialCallback(max_retry=MAX_RETRIES)
 _JOURNAL = "journal:"
-# The driver that the error names; which one SQLAlchemy takes by itself depends on its version.
-_POSTGRES, _WITH_DRIVER = "postgresql://", "postgresql+psycopg://"
-# Seconds that a process waits for its turn to write to SQLite.
-_TURN = 120
-# Times, and seconds between them, that tables are looked for which another process is making.
-_TRIES, _LOOK_AGAIN = 5, 0.5
+# Seconds between two heartbeats, and without one until a trial counts as lost.
+_HEARTBEAT, _GRACE_PERIOD = 15, 120
+# Seconds to wait for a lock of SQLite.
+_LOCK_TIMEOUT = 120
+# Two processes may create the tables at once, and one of them fails: number of attempts and seconds between them.
+_ATTEMPTS, _PAUSE = 5, 0.5
 
 
 def sqlite(path: Path) -> str:
-    """The URL of an SQLite file."""
+    """Return the URL of an SQLite file."""
     return f"sqlite:///{path}"
 
 
-@contextmanager
-def failures(url: str) -> Iterator[None]:
-    """Turn what the storage raises in this block into a ConfigError."""
-    try:
-        yield
-    except (SQLAlchemyError, StorageInternalError) as error:
-        raise ConfigError(_failure(url, error.__cause__ or error)) from error
-
-
 def connect(url: str) -> BaseStorage:
-    """Open the storage, made where there is none yet; raises ConfigError."""
-    if url.startswith(_JOURNAL):
-        path = Path(url.removeprefix(_JOURNAL))
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            return JournalStorage(JournalFileBackend(str(path)))
-        except (OSError, ValueError, KeyError) as error:
-            raise ConfigError(_failure(url, error)) from error
-    if "://" not in url:
+    """Open a storage, and create it where it does not exist; raises ConfigError."""
+    if "://" not in url and not url.startswith(_JOURNAL):
         raise ConfigError(
             f"--storage takes sqlite:///FILE, postgresql://USER@HOST/NAME or journal:FILE; found {url!r}."
         )
+    with failures(url, ImportError, OSError, ValueError, KeyError):
+        if url.startswith(_JOURNAL):
+            path = Path(url.removeprefix(_JOURNAL))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return JournalStorage(JournalFileBackend(str(path)))
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return _database(url)
+            except (SQLAlchemyError, StorageInternalError) as error:
+                if attempt == _ATTEMPTS or not re.search("already exists|unique", str(error.__cause__ or error), re.I):
+                    raise
+                time.sleep(_PAUSE)
+    raise AssertionError("the last attempt returns or raises")
+
+
+@contextmanager
+def failures(url: str, *more: type[Exception]) -> Iterator[None]:
+    """Turn storage errors, and those in `more`, that are raised in this block into a ConfigError."""
+    errors: tuple[type[Exception], ...] = (SQLAlchemyError, StorageInternalError, *more)
     try:
-        storage = _relational(url)
-    except ImportError as error:
-        raise ConfigError(
-            f"--storage {_shown(url)} needs a database driver ({one_line(error.__cause__ or error)}). For PostgreSQL "
-            "run: pip install 'psycopg[binary]'"
-        ) from error
-    except (SQLAlchemyError, StorageInternalError, RuntimeError, OSError) as error:
-        raise ConfigError(_failure(url, error)) from error
-    if _is_sqlite(url):
-        _write_in_turn(storage.engine)
-    return storage
+        yield
+    except errors as error:
+        cause: Any = error.__cause__ or error
+        # `orig` is the error of the driver, without the text that SQLAlchemy adds.
+        reason = one_line(getattr(cause, "orig", None) or cause)
+        fix = "Install the database driver, for PostgreSQL: pip install 'psycopg[binary]'"
+        if not isinstance(error, ImportError):
+            fix = "Fix it and run the same command again: finished trials are stored there"
+        raise ConfigError(f"--storage {_without_password(url)} cannot be used ({reason}). {fix}.") from error
 
 
-def _relational(url: str) -> RDBStorage:
-    """A database, with its tables made where there are none; two processes may do so at once, and one then fails."""
-    # A connection may have gone stale while a trial trained.
-    options = {"connect_args": {"timeout": _TURN}} if _is_sqlite(url) else {"pool_pre_ping": True}
-    url = url.replace(_POSTGRES, _WITH_DRIVER, 1)
-    for _ in range(_TRIES):
-        try:
-            return RDBStorage(url, engine_kwargs=options)
-        except (SQLAlchemyError, StorageInternalError) as error:
-            if not re.search("already exists|unique", str(error.__cause__ or error), re.I):
-                raise
-            time.sleep(_LOOK_AGAIN)
-    return RDBStorage(url, engine_kwargs=options)
+def _database(url: str) -> RDBStorage:
+    # A connection may be closed by the server while a trial trains.
+    is_sqlite = url.startswith("sqlite")
+    options: dict[str, Any] = {"connect_args": {"timeout": _LOCK_TIMEOUT}} if is_sqlite else {"pool_pre_ping": True}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return RDBStorage(
+            # The driver that the error message names; SQLAlchemy's default depends on its version.
+            url.replace("postgresql://", "postgresql+psycopg://", 1),
+            engine_kwargs=options,
+            heartbeat_interval=_HEARTBEAT,
+            grace_period=_GRACE_PERIOD,
+            heartbeat_stale_trial_callback=retry,
+        )
 
 
-def _is_sqlite(url: str) -> bool:
-    return url.startswith("sqlite")
-
-
-def _write_in_turn(engine: sqlalchemy.Engine) -> None:
-    """Begin every transaction as the only writer (SQLAlchemy's documentation of its SQLite dialect has the recipe).
-
-    optuna reads that a trial waits and then writes that it runs; by default SQLite lets two processes read before one
-    of them writes, and both get the trial.
-    """
-
-    @sqlalchemy.event.listens_for(engine, "connect")
-    def _connect(connection: Any, _: Any) -> None:
-        connection.isolation_level = None
-
-    @sqlalchemy.event.listens_for(engine, "begin")
-    def _begin(connection: sqlalchemy.Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _failure(url: str, error: BaseException) -> str:
-    # The driver's own words, without what SQLAlchemy puts around them.
-    error = getattr(error, "orig", None) or error
-    return (
-        f"--storage {_shown(url)} cannot be used ({one_line(error)}). See to it and give the same command again: what "
-        "is finished is kept there."
-    )
-
-
-def _shown(url: str) -> str:
-    """The URL without its password."""
+def _without_password(url: str) -> str:
     try:
         return sqlalchemy.make_url(url).render_as_string(hide_password=True)
     except SQLAlchemyError:

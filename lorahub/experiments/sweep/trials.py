@@ -1,220 +1,258 @@
-"""The trials of a study: each place run once, whoever works on it and whoever is killed meanwhile.
+"""Run the trials of a study: in this process, or in several that it starts.
 
-A study has N places. A place is held by its earliest trial that is not lost; a trial is lost when its process ended
-while it ran. Whoever looks for work marks the lost, enqueues a trial for the first place that nobody holds, and takes
-it from the storage, which hands it out once. Of two that were enqueued for one place the later is never run.
+Any number of processes and machines may work on one study, and each may be killed at any time. Claims are read and
+tokenized once per process.
 """
 
-import base64
-import itertools
+import gc
+import logging
+import multiprocessing
 import os
-import socket
+import signal
+import sys
 import threading
 import time
-import zlib
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
+from dataclasses import dataclass
+from multiprocessing.context import SpawnProcess
+from multiprocessing.synchronize import Event
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import optuna
-import psutil
-from optuna.exceptions import OptunaError, UpdateFinishedTrialError
-from optuna.trial import FrozenTrial, TrialState
+from optuna.exceptions import UpdateFinishedTrialError
 
-from lorahub.errors import ConfigError
-from lorahub.experiments.sweep.result import FAILED, FINISHED, PRUNED, Tried
+from lorahub.data import claims
+from lorahub.data.claimset import ClaimData
+from lorahub.errors import ConfigError, LorahubError, TrainingError, one_line
+from lorahub.experiments.sweep import storage
+from lorahub.experiments.sweep import study as studies
 from lorahub.experiments.sweep.study import Search
-from lorahub.stats.verdicts import Ids
+from lorahub.stats.metrics import quick
 
-# What a trial carries beside its values.
-_PLACE, _WORKER, _BEAT, _ERROR, _ANSWERS, _COST = "place", "worker", "beat", "error", "answers", "cost"
-# Seconds between signs of life, and without one until a worker on another machine counts as dead.
-_BEAT_EVERY, _DEAD_AFTER = 15, 120
-# A trial whose process ends so often takes the machine's memory, most likely, and would do so again.
-_LOST_AT_MOST = 3
-_STATES = {TrialState.COMPLETE: FINISHED, TrialState.PRUNED: PRUNED, TrialState.FAIL: FAILED}
+if TYPE_CHECKING:
+    from lorahub.training.progress import Callbacks, Step
+
+# Seconds between two checks for ended trials while other processes work.
+_POLL = 1.0
 
 
-class Pulse:
-    """Tells which running trials have lost their worker: here by its process, elsewhere by a beat that stands still."""
+@dataclass(kw_only=True)
+class Objective:
+    """Train and validate the config of a trial; the value is the metric on validation.
 
-    def __init__(self) -> None:
-        self._seen: dict[int, tuple[int, float]] = {}
-
-    def is_dead(self, trial: FrozenTrial) -> bool:
-        """Whether nobody runs this running trial any more."""
-        worker = trial.user_attrs.get(_WORKER)
-        if worker is not None and worker["machine"] == _machine():
-            return not _runs(worker["pid"], worker["since"])
-        # Clocks of two machines differ, so only this one's counts, from when it first saw the beat.
-        now, beat = time.monotonic(), trial.user_attrs.get(_BEAT, 0)
-        before, since = self._seen.get(trial.number, (beat, now))
-        self._seen[trial.number] = (beat, since if beat == before else now)
-        return bool(beat == before and now - since > _DEAD_AFTER)
-
-
-def claim(study: optuna.Study, search: Search, pulse: Pulse) -> optuna.Trial | None:
-    """Take the first place that nobody works on, and its trial; None where there is none.
-
-    Raises ConfigError where the study has more places than the search asks for.
+    Raises KeyboardInterrupt between two training steps once `is_stopped` returns True. After a call, `number` is that
+    of the trial, and `lost` says that another process missed the heartbeats of this one and failed the trial.
     """
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if pulse.is_dead(trial):
-            # Two may find it at once.
-            with suppress(UpdateFinishedTrialError):
-                study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-    while True:
-        held = holders(study)
-        if max(held, default=0) > search.trials:
-            raise ConfigError(
-                f"--trials {search.trials}: this study was begun with {max(held)}. Give as many, or more."
-            )
-        for place, trial in sorted(held.items()):
-            if trial.state == TrialState.WAITING and _begin(study, trial):
-                study.sampler = search.sampler_of(place)
-                taken = optuna.Trial(study, trial._trial_id)
-                taken.set_user_attr(_WORKER, {"machine": _machine(), **_process(os.getpid())})
-                return taken
-        missing = [place for place in range(1, search.trials + 1) if place not in held]
-        if not missing:
-            return None
-        study.enqueue_trial(search.given(missing[0]), user_attrs={_PLACE: missing[0]})
+
+    search: Search
+    data: ClaimData
+    callbacks: "Callbacks"
+    is_stopped: Callable[[], bool]
+    number: int = -1
+    lost: bool = False
+
+    def __post_init__(self) -> None:
+        self._encodings: dict[Any, Any] = {}
+
+    def __call__(self, trial: optuna.Trial) -> float:
+        """Run a trial; Optuna stores its value, or how it ended."""
+        self.number = trial.number
+        try:
+            return self._run(trial)
+        finally:
+            self.lost = trial.study.get_trials(deepcopy=False)[trial.number].state.is_finished()
+
+    def _run(self, trial: optuna.Trial) -> float:
+        import torch
+
+        from lorahub.training.progress import Callbacks
+        from lorahub.training.run import validate
+
+        # An exception may still hold the model of the previous trial.
+        gc.collect()
+        self.callbacks.on_stage(f"trial {trial.number + 1}")
+        metric, began, evaluations = self.search.config.train.metric, time.perf_counter(), 0
+        cost: dict[str, float] = {}
+
+        def on_step(step: "Step") -> None:
+            nonlocal evaluations
+            if self.is_stopped():
+                raise KeyboardInterrupt
+            cost.update(seconds=time.perf_counter() - began, steps=step.step)
+            self.callbacks.on_step(step)
+            if step.validation is not None:
+                evaluations += 1
+                trial.report(step.validation[metric], evaluations)
+                if trial.should_prune():
+                    studies.set_cost(trial, cost)
+                    raise optuna.TrialPruned
+
+        try:
+            config = self.search.config_with(self.search.suggest(trial))
+            session, progress = validate(config, self.data, Callbacks(on_step=on_step), encodings=self._encodings)
+        # Errors of the base or the Hub are raised: they would fail every trial.
+        except (ConfigError, TrainingError, torch.OutOfMemoryError) as error:
+            studies.set_error(trial, one_line(error))
+            raise TrialError from error
+        if progress.interrupted:
+            raise KeyboardInterrupt
+        answers = session.logits("validation").argmax(axis=1)
+        studies.set_cost(
+            trial, cost | {"seconds": time.perf_counter() - began, "trainable_parameters": session.trainable}
+        )
+        studies.set_answers(trial, answers)
+        return quick(self.data.splits["validation"].gold, answers)[metric]
 
 
-def _begin(study: optuna.Study, trial: FrozenTrial) -> bool:
-    """Whether a waiting trial is ours now: what `Study.ask` does, but for this trial and no other."""
+class TrialError(Exception):
+    """A trial cannot be trained; the others may."""
+
+
+def run(
+    study: optuna.Study,
+    objective: Objective,
+    *,
+    until: float | None = None,
+    process: int = 0,
+    on_trial_end: Callable[[], None] = lambda: None,
+) -> None:
+    """Run trials until the search is done; start none after `until` (seconds since the epoch).
+
+    Raises the errors that would stop every trial (BaseModelError, HubError), and KeyboardInterrupt where a trial was
+    interrupted; that trial is queued again.
+    """
+    search = objective.search
+    with _errors_only("lorahub.training"):
+        while not search.is_done(study) and (until is None or time.time() < until):
+            if objective.is_stopped():
+                raise KeyboardInterrupt
+            search.set_sampler(study, process)
+            try:
+                study.optimize(objective, n_trials=1, catch=(TrialError,))
+            except (UpdateFinishedTrialError, ValueError):
+                # Optuna raises these for a trial that is already finished.
+                if not objective.lost:
+                    raise
+            except KeyboardInterrupt:
+                studies.requeue(study, objective.number)
+                raise
+            on_trial_end()
+
+
+def run_here(
+    search: Search,
+    study: optuna.Study,
+    data: ClaimData,
+    *,
+    until: float | None,
+    callbacks: "Callbacks",
+    on_trial_end: Callable[[], None],
+) -> None:
+    """Run trials in this process; Ctrl-C interrupts the trial after its current step."""
+    with _ctrl_c() as is_stopped:
+        objective = Objective(search=search, data=data, callbacks=callbacks, is_stopped=is_stopped)
+        run(study, objective, until=until, on_trial_end=on_trial_end)
+    gc.collect()
+
+
+def run_in_processes(search: Search, url: str, count: int, *, until: float | None, on_poll: Callable[[], None]) -> None:
+    """Run trials in `count` processes, which share the cores of the machine and take its GPUs in turn.
+
+    They stop when this process ends, however it ends. Raises TrainingError where one of them failed.
+    """
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    processes: list[SpawnProcess] = []
     try:
-        return bool(study._storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING))
-    except UpdateFinishedTrialError:
-        return False
+        for number in range(count):
+            environment = _environment(number, count)
+            process = context.Process(target=_serve, args=(search, url, until, number, environment, stop))
+            process.start()
+            processes.append(process)
+        while any(process.is_alive() for process in processes):
+            time.sleep(_POLL)
+            on_poll()
+    finally:
+        stop.set()
+        for process in processes:
+            process.join()
+        on_poll()
+    if any(process.exitcode for process in processes):
+        raise TrainingError("a process of the search failed; its error is printed above.")
 
 
-def place_of(trial: optuna.Trial) -> int:
-    """Which of the N places a claimed trial has."""
-    place: int = trial.user_attrs[_PLACE]
-    return place
+def _serve(
+    search: Search, url: str, until: float | None, number: int, environment: Mapping[str, str], stop: Event
+) -> None:
+    """Run trials as one of several processes."""
+    from lorahub.training.progress import Callbacks
+
+    # Before torch is imported.
+    os.environ.update(environment)
+    # Ctrl-C reaches all processes of a terminal. The parent sets `stop`.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.disable(logging.WARNING)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    try:
+        with storage.failures(url):
+            study = studies.load(search, storage.connect(url))
+            objective = Objective(
+                search=search,
+                data=claims.load(search.config.data, compare=False),
+                callbacks=Callbacks(),
+                is_stopped=lambda: stop.is_set() or not parent.is_alive(),
+            )
+            with suppress(KeyboardInterrupt):
+                run(study, objective, until=until, process=number)
+    except LorahubError as error:
+        sys.exit(f"lorahub: {error}")
 
 
-def holders(study: optuna.Study) -> dict[int, FrozenTrial]:
-    """The trial that counts for each place that has one."""
-    found: dict[int, FrozenTrial] = {}
-    losses: Counter[int] = Counter()
-    for trial in study.get_trials(deepcopy=False):
-        place = trial.user_attrs.get(_PLACE)
-        if place is None or place in found:
-            continue
-        losses[place] += _is_lost(trial)
-        if not _is_lost(trial) or losses[place] == _LOST_AT_MOST:
-            found[place] = trial
-    return found
+def _environment(number: int, count: int) -> dict[str, str]:
+    """Return a process's share of cores and GPUs as environment variables."""
+    import torch
 
-
-def is_done(study: optuna.Study, search: Search) -> bool:
-    """Whether every place has a trial that has ended."""
-    return sum(trial.state.is_finished() for trial in holders(study).values()) >= search.trials
-
-
-def tried(study: optuna.Study) -> list[Tried]:
-    """The trials that have ended, one a place, in the order of the places."""
-    return [_tried(place, trial) for place, trial in sorted(holders(study).items()) if trial.state.is_finished()]
+    threads = str(max(1, (os.cpu_count() or 1) // count))
+    shares = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = visible.split(",") if visible else [str(index) for index in range(torch.cuda.device_count())]
+    return {**shares, "CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if len(gpus) > 1 else shares
 
 
 @contextmanager
-def alive(trial: optuna.Trial) -> Iterator[None]:
-    """Give signs of life while the block runs."""
-    over = threading.Event()
-
-    def beat() -> None:
-        for count in itertools.count(1):
-            if over.wait(_BEAT_EVERY):
-                return
-            # One that is missed does no harm, and what is wrong with the storage shows elsewhere too.
-            with suppress(OptunaError):
-                trial.set_user_attr(_BEAT, count)
-
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
+def _errors_only(name: str) -> Iterator[None]:
+    """Hide the warnings of a logger: poor trials are normal in a search."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        over.set()
-        thread.join()
+        logger.setLevel(before)
 
 
-def finish(study: optuna.Study, trial: optuna.Trial, value: float, answers: Ids, cost: dict[str, float]) -> None:
-    """Keep a finished trial: its value, its answers on validation (N,), and what it cost."""
-    _end(study, trial, TrialState.COMPLETE, value, {_ANSWERS: _pack(answers), _COST: cost})
+@contextmanager
+def _ctrl_c() -> Iterator[Callable[[], bool]]:
+    """Yield a function that returns whether Ctrl-C was pressed; a second Ctrl-C raises KeyboardInterrupt at once.
 
+    Python drops an exception that a signal handler raises inside a callback of the garbage collector, and SQLAlchemy
+    has such callbacks.
+    """
+    pressed = threading.Event()
 
-def prune(study: optuna.Study, trial: optuna.Trial, cost: dict[str, float]) -> None:
-    """Keep a trial that was stopped early; its value is that of its last evaluation."""
-    _end(study, trial, TrialState.PRUNED, None, {_COST: cost})
+    def press(number: int, frame: FrameType | None) -> None:
+        if pressed.is_set():
+            raise KeyboardInterrupt
+        pressed.set()
 
-
-def fail(study: optuna.Study, trial: optuna.Trial, error: str) -> None:
-    """Keep a trial that cannot be trained, with the reason: it is not run again."""
-    _end(study, trial, TrialState.FAIL, None, {_ERROR: error})
-
-
-def lose(study: optuna.Study, trial: optuna.Trial) -> None:
-    """Give a trial back that did not end: its place is free again."""
-    _end(study, trial, TrialState.FAIL, None, {})
-
-
-def _end(
-    study: optuna.Study, trial: optuna.Trial, state: TrialState, value: float | None, kept: dict[str, Any]
-) -> None:
-    # Finished already: this process was taken for dead, and another has the place.
-    with suppress(UpdateFinishedTrialError):
-        for name, item in kept.items():
-            trial.set_user_attr(name, item)
-        study.tell(trial, value, state, skip_if_finished=True)
-
-
-def _is_lost(trial: FrozenTrial) -> bool:
-    return trial.state == TrialState.FAIL and _ERROR not in trial.user_attrs
-
-
-def _tried(place: int, trial: FrozenTrial) -> Tried:
-    cost = trial.user_attrs.get(_COST, {})
-    state = _STATES[trial.state]
-    lost = f"its process ended {_LOST_AT_MOST} times while it ran" if state == FAILED else None
-    return Tried(
-        trial=place,
-        state=state,
-        value=trial.value,
-        values=trial.params,
-        seconds=cost.get("seconds"),
-        steps=cost.get("steps"),
-        trainable_parameters=cost.get("trainable_parameters"),
-        error=trial.user_attrs.get(_ERROR, lost),
-        answers=_unpack(trial.user_attrs[_ANSWERS]) if state == FINISHED else None,
-    )
-
-
-def _pack(answers: Ids) -> str:
-    return base64.b64encode(zlib.compress(answers.astype("<u2").tobytes())).decode()
-
-
-def _unpack(text: str) -> Ids:
-    return np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype="<u2").astype(np.int64)
-
-
-def _machine() -> str:
-    """A name of this machine, or container, since it was started."""
-    return f"{socket.gethostname()}, up since {psutil.boot_time():.0f}"
-
-
-def _process(pid: int) -> dict[str, float]:
-    return {"pid": pid, "since": psutil.Process(pid).create_time()}
-
-
-def _runs(pid: int, since: float) -> bool:
-    """Whether the process is there; another of its number has begun at another time."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals
+        yield pressed.is_set
+        return
+    before = signal.signal(signal.SIGINT, press)
     try:
-        process = psutil.Process(pid)
-        return bool(process.create_time() == since and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
