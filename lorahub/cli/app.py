@@ -1,4 +1,4 @@
-"""`lorahub app`: the web page on this machine."""
+"""`lorahub app`: the web app on this machine."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +18,7 @@ def serve(
         ),
     ] = None,
     base: Annotated[
-        str | None, typer.Option(envvar="LORAHUB_BASE", help="Base model; default: the first adapter's own.")
+        str | None, typer.Option(envvar="LORAHUB_BASE", help="Base model; default: that of the first adapter.")
     ] = None,
     host: Annotated[str, typer.Option(envvar="GRADIO_SERVER_NAME", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(envvar="GRADIO_SERVER_PORT", help="Port to listen on.", min=1, max=65535)] = 7860,
@@ -27,19 +27,19 @@ def serve(
         typer.Option(
             envvar="LORAHUB_FEEDBACK",
             metavar="DIR",
-            help="Keep visitors' corrections here, ADAPTER.jsonl each; default: runs/feedback on a loopback --host, "
-            "else none are taken.",
+            help="Store the corrections of visitors here, as ADAPTER.jsonl; default: runs/feedback on a loopback "
+            "--host, else none are accepted.",
         ),
     ] = None,
     train: Annotated[
         bool | None,
         typer.Option(
             "--train/--no-train",
-            help="Offer training on this machine to whoever reaches the page; default: on a loopback --host.",
+            help="Let every visitor of the page train on this machine; default: only on a loopback --host.",
         ),
     ] = None,
 ) -> None:
-    """Open the app: a claim, and every adapter's answer beside the base's."""
+    """Start the web app: classify claims with several adapters and the base side by side."""
     need("torch", extra="train")
     need("gradio", extra="app")
     from lorahub.app import build

@@ -1,4 +1,4 @@
-"""`lorahub doctor`: what this machine can do, and what is missing for what."""
+"""`lorahub doctor`: packages, device, Hub login and data of this machine."""
 
 import os
 import platform
@@ -31,20 +31,20 @@ _PACKAGES = {
 
 
 def doctor(as_json: Json = False) -> None:
-    """Show what this machine can do: packages, GPU, Hub login, data, and what is missing for what."""
+    """Show packages, device, Hub login and data of this machine, and which commands it can run."""
     from lorahub.cli import show
 
-    found = _findings()
+    findings = _findings()
     if as_json:
-        show.print_json(found)
+        show.print_json(findings)
         return
-    versions = [(name, version or "not installed", extra) for name, (version, extra) in found["packages"].items()]
+    versions = [(name, version or "not installed", extra) for name, (version, extra) in findings["packages"].items()]
     show.table(("package", "version", "extra"), versions)
     for key in ("python", "machine", "device", "hub_login", "data_folder", "disk_free_gb"):
-        typer.echo(f"  {key.replace('_', ' ')}: {found[key]}")
-    for line in found["can"]:
+        typer.echo(f"  {key.replace('_', ' ')}: {findings[key]}")
+    for line in findings["can"]:
         typer.echo(f"  can: {line}")
-    for line in found["missing"]:
+    for line in findings["missing"]:
         typer.echo(f"  missing: {line}")
 
 
@@ -54,7 +54,7 @@ def _findings() -> dict[str, Any]:
     packages = {name: (_version(name), extra) for name, extra in _PACKAGES.items()}
     absent = {extra for name, (version, extra) in packages.items() if version is None and extra != "base"}
     if "train" in absent:
-        absent.add("app")  # the extra includes it
+        absent.add("app")  # the app extra includes the train extra
     abilities = {"train": "train, evaluate and classify", "app": "open the app"}
     return {
         "lorahub": __version__,
@@ -104,5 +104,5 @@ def _data_folder() -> str:
     if not root:
         return "LORAHUB_DATA is not set"
     if not Path(root).is_dir():
-        return f"LORAHUB_DATA is {root}, which is no folder"
+        return f"LORAHUB_DATA is {root}, which is not a folder"
     return f"{root}: {', '.join(sorted(path.name for path in Path(root).iterdir() if path.is_dir()))}"

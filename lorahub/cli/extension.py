@@ -1,7 +1,7 @@
-"""`lorahub hf-register`: makes the installed lorahub answer to `hf lorahub …`.
+"""`lorahub hf-register`: register the installed lorahub as the extension `hf lorahub`.
 
-The `hf` command looks for extensions only in a folder of its own (huggingface_hub/cli/extensions.py), never on the
-PATH; what `hf extensions install` writes there for a repository, this writes for what pip has installed.
+The `hf` command finds extensions only in its own folder (huggingface_hub/cli/extensions.py), not on the PATH. This
+command writes there what `hf extensions install` writes for a repository.
 """
 
 import os
@@ -16,31 +16,31 @@ from lorahub.cli.options import Json
 from lorahub.errors import ConfigError, one_line
 
 NAME = "hf-lorahub"
-# `hf extensions update` looks for OWNER/hf-lorahub on GitHub. An account's name has no dot, so nobody can own this one.
+# `hf extensions update` looks for OWNER/hf-lorahub on GitHub. GitHub account names contain no dot, so it finds nothing.
 OWNER = "pip.local"
 
 
 def hf_register(
-    remove: Annotated[bool, typer.Option("--remove", help="Undo it.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Undo the registration.")] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace or remove an extension of that name that came from elsewhere.")
+        bool, typer.Option("--force", help="Replace or remove an extension of that name from another source.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Let the hf command run this lorahub: hf lorahub push, and so on."""
+    """Register this lorahub as an extension of the hf command: hf lorahub push, and so on."""
     from lorahub import atomic
     from lorahub.cli import show
 
     folder = _folder()
     if folder.exists() and not _is_ours(folder) and not force:
         raise ConfigError(
-            f"{folder} holds an extension that came from elsewhere. Use that one, or repeat this with --force."
+            f"{folder} contains an extension from another source. Use that one, or add --force to replace it."
         )
     if remove:
         removed = folder.exists()
         if removed:
             shutil.rmtree(folder)
-        text = f"{folder} is removed: hf lorahub is gone." if removed else "hf lorahub was not registered."
+        text = f"{folder} is removed: hf lorahub is unavailable." if removed else "hf lorahub was not registered."
         show.print_json({"removed": removed, "folder": str(folder)}) if as_json else typer.echo(text)
         return
     manifest = _manifest()
@@ -50,7 +50,7 @@ def hf_register(
         show.print_json({"folder": str(folder), "runs": manifest.executable_path})
     else:
         typer.echo(f"wrote {folder / 'manifest.json'}: hf lorahub runs {manifest.executable_path}")
-        typer.echo("  try it:  hf lorahub --help")
+        typer.echo("  Next:  hf lorahub --help")
 
 
 def _folder() -> Path:
@@ -66,7 +66,7 @@ def _is_ours(folder: Path) -> bool:
     try:
         return bool(ExtensionManifest.load(folder).owner == OWNER)
     except (CLIError, ValueError, TypeError, KeyError):
-        # No manifest, or none that this `hf` can read: somebody else's.
+        # No manifest that this `hf` can read.
         return False
 
 
@@ -88,12 +88,12 @@ def _manifest() -> Any:
 
 
 def _program() -> Path:
-    """The console script that pip made, wherever this kind of installation puts it; raises ConfigError."""
+    """Return the console script that pip installed; raises ConfigError."""
     try:
         files = metadata.files(NAME) or []
     except metadata.PackageNotFoundError as error:
         raise ConfigError(
-            f"pip has not installed lorahub here ({one_line(error)}), so hf has nothing to run. Run: pip install {NAME}"
+            f"lorahub is not installed with pip ({one_line(error)}), so hf cannot run it. Run: pip install {NAME}"
         ) from None
     for file in files:
         path = Path(os.path.abspath(str(file.locate())))

@@ -1,4 +1,4 @@
-"""`lorahub pull`, `lorahub list` and `lorahub info`: what is on the Hub and here."""
+"""`lorahub pull`, `lorahub list` and `lorahub info`: adapters on the Hub and on this machine."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -12,30 +12,30 @@ from lorahub.errors import ConfigError, HubError
 
 def pull(
     repo: Annotated[str, typer.Argument(metavar="USER/NAME[@REVISION]", help="Adapter on the Hub.")],
-    out: Annotated[Path | None, typer.Option(help="Copy it into this new folder too.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also copy it into this new folder.")] = None,
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """Download an adapter at one commit, once it has been looked at; from the cache when offline."""
+    """Check the files of an adapter on the Hub and download it at one commit; offline, use the cache."""
     from lorahub import atomic
     from lorahub.cli import show
     from lorahub.hub import fetch
 
-    wanted = fetch.hub_id(repo)
-    if wanted is None:
-        raise ConfigError(f"{repo!r} is no Hub id. Give USER/NAME or USER/NAME@REVISION.")
+    hub_id = fetch.hub_id(repo)
+    if hub_id is None:
+        raise ConfigError(f"{repo!r} is not a Hub id. Give USER/NAME or USER/NAME@REVISION.")
     if out is not None and out.exists():
         raise ConfigError(f"--out {out} exists. Choose a new folder.")
-    # A folder of that name on this machine is not what was asked for.
-    found = fetch.download(*wanted, token=token)
+    # Not `fetch.adapter`, which prefers a local folder of that name.
+    download = fetch.download(*hub_id, token=token)
     if out is not None:
         with atomic.replacing_folder(out) as part:
-            fetch.copy(found, part)
-    pinned, folder = f"{found.repo}@{found.revision}", out or found.folder
+            fetch.copy(download, part)
+    pinned, folder = f"{download.repo}@{download.revision}", out or download.folder
     if as_json:
-        show.print_json({"repo": found.repo, "revision": found.revision, "folder": str(folder)})
+        show.print_json({"repo": download.repo, "revision": download.revision, "folder": str(folder)})
     else:
-        typer.echo(f'{pinned}\n  in {folder}\n  try it:  lorahub classify "your claim" --adapter {out or pinned}')
+        typer.echo(f'{pinned}\n  in {folder}\n  Next:  lorahub classify "your claim" --adapter {out or pinned}')
 
 
 def list_adapters(
@@ -45,31 +45,31 @@ def list_adapters(
         typer.Option(metavar="METRIC", help="accuracy, f1_macro, f1_weighted or ece; default: newest first."),
     ] = None,
     root: Root = Path("runs"),
-    local: Annotated[bool, typer.Option("--local", help="Only the runs here.")] = False,
-    limit: Annotated[int, typer.Option(help="Most adapters to ask the Hub for.")] = 100,
+    local: Annotated[bool, typer.Option("--local", help="Only runs on this machine.")] = False,
+    limit: Annotated[int, typer.Option(help="Maximum number of adapters from the Hub.")] = 100,
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """List adapters, on the Hub and under --root, with labels, figures, size and date."""
+    """List adapters on the Hub and under --root with labels, metrics, size and date."""
     from lorahub.cli import show
     from lorahub.hub import search
 
-    found = search.here(root, base)
+    adapters = search.here(root, base)
     if not local:
         try:
-            found += search.hub(base, limit=limit, token=token)
+            adapters += search.hub(base, limit=limit, token=token)
         except HubError as error:
             if error.reached:
                 raise
-            typer.echo(f"note: only the runs here: {error}", err=True)
-    found = search.sort(found, sort)
+            typer.echo(f"note: listing only runs on this machine: {error}", err=True)
+    adapters = search.sort(adapters, sort)
     if as_json:
-        show.print_json({"adapters": [asdict(item) for item in found]})
+        show.print_json({"adapters": [asdict(item) for item in adapters]})
         return
-    if not found:
-        typer.echo("no adapter found. Train one with: lorahub train")
+    if not adapters:
+        typer.echo("no adapter found. Train one: lorahub train")
         return
-    show.table(search.HEADER, [search.row(item) for item in found])
+    show.table(search.HEADER, [search.row(item) for item in adapters])
 
 
 def info(
@@ -77,19 +77,19 @@ def info(
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """Show one adapter and what speaks against loading it; exit code 1 where something does."""
+    """Show one adapter and its safety checks; exit code 1 if it is not safe to load."""
     from lorahub.cli import show
     from lorahub.hub import search
 
-    found = search.inspect(adapter, token=token)
+    details = search.inspect(adapter, token=token)
     if as_json:
-        show.print_json(found.to_dict())
+        show.print_json(details.to_dict())
     else:
-        for name, value in found.lines():
+        for name, value in details.lines():
             typer.echo(f"  {name}: {value}")
-        for finding in found.report.findings:
+        for finding in details.report.findings:
             typer.echo(f"  {'REFUSED' if finding.refused else 'note'}: {finding.text}")
-        if not found.report.refused:
-            typer.echo("  safety: nothing speaks against loading it")
-    if found.report.refused:
+        if not details.report.refused:
+            typer.echo("  safety: all checks passed")
+    if details.report.refused:
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""`lorahub push` and `lorahub card`: what goes out to the Hub."""
+"""`lorahub push` and `lorahub card`."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,13 +13,14 @@ if TYPE_CHECKING:
 def push(
     run: Run,
     repo: Annotated[
-        str | None, typer.Argument(metavar="[USER/NAME]", help="Repository; default: your own, named after the run.")
+        str | None,
+        typer.Argument(metavar="[USER/NAME]", help="Repository; default: your own, named after the run."),
     ] = None,
     private: Private = False,
-    create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead of a commit.")] = False,
-    revision: Annotated[str, typer.Option(help="Branch to push to; made where it does not exist.")] = "main",
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead of committing.")] = False,
+    revision: Annotated[str, typer.Option(help="Branch to push to; created if it does not exist.")] = "main",
     message: Message = None,
-    collection: Annotated[str | None, typer.Option(help="Collection to add the repository to, by its slug.")] = None,
+    collection: Annotated[str | None, typer.Option(help="Slug of a collection to add the repository to.")] = None,
     base_id: BaseId = None,
     licence: License = None,
     language: Language = None,
@@ -27,15 +28,15 @@ def push(
         str | None,
         typer.Option(
             metavar="TASK=METRIC",
-            help="Enter the test result for this task of the benchmark that the data set is on the Hub.",
+            help="Submit the test result to this task, if the data set is a benchmark on the Hub.",
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is newer or unknown on the Hub.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace newer or unknown files on the Hub.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show files, sizes and card; send nothing.")] = False,
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """Publish a run on the Hub, with its evidence, in one commit."""
+    """Publish a run with its evidence on the Hub, in one commit."""
     from lorahub import runfiles
     from lorahub.cli import show
     from lorahub.publish import push as publishing
@@ -61,7 +62,7 @@ def push(
         return
     show.notes(plan.worse, plan.notes)
     if plan.deleted:
-        typer.echo(f"note: removing {', '.join(plan.deleted)}, which this run does not have.", err=True)
+        typer.echo(f"note: removing {', '.join(plan.deleted)}, which are not in this run.", err=True)
     if plan.changed and not as_json:
         typer.echo(
             f"sending {len(plan.changed)} files, {tables.size(plan.bytes_to_send)}, to {plan.remote.repo}", err=True
@@ -70,38 +71,36 @@ def push(
     if as_json:
         show.print_json({**vars(done), "worse": plan.worse, "notes": plan.notes})
     elif not plan.changed and not plan.deleted:
-        typer.echo(f"{done.url} has all of this already: no new commit.")
+        typer.echo(f"{done.url} is up to date: no new commit.")
     else:
         where = done.pull_request or f"{done.url} at {done.commit}"
         typer.echo(f"published {len(done.sent)} files ({tables.size(done.bytes_sent)}) as {where}")
-        typer.echo(f"  try it:  lorahub verify {done.repo}")
+        typer.echo(f"  Next:  lorahub verify {done.repo}")
 
 
 def card(
     run: Run,
-    write: Annotated[bool, typer.Option("--write", help="Rewrite README.md of the run; your own words stay.")] = False,
-    repo: Annotated[
-        str | None, typer.Option(help="USER/NAME that the snippets load from; default: the folder itself.")
-    ] = None,
+    write: Annotated[bool, typer.Option("--write", help="Update README.md of the run; your own text stays.")] = False,
+    repo: Annotated[str | None, typer.Option(help="USER/NAME in the code examples; default: the folder.")] = None,
     licence: License = None,
     language: Language = None,
     as_json: Json = False,
 ) -> None:
-    """Print a run's card, written anew from its record, or rewrite it in place."""
+    """Print the card of a run, generated from its record, or update it in place."""
     from lorahub import atomic, records, runfiles
     from lorahub.cli import show
     from lorahub.reports import cards, sections
 
     folder = runfiles.locate(run)
     path = folder / runfiles.CARD
-    fresh = cards.render(records.load(folder), repo=repo, licence=licence, language=language)
-    text = sections.merge(path.read_text(encoding="utf-8"), fresh) if path.is_file() else fresh
+    generated = cards.render(records.load(folder), repo=repo, licence=licence, language=language)
+    text = sections.merge(path.read_text(encoding="utf-8"), generated) if path.is_file() else generated
     if write:
         atomic.write_text(path, text)
     if as_json:
         show.print_json({"card": text, "metadata": sections.front_matter(text)})
     else:
-        typer.echo(f"{path} is rewritten." if write else text)
+        typer.echo(f"{path} is updated." if write else text)
 
 
 def _as_dict(plan: "Plan") -> dict[str, Any]:
@@ -122,15 +121,16 @@ def _as_dict(plan: "Plan") -> dict[str, Any]:
 
 def _show_plan(plan: "Plan") -> None:
     from lorahub.cli import show
-    from lorahub.reports import tables
 
-    rows = [(path, tables.size(plan.export.size(path)), _state(plan, path)) for path in plan.export.files]
-    rows += [(path, "", "would be deleted") for path in plan.deleted]
     state = "exists" if plan.remote.head else "would be created"
-    show.table(("file", "size", ""), rows, title=f"{plan.remote.repo} ({state}), branch {plan.options.revision}")
-    typer.echo(f"  {len(plan.changed)} files, {tables.size(plan.bytes_to_send)}, would be sent; nothing was.")
-    for line in (*plan.worse, *plan.notes):
-        typer.echo(f"  note: {line}.")
+    show.planned_upload(
+        f"{plan.remote.repo} ({state}), branch {plan.options.revision}",
+        {path: (plan.export.size(path), _state(plan, path)) for path in plan.export.files},
+        deleted=plan.deleted,
+        changed=len(plan.changed),
+        bytes_to_send=plan.bytes_to_send,
+        notes=[*plan.worse, *plan.notes],
+    )
     typer.echo(f"\n{plan.card}")
 
 

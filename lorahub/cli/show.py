@@ -1,9 +1,9 @@
-"""What commands show: tables on stdout, progress on stderr, one JSON object with --json."""
+"""Output of the commands: tables and JSON on stdout, notes and progress on stderr."""
 
 import json
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON document and nothing else."""
+    """Print a value as JSON."""
     print(json.dumps(value, indent=1, ensure_ascii=False))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
-    """Print a table; where stdout is no terminal it is wide enough never to wrap."""
+    """Print a table. Without a terminal, it is wide enough that no cell wraps."""
     console = _console()
     shown = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     for index, name in enumerate(header):
@@ -42,6 +42,23 @@ def notes(*groups: Sequence[str]) -> None:
     """Print each line as a note on stderr."""
     for line in (line for group in groups for line in group):
         print(f"note: {line}.", file=sys.stderr)
+
+
+def planned_upload(
+    title: str,
+    files: Mapping[str, tuple[int, str]],
+    *,
+    deleted: Sequence[str],
+    changed: int,
+    bytes_to_send: int,
+    notes: Sequence[str],
+) -> None:
+    """Print what a dry run would send; `files` gives the size in bytes and the state of each path."""
+    rows = [(path, tables.size(count), state) for path, (count, state) in files.items()]
+    table(("file", "size", ""), [*rows, *((path, "", "would be deleted") for path in deleted)], title=title)
+    print(f"  {changed} files, {tables.size(bytes_to_send)}, would be sent. Nothing was sent.")
+    for line in notes:
+        print(f"  note: {line}.")
 
 
 def _console() -> Console:
@@ -69,7 +86,7 @@ def report(shown: Report, *, as_json: bool, as_markdown: bool = False, written: 
 
 
 def before_and_after(record: RunRecord) -> None:
-    """Print a run's results table with what it means."""
+    """Print the results of a run and the comparisons that matter most."""
     data = record.environment.data
     table(tables.HEADER, tables.results(record), title=f"{record.name}: {data.id}, {data.rows['test']:,} test claims")
     console = _console()
@@ -85,14 +102,14 @@ def before_and_after(record: RunRecord) -> None:
 
 @contextmanager
 def training_events() -> Iterator["Callbacks"]:
-    """Each stage and each optimiser step as a JSON object on a line of stderr: docs/training.md."""
+    """Write each stage and each optimizer step as a line of JSON to stderr: docs/training.md."""
     from lorahub.training.progress import Callbacks
 
     def write(event: str, values: dict[str, Any]) -> None:
         sys.stderr.write(json.dumps({"event": event, **values}, ensure_ascii=False) + "\n")
         sys.stderr.flush()
 
-    # Who reads along stops the training with SIGINT; a program that was started in the background would ignore it.
+    # The parent program stops the training with SIGINT, which a background process ignores by default.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     yield Callbacks(
         on_stage=lambda text: write("stage", {"text": text}), on_step=lambda step: write("step", asdict(step))
@@ -101,7 +118,7 @@ def training_events() -> Iterator["Callbacks"]:
 
 @contextmanager
 def training_progress(*, quiet: bool) -> Iterator["Callbacks"]:
-    """A live line per stage, and for training a bar with loss, learning rate, samples a second and time left."""
+    """Show the current stage and, in training, a progress bar with loss, learning rate, claims/s and time left."""
     from lorahub.training.progress import Callbacks
 
     console = Console(stderr=True)
@@ -135,7 +152,7 @@ def training_progress(*, quiet: bool) -> Iterator["Callbacks"]:
 
 
 def counting(description: str, *, quiet: bool) -> Progress:
-    """A bar for work whose total may be unknown."""
+    """Return a progress bar for work whose total may be unknown."""
     console = Console(stderr=True)
     return Progress(
         SpinnerColumn(),

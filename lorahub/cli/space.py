@@ -1,4 +1,4 @@
-"""`lorahub space`: a Space that shows adapters."""
+"""`lorahub space`: the app on a Space."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 
 def space(
-    repo: Annotated[str, typer.Argument(metavar="USER/NAME", help="The Space; made where it does not exist.")],
+    repo: Annotated[str, typer.Argument(metavar="USER/NAME", help="The Space; created if it does not exist.")],
     adapters: Annotated[
-        str, typer.Option(metavar="A,B…", help="Adapters on the Hub, by comma: USER/NAME or USER/NAME@REVISION.")
+        str, typer.Option(metavar="A,B…", help="Adapters on the Hub: USER/NAME or USER/NAME@REVISION.")
     ],
     base: Annotated[
-        str | None, typer.Option(help="Their base on the Hub; default: the first adapter's, where it is yours.")
+        str | None, typer.Option(help="Base of the adapters on the Hub; default: the first adapter's, if it is yours.")
     ] = None,
     hardware: Annotated[
-        str | None, typer.Option(help="What to run on, as in zero-a10g; default: cpu-basic, or what it has.")
+        str | None, typer.Option(help="Hardware, as in zero-a10g; default: the current one, or cpu-basic.")
     ] = None,
     private: Private = False,
     message: Message = None,
@@ -30,14 +30,14 @@ def space(
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """Put the page of `lorahub app` on a Space, with adapters from the Hub, in one commit."""
+    """Publish the app with adapters from the Hub as a Space, in one commit."""
     from lorahub.cli import show
     from lorahub.publish import space as publishing
     from lorahub.reports import tables
 
     names = [name.strip() for name in adapters.split(",") if name.strip()]
     if not names:
-        raise ConfigError("--adapters names none. Give USER/NAME, several by comma.")
+        raise ConfigError("--adapters is empty. Give USER/NAME, several separated by commas.")
     plan = publishing.plan(
         publishing.Options(
             repo=repo, adapters=names, base=base, hardware=hardware, private=private, message=message, token=token
@@ -51,10 +51,10 @@ def space(
     if as_json:
         show.print_json({**vars(done), "notes": plan.notes})
     elif not plan.changed and not plan.deleted:
-        typer.echo(f"{done.url} has all of this already: no new commit.")
+        typer.echo(f"{done.url} is up to date: no new commit.")
     else:
         typer.echo(f"published {len(done.sent)} files ({tables.size(done.bytes_sent)}) as {done.url} at {done.commit}")
-        typer.echo("  the Hub builds it now, which takes minutes; its page shows how far it is.")
+        typer.echo("  The Hub builds it in a few minutes; the page of the Space shows the progress.")
 
 
 def _as_dict(plan: "Plan") -> dict[str, Any]:
@@ -78,18 +78,18 @@ def _as_dict(plan: "Plan") -> dict[str, Any]:
 
 def _show(plan: "Plan") -> None:
     from lorahub.cli import show
-    from lorahub.reports import tables
 
-    rows = [
-        (path, tables.size(len(content)), "changed" if path in plan.changed else "unchanged")
-        for path, content in plan.files.items()
-    ]
-    rows += [(path, "", "would be deleted") for path in plan.deleted]
-    state = "exists" if plan.head else "would be created"
-    show.table(("file", "size", ""), rows, title=f"{plan.space.repo} ({state}), a Space")
-    typer.echo(f"  {len(plan.changed)} files, {tables.size(plan.bytes_to_send)}, would be sent; nothing was.")
-    for line in plan.notes:
-        typer.echo(f"  note: {line}.")
+    show.planned_upload(
+        f"{plan.space.repo} ({'exists' if plan.head else 'would be created'}), a Space",
+        {
+            path: (len(content), "changed" if path in plan.changed else "unchanged")
+            for path, content in plan.files.items()
+        },
+        deleted=plan.deleted,
+        changed=len(plan.changed),
+        bytes_to_send=plan.bytes_to_send,
+        notes=plan.notes,
+    )
     for name in ("README.md", "requirements.txt"):
         typer.echo(f"\n{name}:\n\n{_text(plan, name)}")
 
