@@ -1,9 +1,9 @@
-"""The README's results table: the default settings on several data sets and seeds, beside the baselines.
+"""The results table of docs/results.md: the default settings on several data sets and seeds, with the baselines.
 
-Every finished run is one cell, a JSON under benchmarks/results/, written when it ends; cells that exist are not run
-again. `--table` prints the table from the cells alone, without torch.
+Every finished run is one cell, a JSON file under benchmarks/results/; cells that exist are not run again. `--table`
+prints the table from the cells, without torch.
 
-    python benchmarks/defaults.py                 # run what is missing, then print
+    python benchmarks/defaults.py                 # run missing cells, then print
     python benchmarks/defaults.py --only pubhealth --seeds 0,1,2
     python benchmarks/defaults.py --table
 """
@@ -18,7 +18,7 @@ from lorahub import atomic
 from lorahub.reports import tables
 
 RESULTS = Path(__file__).parent / "results"
-# (title, data, recipe); the tutorial's recipe is there to be measured against.
+# (title, data, recipe), with the tutorial's recipe for comparison.
 ROWS = (
     ("starter-checkable", "starter-checkable", None),
     ("starter-topic", "starter-topic", None),
@@ -43,7 +43,7 @@ def run_cell(title, data, recipe, seed):
 
 
 def write_cell(title, seed, record):
-    """Keep what the table and its reader need of a run's record."""
+    """Write the part of a run's record that the table needs."""
     kept = ("steps", "epochs", "seconds", "samples_per_second", "peak_bytes", "trainable_parameters", "best_step")
     test = {
         system: {
@@ -101,7 +101,7 @@ def rows(cells):
 
 
 def differences(cells):
-    """Per data set: the adapter against the best baseline on validation, every seed's paired interval on test."""
+    """Per data set: the adapter against the best baseline on validation, with each seed's paired interval on test."""
     for title, found in cells.items():
         lines = []
         for cell in found:

@@ -1,4 +1,4 @@
-"""Truncation: the best copy of a lower rank, in a model, and in the files that peft writes of it."""
+"""Truncation: the best approximation of a lower rank, in a model and in the files that peft writes of it."""
 
 import json
 
@@ -16,8 +16,8 @@ NAMES = LabelSet(("label0", "label1", "label2"))
 
 
 @pytest.mark.parametrize(("outputs", "inputs", "rank"), [(48, 32, 8), (8, 32, 16), (32, 6, 16), (5, 4, 16)])
-def test_a_pair_is_the_best_copy_of_its_rank(outputs, inputs, rank):
-    """Against the decomposition of the full matrix, also where a layer is narrower than the rank."""
+def test_a_pair_is_the_best_approximation_of_its_rank(outputs, inputs, rank):
+    """Against the decomposition of the full matrix, also if a layer is narrower than the rank."""
     torch.manual_seed(0)
     down, up = torch.randn(rank, inputs), torch.randn(outputs, rank)
     found = truncation.decompose(down, up)
@@ -51,19 +51,19 @@ def answers(model, tokens=6):
 
 
 @pytest.mark.parametrize("method", ["lora", "rslora", "dora"])
-def test_a_truncated_model_keeps_its_scale_and_is_what_its_files_say(make_adapter, tiny_base, tmp_path, method):
+def test_a_truncated_model_keeps_its_scale_and_equals_its_files(make_adapter, tiny_base, tmp_path, method):
     folder = make_adapter("bert", rank=8, method=method)
     base, model = opened(folder, tiny_base)
-    before, whole = answers(model), products(model)
+    before, full = answers(model), products(model)
     updates = truncation.updates(model)
     truncation.truncate(model, updates, 8)
     torch.testing.assert_close(answers(model), before, atol=1e-4, rtol=1e-4)
     truncation.truncate(model, updates, 2)
     for name, product in products(model).items():
-        left, values, right = torch.linalg.svd(whole[name])
+        left, values, right = torch.linalg.svd(full[name])
         torch.testing.assert_close(product, left[:, :2] * values[:2] @ right[:2], atol=1e-4, rtol=1e-4)
     cut = answers(model)
-    assert (cut - before).abs().max() > 1e-3, "there is something to lose"
+    assert (cut - before).abs().max() > 1e-3, "truncation changes the answers"
 
     adapters.save(model, tmp_path / "cut", base, NAMES)
     config = json.loads((tmp_path / "cut" / "adapter_config.json").read_text())
@@ -82,7 +82,7 @@ def test_a_truncated_model_keeps_its_scale_and_is_what_its_files_say(make_adapte
     torch.testing.assert_close(answers(model), before, atol=1e-4, rtol=1e-4)
 
 
-def test_on_a_base_in_4_bits_the_update_alone_is_cut(make_adapter, tiny_base):
+def test_on_a_4_bit_base_only_the_update_is_truncated(make_adapter, tiny_base):
     _, model = opened(make_adapter("bert", rank=8), tiny_base, "nf4")
     before, updates = answers(model), truncation.updates(model)
     truncation.truncate(model, updates, 2)
@@ -92,7 +92,7 @@ def test_on_a_base_in_4_bits_the_update_alone_is_cut(make_adapter, tiny_base):
     torch.testing.assert_close(answers(model), before, atol=5e-3, rtol=0)
 
 
-def test_what_is_kept_grows_to_all_of_it(make_adapter, tiny_base):
+def test_the_kept_share_grows_to_1(make_adapter, tiny_base):
     _, model = opened(make_adapter("bert", rank=8), tiny_base)
     updates = truncation.updates(model)
     shares = [truncation.kept(updates, rank) for rank in (1, 2, 4, 8)]

@@ -80,7 +80,8 @@ def measure_step(
         skeleton.materialize(model, "cpu")
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         _name_parameters(trace, model, full=method.layout is runfiles.FULL_MODEL)
-        optimizer = _optimizer_after_a_step(form, trained, config, trace)
+        optimizer, moments = _optimizer_after_a_step(form, trained, config)
+        trace.name(moments, "optimizer")
         # The loop keeps the best weights in main memory.
         best = [parameter.detach().clone() for parameter in trained] if device == "cpu" else []
         trace.name(best, "best")
@@ -123,34 +124,20 @@ def _name_parameters(trace: Trace, model: nn.Module, *, full: bool) -> None:
     trace.name(model.buffers(), "weights")
 
 
-def _optimizer_after_a_step(form: str, trained: list[nn.Parameter], config: Config, trace: Trace) -> Any:
-    """Return an optimizer that has its moments."""
+def _optimizer_after_a_step(
+    form: str, trained: list[nn.Parameter], config: Config
+) -> tuple[torch.optim.Optimizer, list[torch.Tensor]]:
+    """Return an optimizer that has been through a step, and its moments."""
     if form != optimizers.ADAMW:
+        # The kernels of bitsandbytes allocate nothing in a step, and neither does plain SGD.
         moments = [item for parameter in trained for item in optimizers.empty_moments(form, parameter)]
-        trace.name(moments, "optimizer")
-        return _BitsandbytesOptimizer(trained, moments)
+        return torch.optim.SGD(trained, foreach=False), moments
     optimizer = optimizers.build(form, trained, config.train)
     for parameter in trained:
         parameter.grad = torch.empty_like(parameter)
     optimizer.step()
     optimizer.zero_grad()
-    trace.name([item for state in optimizer.state.values() for item in state.values()], "optimizer")
-    return optimizer
-
-
-class _BitsandbytesOptimizer:
-    """The memory of a bitsandbytes optimizer: its kernels need only gradients and moments."""
-
-    def __init__(self, trained: list[nn.Parameter], moments: list[torch.Tensor]) -> None:
-        self.trained, self.moments = trained, moments
-
-    def step(self) -> None:
-        """Allocate nothing."""
-
-    def zero_grad(self) -> None:
-        """Drop the gradients."""
-        for parameter in self.trained:
-            parameter.grad = None
+    return optimizer, [item for state in optimizer.state.values() for item in state.values()]
 
 
 def _batch(claims: int, tokens: int) -> dict[str, torch.Tensor]:
@@ -184,7 +171,9 @@ class _GpuKernels(TorchFunctionMode):
         if func is F.scaled_dot_product_attention:
             return _attention(*args, **kwargs)
         if func in (F.layer_norm, F.softmax) and torch.is_autocast_enabled("cpu"):
-            args = tuple(item.float() if _is_floating(item) else item for item in args)
+            args = tuple(
+                item.float() if isinstance(item, torch.Tensor) and item.is_floating_point() else item for item in args
+            )
         return func(*args, **kwargs)
 
 
@@ -192,10 +181,6 @@ def _dropout(values: torch.Tensor, p: float = 0.5, training: bool = True, inplac
     """Apply the fused kernel; `inplace` only completes torch's signature."""
     dropped: torch.Tensor = torch.native_dropout(values, p, training)[0] if training and p else values
     return dropped
-
-
-def _is_floating(item: Any) -> bool:
-    return isinstance(item, torch.Tensor) and item.is_floating_point()
 
 
 def _attention(

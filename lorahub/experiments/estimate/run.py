@@ -82,7 +82,19 @@ def estimate(
                     device="cuda" if device.is_gpu else CPU,
                     bf16=bf16,
                 )
-            rows.append(_cost(method, device, footprints[key], bf16=bf16, steps=steps))
+            step = footprints[key]
+            rows.append(
+                costs.cost(
+                    method,
+                    device,
+                    step.on_gpu() if device.is_gpu else step.on_cpu(),
+                    bf16=bf16,
+                    operations=step.operations,
+                    steps=steps,
+                    trainable=step.trainable,
+                    total=step.total,
+                )
+            )
     return Estimate(
         base=resolved.id,
         parameters=method_table.count_parameters(described.model)[1],
@@ -122,19 +134,6 @@ def _uses_bf16(config: Config, device: Device) -> bool:
     if config.train.mixed_precision == AUTO:
         return device.is_gpu and device.bfloat16 is not None
     return config.train.mixed_precision != "no"
-
-
-def _cost(method: str, device: Device, counted: Footprint, *, bf16: bool, steps: int | None) -> costs.Cost:
-    return costs.cost(
-        method,
-        device,
-        counted.on_gpu() if device.is_gpu else counted.on_cpu(),
-        bf16=bf16,
-        operations=counted.operations,
-        steps=steps,
-        trainable=counted.trainable,
-        total=counted.total,
-    )
 
 
 def _cpu_device() -> Device:

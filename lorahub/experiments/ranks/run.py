@@ -43,18 +43,17 @@ _MAX_CHANGED = 0.01
 
 @dataclass(frozen=True, kw_only=True)
 class _OpenRun:
-    """A finished run: its config with the base and data of today, and the label ids that it stored by split."""
+    """A finished run: its folder, its config with the base and data of today, and the label ids it stored by split."""
 
-    located: Located
-    record: RunRecord
+    folder: Path
+    about: CurveInfo
     config: Config
     data: ClaimData
-    rank: int
     answers: Mapping[str, Ids]
 
     def scale(self, alpha: float, rank: int) -> float:
         """Return the factor of the update B·A."""
-        return alpha / rank**0.5 if self.config.adapter.method == "rslora" else alpha / rank
+        return alpha / rank**0.5 if self.about.method == "rslora" else alpha / rank
 
 
 def ranks(
@@ -77,18 +76,23 @@ def ranks(
     if only and not retrain:
         raise ConfigError("--ranks chooses the ranks to retrain: add --retrain, or leave it out.")
     opened = _open(run, data, base)
-    folder = Path(out or f"runs/ranks-{opened.located.name}")
+    folder = Path(out or f"runs/ranks-{opened.about.run}")
     train_process.check_folder(folder)
     expected = _expected(opened, only) if retrain else {}
     paths = {rank: folder / f"rank-{rank}.json" for rank in expected}
     # Summaries of other recipes are refused before the first training starts.
     summaries = {rank: train_process.load(path, expected[rank]) for rank, path in paths.items() if path.exists()}
     truncated = _truncated(opened, on_stage)
+    recipe = folder / "recipe.yaml"
     for rank in [rank for rank in expected if rank not in summaries]:
         on_stage(f"training rank {rank}, {len(summaries) + 1} of {len(expected)}")
-        summaries[rank] = _train(opened, expected[rank], paths[rank], keep_run=keep_runs)
+        atomic.write_json(recipe, configs.to_dict(opened.config))  # JSON is YAML too
+        arguments = [str(recipe), "--set", f"adapter.rank={rank}"]
+        summaries[rank] = train_process.train(
+            paths[rank], arguments, expected[rank], name=f"rank {rank}", keep_run=keep_runs
+        )
     curves = result.build_curves(
-        _info(opened),
+        opened.about,
         opened.data.gold,
         len(opened.data.labels),
         truncated=truncated,
@@ -121,7 +125,20 @@ def _open(run: str | Path, data: str | None, base: str | None) -> _OpenRun:
         data=replace(config.data, id=data or read.source.id, revision=revision),
         base=replace(config.base, id=own_base.id, revision=own_base.revision),
     )
-    return _OpenRun(located=located, record=record, config=config, data=read, rank=report.config["r"], answers=answers)
+    about = CurveInfo(
+        run=name,
+        data=read.source.id,
+        base=record.environment.base_id,
+        method=method,
+        seed=config.train.seed,
+        rank=report.config["r"],
+        epochs=config.train.epochs,
+        claims={split: len(part) for split, part in read.splits.items()},
+        metric=config.train.metric,
+        confidence=config.eval.confidence,
+        resamples=config.eval.bootstrap,
+    )
+    return _OpenRun(folder=located.folder, about=about, config=config, data=read, answers=answers)
 
 
 def _predictions(located: Located, split: str, record: RunRecord) -> Predictions:
@@ -145,16 +162,16 @@ def _truncated(run: _OpenRun, on_stage: Callable[[str], None]) -> list[RankResul
         train=replace(run.config.train, mixed_precision="auto"),
     )
     session = TrainingSession(config, run.data, splits=SPLITS)
-    model = adapters.load_with_peft(run.located.folder, session.base)
+    model = adapters.load_with_peft(run.folder, session.base)
     updates = truncation.updates(model)
     results = []
-    for rank in reversed(plateau.ladder(run.rank)):
+    for rank in reversed(plateau.ladder(run.about.rank)):
         on_stage(f"evaluating the run at rank {rank}")
         alpha = truncation.truncate(model, updates, rank)
         logits = {split: session.logits(split, model) for split in SPLITS}
         calibrated = calibration.of_run(logits["validation"], run.data.gold, run.config)
         answers = {split: decide(values, calibrated) for split, values in logits.items()}
-        if rank == run.rank:
+        if rank == run.about.rank:
             _check_same(answers["validation"], run)
         results.append(
             RankResult(
@@ -173,39 +190,31 @@ def _check_same(answers: Ids, run: _OpenRun) -> None:
     changed = float(np.mean(answers != run.answers["validation"]))
     if changed > _MAX_CHANGED:
         raise AdapterError(
-            f"{run.located.name} labels {changed:.0%} of its validation claims differently than in training. "
+            f"{run.about.run} labels {changed:.0%} of its validation claims differently than in training. "
             "Give the base that it was trained on with --base."
         )
 
 
 def _expected(run: _OpenRun, only: Sequence[int]) -> dict[int, ExpectedRun]:
     """Return what the summary of each rank to retrain must come from; raises ConfigError if it cannot be trained."""
-    name, adapter = run.located.name, run.config.adapter
-    if run.rank != adapter.rank:
+    name, adapter = run.about.run, run.config.adapter
+    if run.about.rank != adapter.rank:
         raise ConfigError(
-            f"{name} is saved with rank {run.rank} but was trained with adapter.rank={adapter.rank}, "
+            f"{name} is saved with rank {run.about.rank} but was trained with adapter.rank={adapter.rank}, "
             f"adapter.init={adapter.init}, so its ranks cannot be retrained. Leave --retrain out."
         )
     for rank in only:
-        if not 1 <= rank < run.rank:
-            raise ConfigError(f"--ranks takes ranks from 1 to {run.rank - 1}, below that of {name}; found {rank}.")
+        if not 1 <= rank < run.about.rank:
+            raise ConfigError(
+                f"--ranks takes ranks from 1 to {run.about.rank - 1}, below that of {name}; found {rank}."
+            )
     base_id = fetch.base(run.config.base.id, revision=run.config.base.revision).id
     return {
         rank: ExpectedRun(
             config=replace(run.config, adapter=replace(adapter, rank=rank)), data=run.data, base_id=base_id
         )
-        for rank in sorted(set(only)) or plateau.ladder(run.rank)[:-1]
+        for rank in sorted(set(only)) or plateau.ladder(run.about.rank)[:-1]
     }
-
-
-def _train(run: _OpenRun, expected: ExpectedRun, path: Path, *, keep_run: bool) -> RunSummary:
-    """Train the run's own recipe, which is saved beside the summaries, at another rank."""
-    recipe = path.with_name("recipe.yaml")
-    atomic.write_json(recipe, configs.to_dict(run.config))  # JSON is YAML too
-    rank = expected.config.adapter.rank
-    return train_process.train(
-        path, [str(recipe), "--set", f"adapter.rank={rank}"], expected, name=f"rank {rank}", keep_run=keep_run
-    )
 
 
 def _retrained(run: _OpenRun, summaries: Mapping[int, RunSummary]) -> list[RankResult]:
@@ -215,25 +224,8 @@ def _retrained(run: _OpenRun, summaries: Mapping[int, RunSummary]) -> list[RankR
         rank: {"validation": summary.validation_ids(), "test": summary.ids("adapter")}
         for rank, summary in summaries.items()
     }
-    answers[run.rank] = run.answers
+    answers[run.about.rank] = run.answers
     return [
         RankResult(rank=rank, alpha=alpha, scale=run.scale(alpha, rank), kept=None, answers=by_split)
         for rank, by_split in answers.items()
     ]
-
-
-def _info(run: _OpenRun) -> CurveInfo:
-    config = run.config
-    return CurveInfo(
-        run=run.located.name,
-        data=run.data.source.id,
-        base=run.record.environment.base_id,
-        method=config.adapter.method,
-        seed=config.train.seed,
-        rank=run.rank,
-        epochs=config.train.epochs,
-        claims={split: len(part) for split, part in run.data.splits.items()},
-        metric=config.train.metric,
-        confidence=config.eval.confidence,
-        resamples=config.eval.bootstrap,
-    )
