@@ -20,14 +20,13 @@ from typing import Any
 from accelerate import Accelerator
 from safetensors import SafetensorError
 
-from lorahub import atomic, durations
+from lorahub import atomic, durations, runfiles
 from lorahub import config as configs
 from lorahub.errors import AdapterError, ConfigError, one_line
 from lorahub.training.progress import TrainingState
 
 log = logging.getLogger(__name__)
 
-FOLDER = "checkpoints"
 _IDENTITY = "training.json"
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError)
 
@@ -62,7 +61,7 @@ class Checkpoints:
     """
 
     def __init__(self, run_folder: Path, *, every: Every | None = None, resume: bool = False) -> None:
-        self.folder, self.every, self.resume = run_folder / FOLDER, every, resume
+        self.folder, self.every, self.resume = run_folder / runfiles.CHECKPOINTS, every, resume
         self._stopping = False
 
     def newest(self) -> Path | None:

@@ -25,7 +25,7 @@ from lorahub.runfiles import ProbeRow
 from lorahub.stats.baselines import LinearProbe
 from lorahub.stats.predictions import Predictions, fingerprints
 from lorahub.stats.verdicts import Calibration, Floats
-from lorahub.training import checkpoints, trackers
+from lorahub.training import trackers
 from lorahub.training.checkpoints import Checkpoints
 from lorahub.training.session import TrainingSession
 
@@ -53,7 +53,7 @@ def check_free(folder: Path, *, force: bool, resume: bool = False) -> None:
         raise AdapterError(f"{folder} holds a finished run. Choose another --out, or replace it with --force.")
     if finished or not folder.is_dir():
         return
-    if {path.name for path in folder.iterdir()} - {checkpoints.FOLDER, *trackers.KINDS}:
+    if {path.name for path in folder.iterdir()} - {runfiles.CHECKPOINTS, *trackers.KINDS}:
         raise AdapterError(
             f"{folder} is not empty and is not a lorahub run; refusing to overwrite it. Choose another --out."
         )

@@ -56,5 +56,5 @@ def test_a_bfloat16_base_trains_and_the_saved_adapter_answers_alike(model_type, 
 def test_the_figures_are_those_of_the_saved_adapter_and_not_of_the_precision_of_training(tiny_base, tmp_path):
     out = train(tiny_base("bert"), tmp_path, "train.mixed_precision=bf16")
     texts, logits = probe(out)
-    judged = pq.read_table(out / "predictions" / "validation.adapter.parquet")["logits"].to_pylist()
-    assert np.abs(np.array(judged[: len(texts)]) - logits).max() < 1e-4
+    stored = pq.read_table(out / "predictions" / "validation.adapter.parquet")["logits"].to_pylist()
+    assert np.abs(np.array(stored[: len(texts)]) - logits).max() < 1e-4
