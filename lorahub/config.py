@@ -54,6 +54,9 @@ def _no_is_text(value: Any) -> Any:
     return "no" if value is False else value
 
 
+# Values by section and field, or by field, as YAML and JSON hold them.
+Plain = dict[str, Any]
+
 Text = Annotated[str, BeforeValidator(_text)]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(_list)]
 Whole = Annotated[int, BeforeValidator(_number)]
@@ -176,9 +179,9 @@ def load(recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> Con
     return from_dict(read(recipe, overrides))
 
 
-def read(recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def read(recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> Plain:
     """What a recipe and overrides say by section and field, and nothing of what they leave open; see `load`."""
-    values: dict[str, Any] = {}
+    values: Plain = {}
     if recipe is not None:
         path = _find_recipe(recipe)
         values = _read_recipe(path)
@@ -196,9 +199,9 @@ def read(recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> dic
 
 
 @functools.cache
-def field_schemas(section: str) -> dict[str, dict[str, Any]]:
+def field_schemas(section: str) -> dict[str, Plain]:
     """Return the JSON schema of each field of a section: type, bounds, choices, default and description."""
-    schemas: dict[str, dict[str, Any]] = TypeAdapter(SECTIONS[section]).json_schema()["properties"]
+    schemas: dict[str, Plain] = TypeAdapter(SECTIONS[section]).json_schema()["properties"]
     return schemas
 
 
@@ -210,7 +213,7 @@ def field_type(key: str) -> Any:
     return _TYPES[alternatives(field_schemas(section)[name])[0]["type"]][0]
 
 
-def alternatives(schema: Mapping[str, Any]) -> list[dict[str, Any]]:
+def alternatives(schema: Mapping[str, Any]) -> list[Plain]:
     """Return the schemas of what a field accepts, its main type first, without null."""
     return [option for option in schema.get("anyOf", [schema]) if option.get("type") != "null"]
 
@@ -226,7 +229,7 @@ def from_dict(values: Mapping[str, Any]) -> Config:
 
     What they leave open comes from the method's shipped recipe, then from the defaults.
     """
-    resolved: dict[str, dict[str, Any]] = {}
+    resolved: dict[str, Plain] = {}
     defaults = _method_defaults(values)
     for section, given in {**dict.fromkeys(defaults, {}), **values}.items():
         _known(section, SECTIONS, "section")
@@ -284,13 +287,13 @@ def _problem(error: ErrorDetails) -> str:
     return f"{section}.{name} takes {expected}; found {value!r}."
 
 
-def to_dict(config: Any) -> dict[str, Any]:
+def to_dict(config: Any) -> Plain:
     """Return the plain form of a config or a section, ready for JSON."""
-    plain: dict[str, Any] = TypeAdapter(type(config)).dump_python(config, mode="json")
+    plain: Plain = TypeAdapter(type(config)).dump_python(config, mode="json")
     return plain
 
 
-def known_fields(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def known_fields(values: Mapping[str, Any]) -> tuple[Plain, list[str]]:
     """Return the sections and fields that this version knows, and the dotted names of the others."""
     known = {name: section for name, section in values.items() if name in SECTIONS}
     unknown = [name for name in values if name not in SECTIONS]
@@ -319,7 +322,7 @@ def published(config: Config, *, data_id: str, base_id: str) -> Config:
     )
 
 
-def differences(config: Config) -> dict[str, Any]:
+def differences(config: Config) -> Plain:
     """The fields whose value is not the default, by dotted name: what a reader needs to know about a run."""
     default = to_dict(Config())
     return {
@@ -350,7 +353,7 @@ def _check_rank(adapter: AdapterConfig) -> None:
         )
 
 
-def _method_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+def _method_defaults(values: Mapping[str, Any]) -> Plain:
     """The sections of the shipped recipe of the method that is asked for."""
     adapter = values.get("adapter")
     method = adapter.get("method") if isinstance(adapter, Mapping) else None
@@ -369,7 +372,7 @@ def _find_recipe(recipe: str | Path) -> Path:
     raise ConfigError(f"there is no recipe {str(recipe)!r}: give a YAML file or one of {', '.join(shipped)}.")
 
 
-def _read_recipe(path: Path) -> dict[str, Any]:
+def _read_recipe(path: Path) -> Plain:
     try:
         values = _parse_yaml(path.read_text(encoding="utf-8"), str(path))
     except UnicodeDecodeError:

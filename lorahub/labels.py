@@ -1,7 +1,6 @@
-"""Label sets: the names of the classes in their fixed order, and the way between names and ids.
+"""Label sets: the names of the classes in id order, and the mapping between names and ids.
 
-The order is the order of the head's columns. It is written to `labels.json` beside an adapter, a JSON list; no bare
-index leaves the program without its name.
+The order is that of the columns of the head. `labels.json` in a run folder holds it as a JSON list.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,35 +25,35 @@ class LabelSet:
 
     def __post_init__(self) -> None:
         if len(self.names) < 2:
-            found = f"only one label, {self.names[0]!r}" if self.names else "no label"
+            labels = f"only one label, {self.names[0]!r}" if self.names else "no label"
             raise DataError(
-                f"there is {found}; a classifier needs at least two. Check data.labels, data.label and data.label_map."
+                f"there is {labels}; a classifier needs at least two. Check data.labels, data.label and data.label_map."
             )
         if len(set(self.names)) != len(self.names):
-            raise DataError(f"label names repeat in {list(self.names)}; each label is named once.")
-        # Such names are refused in an adapter's files, so they must not get that far.
-        strange = next((name for name in self.names if not name.isprintable() or len(name) > LONGEST_NAME), None)
-        if strange is not None:
+            raise DataError(f"label names repeat in {list(self.names)}; name each label once.")
+        # hub/safety.py refuses adapters with such names.
+        invalid = next((name for name in self.names if not name.isprintable() or len(name) > LONGEST_NAME), None)
+        if invalid is not None:
             raise DataError(
-                f"the label {strange[:40]!r} holds control characters or more than {LONGEST_NAME} characters; "
+                f"the label {invalid[:40]!r} holds control characters or more than {LONGEST_NAME} characters; "
                 "a label is a short name. Check data.label."
             )
 
     @cached_property
     def ids(self) -> dict[str, int]:
-        """Name to id."""
+        """The id of each name."""
         return {name: index for index, name in enumerate(self.names)}
 
     def __len__(self) -> int:
         return len(self.names)
 
     def encode(self, names: Sequence[str]) -> npt.NDArray[np.int64]:
-        """Return the ids (N,) of `names`; a KeyError names a label that is not in the set."""
+        """Return the ids (N,) of `names`; raises KeyError for a label that is not in the set."""
         return np.fromiter((self.ids[name] for name in names), dtype=np.int64, count=len(names))
 
     @property
     def id2label(self) -> dict[int, str]:
-        """The mapping that transformers' configs take."""
+        """The mapping from id to name, as transformers' configs take it."""
         return dict(enumerate(self.names))
 
     def save(self, folder: Path) -> None:
@@ -63,7 +62,7 @@ class LabelSet:
 
     @classmethod
     def load(cls, folder: Path) -> "LabelSet":
-        """Read `labels.json`; raises AdapterError where it is missing or no list of strings."""
+        """Read `labels.json`; raises AdapterError if it is missing or damaged."""
         path = folder / runfiles.LABELS
         if not path.exists():
             raise AdapterError(f"{folder} has no {path.name}, the label names. Restore it or train again.")
@@ -76,5 +75,5 @@ class LabelSet:
 
     @classmethod
     def from_values(cls, values: Iterable[str]) -> "LabelSet":
-        """The distinct values in alphabetical order: the same for every order of the rows."""
+        """Return the distinct values in alphabetical order, independent of the order of rows."""
         return cls(tuple(sorted(set(values))))

@@ -34,7 +34,7 @@ _KIB, _MIB = 1024, 1024**2
 LIMITS = {
     PEFT.config: 64 * _KIB, PEFT.weights: 2048 * _MIB, LABELS: 64 * _KIB,
     runfiles.RECORD: 16 * _MIB, runfiles.PROBE: 4 * _MIB, runfiles.CALIBRATION: 1 * _MIB,
-    runfiles.LINEAR_PROBE: 64 * _MIB, runfiles.CARD: 1 * _MIB, "plots/*.png": 16 * _MIB,
+    runfiles.LINEAR_PROBE: 64 * _MIB, runfiles.CARD: 1 * _MIB, f"{runfiles.PLOTS}/*.png": 16 * _MIB,
     "tokenizer_config.json": 4 * _MIB, "tokenizer.json": 64 * _MIB, "special_tokens_map.json": 1 * _MIB,
     "added_tokens.json": 1 * _MIB, "vocab.txt": 16 * _MIB, "vocab.json": 16 * _MIB, "merges.txt": 16 * _MIB,
     "tokenizer.model": 16 * _MIB, "spiece.model": 16 * _MIB, "sentencepiece.bpe.model": 16 * _MIB,

@@ -25,7 +25,7 @@ _CONFIG, _TOKENIZER = runfiles.PEFT.config, "tokenizer_config.json"
 # The files of a run that are published, which are also those that a push may delete if a newer run lacks them. The card
 # is not among them: it may hold text of the user.
 PUBLISHED = frozenset(name for name in safety.LIMITS if "*" not in name and name != runfiles.CARD) | {
-    f"plots/{name}" for name in (plots.CONFUSION, plots.RELIABILITY, plots.CURVE, plots.COVERAGE)
+    f"{runfiles.PLOTS}/{name}" for name in (plots.CONFUSION, plots.RELIABILITY, plots.CURVE, plots.COVERAGE)
 }
 _REQUIRED = (_CONFIG, runfiles.PEFT.weights, runfiles.LABELS, runfiles.PROBE, _TOKENIZER)
 _NOT_PUBLISHED = {"full": "a full model", "linear-probe": "only a head"}

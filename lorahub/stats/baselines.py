@@ -1,7 +1,7 @@
-"""What costs nothing: the majority label, a bag of words, and logistic regression on the frozen base's features.
+"""Baselines: majority class, TF-IDF, linear probe.
 
-In: training and validation claims, and the texts or features (N, H) to judge. Out: logits (N, C), so that baselines go
-through the same verdicts and metrics as an adapter. Every choice (C, class balancing) is made on validation.
+In: texts or features (N, H) by split, and gold ids. Out: logits (N, C), so that baselines go through the same verdicts
+and metrics as an adapter. Every choice (C, class balancing) is made on validation.
 """
 
 import logging
@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 
 TFIDF_C = (1.0, 2.0, 4.0, 8.0, 16.0)
 PROBE_C = (0.001, 0.01, 0.1, 1.0)
-# Balanced classes are the safer choice where labels are rare, so the unweighted fit has to win by more than the noise
-# of a validation split.
+# Balanced classes are safer with rare labels, so the unweighted fit must be better by more than the noise of a
+# validation split.
 _UNWEIGHTED_MARGIN = 0.01
 FOLDER = "baselines"
 _LOGITS_FILE, _OPTIONS_FILE = "logits.safetensors", "options.json"
@@ -38,25 +38,25 @@ _LOGITS_FILE, _OPTIONS_FILE = "logits.safetensors", "options.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """A fitted baseline's logits on each split and the options that validation chose."""
+    """A fitted baseline: its logits by split, and the options chosen on validation."""
 
     logits: dict[str, Floats]
     options: BaselineChoice | None = None
 
 
 def majority(gold: Ids, labels: int, rows: dict[str, int]) -> Chosen:
-    """The training label shares for every claim: the arg max is the commonest label."""
+    """Return log label shares of the training claims for every claim; their arg max is the most frequent label."""
     shares = np.log(np.maximum(np.bincount(gold, minlength=labels) / len(gold), 1e-9)).astype(np.float32)
     return Chosen(logits={name: np.tile(shares, (count, 1)) for name, count in rows.items()})
 
 
 def tfidf(texts: Mapping[str, Sequence[str]], gold: dict[str, Ids], labels: int, *, metric: str) -> Chosen:
-    """TF-IDF of words and word pairs with logistic regression, fitted on `train`, chosen on `validation`."""
+    """Fit logistic regression on TF-IDF of words and word pairs on `train`; options are chosen on `validation`."""
     options = {"ngram_range": (1, 2), "sublinear_tf": True, "min_df": 2}
     try:
         vectorizer = TfidfVectorizer(**options)
         train = vectorizer.fit_transform(texts["train"])
-    except ValueError:  # no term occurs twice: a handful of claims
+    except ValueError:  # no term occurs twice, as in very small data
         vectorizer = TfidfVectorizer(**{**options, "min_df": 1}, token_pattern=r"\S+")
         train = vectorizer.fit_transform(texts["train"])
     features = {name: train if name == "train" else vectorizer.transform(part) for name, part in texts.items()}
@@ -73,8 +73,8 @@ class LinearProbe:
 
     def logits(self, features: Floats) -> Floats:
         """Return logits (N, C)."""
-        found: Floats = features @ self.weight.T + self.bias
-        return found
+        logits: Floats = features @ self.weight.T + self.bias
+        return logits
 
     def save(self, folder: Path) -> None:
         """Write `linear_probe.safetensors` into `folder`."""
@@ -84,7 +84,7 @@ class LinearProbe:
 
     @classmethod
     def load(cls, folder: Path, labels: int) -> "LinearProbe | None":
-        """Read the probe of a run folder; None where there is none. Raises AdapterError where it is damaged."""
+        """Read the probe of a run folder; None if there is none. Raises AdapterError if it is damaged."""
         path = folder / runfiles.LINEAR_PROBE
         if not path.exists():
             return None
@@ -110,14 +110,14 @@ class LinearProbe:
 
 @dataclass(frozen=True, kw_only=True)
 class Baselines:
-    """All of a run's baselines: logits by system and split, the options that validation chose, and the probe."""
+    """All baselines of a run: logits by system and split, options by system, and the probe."""
 
     logits: dict[str, dict[str, Floats]]
     options: dict[str, BaselineChoice]
     probe: LinearProbe
 
     def save(self, folder: Path) -> None:
-        """Write them into `folder`, for a training that goes on later."""
+        """Write the baselines into `folder`, for a training that is resumed later."""
         arrays = {f"{system}/{split}": part for system, found in self.logits.items() for split, part in found.items()}
         need("safetensors.numpy", extra="train").save_file(arrays, folder / _LOGITS_FILE)
         atomic.write_json(folder / _OPTIONS_FILE, {name: item.to_dict() for name, item in self.options.items()})
@@ -125,7 +125,7 @@ class Baselines:
 
     @classmethod
     def load(cls, folder: Path, labels: int) -> "Baselines | None":
-        """Read what `save` wrote; None where there is nothing."""
+        """Read what `save` wrote; None if there is nothing."""
         probe = LinearProbe.load(folder, labels)
         if probe is None:
             return None
@@ -141,7 +141,7 @@ class Baselines:
 def fit(
     texts: dict[str, list[str]], features: dict[str, Floats], gold: dict[str, Ids], labels: int, *, metric: str
 ) -> Baselines:
-    """All baselines, fitted on `train`, chosen on `validation`, with logits for the other splits."""
+    """Fit all baselines on `train` with options chosen on `validation`; logits are of the other splits."""
     probe, linear = linear_probe(features, gold, labels, metric=metric)
     chosen = {
         "majority": majority(gold["train"], labels, {split: len(part) for split, part in gold.items()}),
@@ -161,7 +161,7 @@ def fit(
 def linear_probe(
     features: dict[str, Floats], gold: dict[str, Ids], labels: int, *, metric: str
 ) -> tuple[LinearProbe, Chosen]:
-    """Logistic regression on standardised features of the frozen base; the scaling is folded into the weights."""
+    """Fit logistic regression on standardized features; the scaling is folded into the weights of the probe."""
     scaler = StandardScaler().fit(features["train"])
     scaled = {name: scaler.transform(features[name]) for name in ("train", "validation")}
     model, chosen = _best_regression(scaled, gold, PROBE_C, metric)
@@ -190,7 +190,7 @@ def _best_regression(
 
 
 def _full_head(model: LogisticRegression, labels: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Weight (C, H) and bias (C,) with a row for every label: two classes share one row in scikit-learn."""
+    """Return weight (C, H) and bias (C,) with a row for every label; scikit-learn has one row for two classes."""
     weight, bias = model.coef_, model.intercept_
     if labels == 2:
         weight, bias = np.vstack([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2

@@ -1,7 +1,7 @@
-"""Choosing bias, temperature and threshold on validation: small classes are found, and confidence means something.
+"""Bias, temperature and abstention threshold, chosen on validation.
 
 In: validation logits (N, C) and gold ids (N,). Out: a `Calibration`. Sources: logit adjustment, Menon et al. 2021,
-arXiv:2007.07314, section 3; temperature, Guo et al. 2017, arXiv:1706.04599, section 4.2; threshold, see coverage.py.
+arXiv:2007.07314, section 3; temperature, Guo et al. 2017, arXiv:1706.04599, section 4.2; threshold, see selective.py.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ FEWEST_CLAIMS = 50
 def fit(logits: Floats, gold: Ids, priors: npt.NDArray[np.float64], *, metric: str, options: EvalConfig) -> Calibration:
     """Choose the bias by `metric`, then the temperature by likelihood, then the threshold by its risk.
 
-    Too few claims leave all three neutral. `priors` (C,) are the label shares of the training claims.
+    With too few claims all three stay neutral. `priors` (C,) are the label shares of the training claims.
     """
     if len(gold) < FEWEST_CLAIMS:
         return Calibration(split="validation")
@@ -38,27 +38,27 @@ def fit(logits: Floats, gold: Ids, priors: npt.NDArray[np.float64], *, metric: s
     bias: tuple[float, ...] = ()
     if options.adjust:
         values = np.array([value(strength) for strength in STRENGTHS])
-        # A plateau is more to be trusted than a peak: the mean over neighbours decides.
+        # A plateau generalizes better than a peak, so strengths are compared by the mean over neighbors.
         smooth = np.convolve(np.pad(values, 1, mode="edge"), np.ones(3) / 3, mode="valid")
         best = int(smooth.argmax())
         if smooth[best] - value(0.0) >= SMALLEST_GAIN:
             bias = tuple(float(item) for item in STRENGTHS[best] * np.log(priors))
-    found = Calibration(temperature=fit_temperature(logits, gold, bias), bias=bias, split="validation")
+    fitted = Calibration(temperature=fit_temperature(logits, gold, bias), bias=bias, split="validation")
     return (
-        found.model_copy(update={"threshold": _threshold(logits, gold, found, options)})
+        fitted.model_copy(update={"threshold": _threshold(logits, gold, fitted, options)})
         if options.abstain_risk
-        else found
+        else fitted
     )
 
 
-def _threshold(logits: Floats, gold: Ids, found: Calibration, options: EvalConfig) -> float | None:
-    ids = decide(logits, found)
-    sure = confidences(calibrated(logits, found), ids)
+def _threshold(logits: Floats, gold: Ids, fitted: Calibration, options: EvalConfig) -> float | None:
+    ids = decide(logits, fitted)
+    sure = confidences(calibrated(logits, fitted), ids)
     return selective.threshold(ids == gold, sure, risk=options.abstain_risk, certainty=options.confidence)
 
 
 def of_run(logits: Floats, gold: Mapping[str, Ids], config: Config) -> Calibration:
-    """Choose as a run does: by its metric, from its logits on validation (N, C) and the gold ids by split."""
+    """Fit as a run does: by its metric, from its logits on validation (N, C) and the gold ids by split."""
     counts = np.bincount(gold["train"], minlength=logits.shape[1])
     return fit(logits, gold["validation"], counts / counts.sum(), metric=config.train.metric, options=config.eval)
 

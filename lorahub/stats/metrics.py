@@ -1,7 +1,7 @@
-"""The figures of one system on one split, from gold and predicted label ids.
+"""Metrics of one system on one split, from gold and predicted label ids.
 
-In: gold (N,) and predicted (N,) ids, probabilities (N, C). Out: the block that `record.json` stores per system. As in
-scikit-learn, the macro mean is over the labels that occur, as gold or as an answer.
+In: gold (N,) and predicted (N,) ids, probabilities (N, C). Out: the `SystemResult` that a record stores. As in
+scikit-learn, the macro mean covers the labels that occur as gold label or as prediction.
 """
 
 import numpy as np
@@ -18,7 +18,7 @@ ECE_BINS = 15
 
 
 def quick(gold: Ids, predicted: Ids) -> dict[str, float]:
-    """The three headline metrics, for the evaluations during training."""
+    """Return the three headline metrics, for the evaluations during training."""
     return {
         "accuracy": float(accuracy_score(gold, predicted)),
         "f1_weighted": float(f1_score(gold, predicted, average="weighted", zero_division=0)),
@@ -27,15 +27,15 @@ def quick(gold: Ids, predicted: Ids) -> dict[str, float]:
 
 
 def f1_by_label(gold: Ids, predicted: Ids, labels: int) -> list[float]:
-    """F1 of each label, in id order."""
-    found = f1_score(gold, predicted, labels=np.arange(labels), average=None, zero_division=0)
-    return [float(value) for value in found]
+    """Return the F1 of each label, in id order."""
+    values = f1_score(gold, predicted, labels=np.arange(labels), average=None, zero_division=0)
+    return [float(value) for value in values]
 
 
 def score(
     gold: Ids, predicted: Ids, probabilities: Floats, labels: LabelSet, *, resamples: int, confidence: float
 ) -> SystemResult:
-    """The full block of one system: headline metrics, intervals, per-label rows, confusion matrix, calibration."""
+    """Return headline metrics, intervals, figures by label, confusion matrix and reliability of one system."""
     ids = np.arange(len(labels))
     precision, recall, f1, support = precision_recall_fscore_support(gold, predicted, labels=ids, zero_division=0)
     confusion = confusion_matrix(gold, predicted, labels=ids)
@@ -62,7 +62,7 @@ def score(
 
 
 def reliability(gold: Ids, predicted: Ids, probabilities: Floats, bins: int = ECE_BINS) -> list[ReliabilityBin]:
-    """Claims, mean confidence and accuracy in each of `bins` equal confidence bins; empty bins are left out."""
+    """Return claims, mean confidence and accuracy in each of `bins` equal confidence bins, without empty bins."""
     place, confidence, right = _binned(gold, predicted, probabilities, bins)
     count: npt.NDArray[np.int64] = np.bincount(place, minlength=bins)
     sums = np.bincount(place, confidence, minlength=bins), np.bincount(place, right, minlength=bins)
@@ -74,15 +74,15 @@ def reliability(gold: Ids, predicted: Ids, probabilities: Floats, bins: int = EC
 
 
 def expected_calibration_error(gold: Ids, predicted: Ids, probabilities: Floats, bins: int = ECE_BINS) -> float:
-    """Mean gap between confidence and accuracy, weighted by bin (Guo et al. 2017, arXiv:1706.04599, equation 3)."""
+    """Return the mean gap of confidence and accuracy, weighted by bin (Guo et al. 2017, arXiv:1706.04599, eq. 3)."""
     rows = reliability(gold, predicted, probabilities, bins)
     return sum(row.n * abs(row.confidence - row.accuracy) for row in rows) / max(1, len(gold))
 
 
 def calibration_gaps(gold: Ids, predicted: Ids, probabilities: Floats, bins: int = ECE_BINS) -> npt.NDArray[np.float64]:
-    """Confidence less correctness of each claim, in the column of its confidence bin, (N, bins).
+    """Return confidence minus correctness of each claim, in the column of its confidence bin, (N, bins).
 
-    The calibration error is the sum of the absolute column sums, divided by N: so it can be resampled.
+    The calibration error is the sum of the absolute column sums, divided by N, so that it can be resampled.
     """
     place, confidence, right = _binned(gold, predicted, probabilities, bins)
     gaps = np.zeros((len(gold), bins))
@@ -93,7 +93,7 @@ def calibration_gaps(gold: Ids, predicted: Ids, probabilities: Floats, bins: int
 def _binned(
     gold: Ids, predicted: Ids, probabilities: Floats, bins: int
 ) -> tuple[Ids, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Of each claim its confidence bin, its confidence, and 1 where the answer is right, (N,) each."""
+    """Return the confidence bin and the confidence of each claim, and 1 where its answer is right, (N,) each."""
     confidence = confidences(probabilities, predicted).astype(np.float64)
     place = np.minimum((confidence * bins).astype(np.int64), bins - 1)
     return place, confidence, (gold == predicted).astype(np.float64)

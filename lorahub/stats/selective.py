@@ -1,6 +1,6 @@
-"""Selective classification: a confidence below which a system abstains, and what that costs in coverage.
+"""Selective classification: a confidence below which a system abstains, and the coverage that remains.
 
-In: which answers are right (N,) and how confident each is (N,). Out: a threshold, and the figures that a record holds.
+In: which answers are right (N,) and how confident each is (N,). Out: a threshold, and a `SelectiveResult`.
 Coverage is the share of claims that are answered, risk the share of wrong answers among them. Sources: Geifman and
 El-Yaniv 2017, Selective Classification for Deep Neural Networks, arXiv:1705.08500; the area under the curve: Geifman,
 Uziel and El-Yaniv 2019, arXiv:1805.08206, section 3.
@@ -18,32 +18,32 @@ from lorahub.stats.verdicts import Calibration, Floats, Ids, abstains, calibrate
 Right = npt.NDArray[np.bool_]
 Values = npt.NDArray[np.float64]
 
-# Points of a curve that is kept: as fine as a picture shows, however many claims there are.
+# Maximum number of points of a stored curve, as fine as a plot shows.
 _POINTS = 100
 
 
 def threshold(right: Right, confidence: Floats, *, risk: float, certainty: float) -> float | None:
-    """Return a confidence from which on the risk is at most `risk`, at as high a coverage as is found; None if nowhere.
+    """Return the confidence from which on the risk is at most `risk`, at the highest coverage; None if there is none.
 
-    With probability `certainty` that holds for all claims like these, not just for these. It is Selection with
+    With probability `certainty` this holds for all claims from the same distribution. It is Selection with
     Guaranteed Risk (Geifman and El-Yaniv 2017, algorithm 2): a binary search over the claims in order of confidence,
-    each of whose looks may err with an equal part of 1 - certainty. 0.0 answers every claim.
+    each step of which may err with an equal share of 1 - certainty. 0.0 answers every claim.
     """
     levels, answered, wrong = _levels(right, confidence)
-    looks = math.ceil(math.log2(len(levels) + 1))
+    steps = math.ceil(math.log2(len(levels) + 1))
     holds, fails = -1, len(levels)
     while fails - holds > 1:
         place = (holds + fails) // 2
-        bound = risk_bound(int(wrong[place]), int(answered[place]), certainty=1 - (1 - certainty) / looks)
+        bound = risk_bound(int(wrong[place]), int(answered[place]), certainty=1 - (1 - certainty) / steps)
         holds, fails = (place, fails) if bound <= risk else (holds, place)
     if holds < 0:
         return None
-    # Between two claims: the rounding of another machine moves none of them across.
+    # Halfway between two claims, so that rounding differences between machines move none across.
     return 0.0 if fails == len(levels) else float(levels[holds] / 2 + levels[fails] / 2)
 
 
 def risk_bound(wrong: int, answered: int, *, certainty: float) -> float:
-    """The highest risk that `wrong` of `answered` leave possible, one-sided (Clopper and Pearson 1934).
+    """Return the upper one-sided bound of the risk, given `wrong` of `answered` (Clopper and Pearson 1934).
 
     It is the bound of Geifman and El-Yaniv 2017, lemma 3.1, in closed form.
     """
@@ -51,9 +51,9 @@ def risk_bound(wrong: int, answered: int, *, certainty: float) -> float:
 
 
 def figures(logits: Floats, gold: Ids, how: Calibration, *, confidence: float) -> SelectiveResult:
-    """What a record holds of a system's abstaining on a split: at its threshold, and at every other.
+    """Return a system's abstention on a split, at its threshold and at every other one.
 
-    Intervals are exact ones of a share (Clopper and Pearson 1934), of coverage `confidence`.
+    Intervals are exact (Clopper and Pearson 1934), of coverage `confidence`.
     """
     ids = decide(logits, how)
     right, sure = ids == gold, confidences(calibrated(logits, how), ids)
@@ -74,13 +74,13 @@ def figures(logits: Floats, gold: Ids, how: Calibration, *, confidence: float) -
 
 
 def area(right: Right, confidence: Floats) -> float:
-    """The area under the risk-coverage curve: the mean, over claims, of the risk at each claim's own confidence."""
+    """Return the area under the risk-coverage curve: the mean risk at each claim's own confidence."""
     _, answered, wrong = _levels(right, confidence)
     return float((wrong / answered * np.diff(answered, prepend=0)).sum() / len(right))
 
 
 def curve(right: Right, confidence: Floats) -> list[RiskPoint]:
-    """The risk at rising coverage, with the lowest confidence that is answered there; at most 100 points."""
+    """Return the risk at rising coverage, with the lowest confidence that is answered there; at most 100 points."""
     levels, answered, wrong = _levels(right, confidence)
     wanted = np.linspace(1 / _POINTS, 1.0, _POINTS) * len(right)
     places = np.unique(np.minimum(np.searchsorted(answered, wanted - 1e-9), len(levels) - 1))
@@ -95,9 +95,9 @@ def curve(right: Right, confidence: Floats) -> list[RiskPoint]:
 
 
 def _levels(right: Right, confidence: Floats) -> tuple[Values, Values, Values]:
-    """The distinct confidences from high to low, and how many claims are answered, and wrongly, from there on (L,).
+    """Return the distinct confidences from high to low, and the claims answered and answered wrongly up to each, (L,).
 
-    Claims that are equally sure are answered together or not at all.
+    Claims with equal confidence are answered together or not at all.
     """
     levels, place = np.unique(-confidence.astype(np.float64), return_inverse=True)
     return -levels, np.bincount(place).cumsum().astype(float), np.bincount(place, ~right).cumsum()

@@ -1,8 +1,8 @@
-"""From logits to verdicts: the only path by which a label is chosen or a probability shown.
+"""From logits to verdicts: the only code that chooses a label or computes a probability.
 
 In: logits (N, C) float32 and a `Calibration`. Out: probabilities (N, C) and label ids (N,). `softmax` gives what peft
-and transformers give; `calibrated` applies bias and temperature; `decide` applies the bias. Whether a system abstains
-changes neither: it is a mark beside the label.
+and transformers give; `calibrated` applies bias and temperature; `decide` applies the bias. Abstention changes
+neither: it is a mark beside the label.
 """
 
 from pathlib import Path
@@ -66,10 +66,10 @@ class Calibration(Part):
 
 
 def softmax(logits: Floats) -> Floats:
-    """Row-wise softmax (N, C), safe for large logits."""
+    """Return the row-wise softmax (N, C), stable for large logits."""
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    normalised: Floats = shifted / shifted.sum(axis=-1, keepdims=True)
-    return normalised
+    normalized: Floats = shifted / shifted.sum(axis=-1, keepdims=True)
+    return normalized
 
 
 def _adjusted(logits: Floats, calibration: Calibration) -> Floats:
@@ -77,23 +77,23 @@ def _adjusted(logits: Floats, calibration: Calibration) -> Floats:
 
 
 def calibrated(logits: Floats, calibration: Calibration) -> Floats:
-    """Probabilities (N, C) after bias and temperature; their arg max is `decide`'s label."""
+    """Return probabilities (N, C) after bias and temperature; their arg max is the label of `decide`."""
     return softmax(_adjusted(logits, calibration) / np.float32(calibration.temperature))
 
 
 def decide(logits: Floats, calibration: Calibration) -> Ids:
-    """Label ids (N,): the arg max after the stored bias."""
+    """Return label ids (N,): the arg max after the stored bias."""
     ids: Ids = _adjusted(logits, calibration).argmax(axis=-1).astype(np.int64)
     return ids
 
 
 def confidences(probabilities: Floats, ids: Ids) -> Floats:
-    """The probability (N,) that each claim's own label has."""
-    found: Floats = probabilities[np.arange(len(ids)), ids]
-    return found
+    """Return the probability (N,) of each claim's label."""
+    chosen: Floats = probabilities[np.arange(len(ids)), ids]
+    return chosen
 
 
 def abstains(confidence: Floats, calibration: Calibration) -> npt.NDArray[np.bool_]:
-    """Whether each answer (N,) is to be marked: its calibrated confidence is below the stored threshold."""
-    found: npt.NDArray[np.bool_] = confidence < (calibration.threshold or 0.0)
-    return found
+    """Return whether the calibrated confidence of each answer (N,) is below the stored threshold."""
+    below: npt.NDArray[np.bool_] = confidence < (calibration.threshold or 0.0)
+    return below

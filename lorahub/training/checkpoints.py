@@ -5,7 +5,6 @@ the run folder; the finished run replaces the folder. A checkpoint is written un
 process may be killed at any time. It holds accelerate's state, with the trained weights in place of the whole model's.
 """
 
-import json
 import logging
 import pickle
 import shutil
@@ -76,7 +75,9 @@ class Checkpoints:
         """
         path = self.folder / _IDENTITY
         if self.resume and path.exists():
-            difference = configs.first_difference(json.loads(path.read_text(encoding="utf-8")), identity)
+            fix = "Delete it, or start over with --force instead of --resume."
+            stored = runfiles.read_json(path, dict[str, dict[str, Any]], fix=fix)
+            difference = configs.first_difference(stored, identity)
             if difference:
                 name, then, now = difference
                 raise ConfigError(

@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 
+from lorahub import runfiles
 from lorahub.app import Json, errors, html
 from lorahub.app.catalogue import Runs, finished_runs
 from lorahub.errors import ConfigError
@@ -95,7 +96,7 @@ def overview(runs: Runs) -> str:
 
 def describe(name: str, folder: Path, record: RunRecord) -> str:
     """Return one run: its verdict, facts, warnings, figures, pictures and labels."""
-    files = {f"{name}: {caption}": folder / "plots" / f"{stem}.png" for stem, caption in PICTURES.items()}
+    files = {f"{name}: {caption}": folder / runfiles.PLOTS / f"{stem}.png" for stem, caption in PICTURES.items()}
     pngs = {caption: path.read_bytes() for caption, path in files.items() if path.exists()}
     return (
         html.title(name, tables.verdict(record))
