@@ -112,7 +112,7 @@ def test_a_run_is_found_looked_at_loaded_asked_and_dropped(visit, engine):
     [
         ("of-another-base", "was trained on someone/else, but the loaded base is tiny-bert"),
         ("pickled", "pickled and can run code"),
-        ("damaged", "no readable header"),
+        ("damaged", "header cannot be read"),
         ("../../etc", "no run that this page knows and no adapter on the Hub"),
     ],
 )
