@@ -72,9 +72,9 @@ def write_cell(title, seed, record):
 def load_cells():
     cells = {}
     for title, _, _ in ROWS:
-        found = [json.loads(path.read_text()) for path in sorted(RESULTS.glob(f"defaults-{title}-s*.json"))]
-        if found:
-            cells[title] = found
+        seeds = [json.loads(path.read_text()) for path in sorted(RESULTS.glob(f"defaults-{title}-s*.json"))]
+        if seeds:
+            cells[title] = seeds
     return cells
 
 
@@ -84,9 +84,9 @@ def spread(values):
 
 
 def rows(cells):
-    for title, found in cells.items():
+    for title, seeds in cells.items():
         for system in SYSTEMS:
-            values = [cell["test"][system] for cell in found]
+            values = [cell["test"][system] for cell in seeds]
             name = tables.title(system) + (
                 " (tutorial's recipe)" if system == "adapter" and "tutorial" in title else ""
             )
@@ -96,15 +96,15 @@ def rows(cells):
                 f"{title.removesuffix('-tutorial')} ({values[0]['n']:,})",
                 name,
                 *(spread([value[metric] for value in values]) for metric in tables.METRIC_NAMES),
-                str(len(found)),
+                str(len(seeds)),
             )
 
 
 def differences(cells):
     """Per data set: the adapter against the best baseline on validation, with each seed's paired interval on test."""
-    for title, found in cells.items():
+    for title, seeds in cells.items():
         lines = []
-        for cell in found:
+        for cell in seeds:
             rival = best_baseline(cell)
             row = cell["paired"][rival]["f1_macro"]
             mark = "" if row["detectable"] else " (inside the noise)"
@@ -123,19 +123,19 @@ def summary_text():
     """One row per data set: mean macro F1 of the adapter and of the best baseline, and the paired difference."""
     header = ("data", "test claims", "seeds", "best baseline", "adapter", "difference (seed 0)")
     rows = []
-    for title, found in load_cells().items():
+    for title, seeds in load_cells().items():
         if "tutorial" in title:
             continue
-        baseline = best_baseline(found[0])
-        difference = found[0]["paired"][baseline]["f1_macro"]
+        baseline = best_baseline(seeds[0])
+        difference = seeds[0]["paired"][baseline]["f1_macro"]
         shown = tables.signed(difference["difference"], difference["interval"])
         rows.append(
             (
                 title,
-                f"{found[0]['test']['adapter']['n']:,}",
-                str(len(found)),
-                f"{spread([cell['test'][baseline]['f1_macro'] for cell in found])} ({tables.title(baseline)})",
-                spread([cell["test"]["adapter"]["f1_macro"] for cell in found]),
+                f"{seeds[0]['test']['adapter']['n']:,}",
+                str(len(seeds)),
+                f"{spread([cell['test'][baseline]['f1_macro'] for cell in seeds])} ({tables.title(baseline)})",
+                spread([cell["test"]["adapter"]["f1_macro"] for cell in seeds]),
                 shown if difference["detectable"] else f"{shown}, inside the noise",
             )
         )
