@@ -15,7 +15,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from accelerate import skip_first_batches
-from torch import nn
 from transformers import get_scheduler
 
 from lorahub.config import TrainConfig
@@ -103,7 +102,7 @@ def fit(  # noqa: C901 - the whole story, read from top to bottom
             progress.steps += 1
             metrics = None
             if progress.steps % evaluate_every == 0 or progress.steps == total:
-                metrics = _evaluate(session, model, progress)
+                metrics = _evaluate(session, progress)
                 alarms.check_loss(metrics["loss_validation"], progress.steps, learning_rate)
                 point = CurvePoint(step=progress.steps, loss=progress.loss, learning_rate=learning_rate, **metrics)
                 state.add_evaluation(point, config.metric)
@@ -181,9 +180,10 @@ def _batches(loader: Any, sampler: Any, per_epoch: int, *, start: int) -> Iterat
         start = (epoch + 1) * per_epoch
 
 
-def _evaluate(session: TrainingSession, model: nn.Module, progress: TrainingProgress) -> dict[str, float]:
+def _evaluate(session: TrainingSession, progress: TrainingProgress) -> dict[str, float]:
     """Return metrics and loss on validation; log a warning if the model predicts a single label."""
-    logits, gold = session.logits("validation", model), session.encoded["validation"].gold
+    # Not accelerate's wrapper: its forward pass waits for all processes, which may have different numbers of batches.
+    logits, gold = session.logits("validation"), session.encoded["validation"].gold
     memory.release_freed()
     predicted = logits.argmax(axis=1)
     warning = alarms.one_class(predicted, gold, session.data.labels)

@@ -82,7 +82,7 @@ class TrainingSession:
         log.info("training %s of %s parameters (%.2f %%)", f"{self.trainable:,}", f"{self.total:,}", percent)
 
     def logits(self, split: str, model: nn.Module | None = None) -> Floats:
-        """Return the logits (N, C) of a split, of `model` if given: the session's own, prepared by accelerate."""
+        """Return the logits (N, C) of a split, from `model` if given, else from the session's model."""
         used = self.model if model is None else model
         return self._predict(split, used, lambda batch: used(**batch).logits)
 
