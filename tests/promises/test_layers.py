@@ -1,4 +1,4 @@
-"""The layout holds: rooms import only from rooms to their left, files are short, names say something."""
+"""The layout holds: layers import only from layers to their left, files are short, names say something."""
 
 import ast
 import re
@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "lorahub"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = {"torch", "transformers", "peft", "accelerate", "gradio", "bitsandbytes", "datasets", "matplotlib"}
-HEAVY_ROOMS = {"models", "training", "serving"}
+HEAVY_LAYERS = {"models", "training", "serving"}
 HEAVY_MODULES = {
     "lorahub.data.batches",
     *(f"lorahub.experiments.estimate.{name}" for name in ("footprint", "run", "skeleton", "trace")),
@@ -18,15 +18,15 @@ HEAVY_MODULES = {
 FORBIDDEN_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "tools"}
 
 
-def rooms():
-    """Room -> rank, from the picture in docs/architecture.md; rooms joined by a dot do not know each other."""
+def layers():
+    """Layer -> rank, from the picture in docs/architecture.md; layers joined by a dot do not know each other."""
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    picture = re.search(r"```rooms\n(.*?)\n```", text, re.S).group(1)
+    picture = re.search(r"```layers\n(.*?)\n```", text, re.S).group(1)
     return {
-        room: (rank, place)
+        layer: (rank, place)
         for rank, group in enumerate(picture.split("│"))
         for place, side in enumerate(group.split("·"))
-        for room in side.split()
+        for layer in side.split()
     }
 
 
@@ -34,7 +34,7 @@ def name_of(path):
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def room_of(module):
+def layer_of(module):
     parts = module.split(".")
     return parts[1] if len(parts) > 1 else "lorahub"
 
@@ -51,15 +51,15 @@ def imports(path, *, top_level=False):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_a_room_imports_only_from_rooms_to_its_left(path):
-    order = rooms()
+def test_a_layer_imports_only_from_layers_to_its_left(path):
+    order = layers()
     if path.parent == PACKAGE and path.name in ("__init__.py", "__main__.py"):
-        return  # the two front doors: one names every room lazily, the other only starts the command line
-    here = room_of(name_of(path))
+        return  # the two front doors: one names every layer lazily, the other only starts the command line
+    here = layer_of(name_of(path))
     for imported in imports(path):
         if not imported.startswith("lorahub."):
             continue
-        there = room_of(imported)
+        there = layer_of(imported)
         if there == here or there == "__version__":
             continue
         assert there in order, f"{there} is not drawn in docs/architecture.md"
@@ -102,10 +102,10 @@ def test_every_module_is_listed_short_and_well_named(path):
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_light_modules_do_not_import_heavy_packages_at_the_top(path):
     module = name_of(path)
-    room = room_of(module)
-    if room in HEAVY_ROOMS or module in HEAVY_MODULES:
+    layer = layer_of(module)
+    if layer in HEAVY_LAYERS or module in HEAVY_MODULES:
         return
-    allowed = {"gradio"} if room == "app" else set()
+    allowed = {"gradio"} if layer == "app" else set()
     heavy = {imported.split(".")[0] for imported in imports(path, top_level=True)} & HEAVY
     assert heavy <= allowed
 
