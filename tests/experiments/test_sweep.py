@@ -142,17 +142,21 @@ def test_two_commands_on_one_storage_share_the_trials(flags, tmp_path):
 def test_ctrl_c_keeps_what_finished_and_queues_the_interrupted_trial(base, flags, cli, tmp_path):
     out = tmp_path / "stopped"
 
-    def press(trial, ended, wanted):
-        signal.raise_signal(signal.SIGINT)
+    ended = []
+
+    def press_in_the_second_trial(step):
+        if ended:
+            signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         experiment.sweep(
             data="starter-checkable", base=base, name=NAME, settings=QUICK, ranges=SPACE, trials=30, out=out,
-            on_trial=press, callbacks=Callbacks(),
+            on_trial=lambda trial, *counts: ended.append(trial), callbacks=Callbacks(on_step=press_in_the_second_trial),
         )  # fmt: skip
-    study = opened(in_folder(out))
-    assert [trial.state for trial in complete(study)] == [TrialState.COMPLETE]
-    assert not [trial for trial in study.trials if trial.state == TrialState.RUNNING]
+    finished, interrupted, queued = opened(in_folder(out)).trials
+    assert finished.state == TrialState.COMPLETE
+    assert interrupted.state == TrialState.FAIL
+    assert (queued.state, queued.params) == (TrialState.WAITING, interrupted.params)
     code, _, err = cli("sweep", *flags, "--trials", 30, "--timeout", "0", "--out", out)
     assert code == 0, err
     assert len(complete(opened(in_folder(out)))) == 1, "no trial starts after the timeout"
