@@ -174,6 +174,7 @@ def client(address):
     return Client(address, verbose=False)
 
 
+@pytest.mark.slow
 def test_a_program_does_all_that_a_person_can(client, engine):
     from gradio_client.exceptions import AppError
 

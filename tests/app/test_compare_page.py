@@ -266,6 +266,7 @@ def client(address):
     return Client(address, verbose=False)
 
 
+@pytest.mark.slow
 def test_the_endpoint_gives_the_figures_and_the_file(client, labelled):
     from gradio_client import handle_file
 

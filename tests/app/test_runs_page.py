@@ -128,6 +128,7 @@ def test_an_experiment_is_a_folder_with_markdown_that_is_no_run(root, tmp_path):
     assert experiments.gather(tmp_path / "nothing") == {}
 
 
+@pytest.mark.slow
 def test_what_lorahub_compare_writes_is_read_as_it_is(root, tmp_path):
     from lorahub.experiments.compare.run import compare
 

@@ -111,6 +111,7 @@ def test_evaluate_needs_only_the_wanted_split_of_a_folder(evaluate, claims_file,
     assert "no test split; it has train" in err
 
 
+@pytest.mark.slow
 def test_evaluate_finds_the_test_claims_of_a_run_again(evaluate, tiny_base, claims_file, tmp_path):
     """Whatever the run's split seed and columns were, none of its training claims is judged."""
     from lorahub.training.run import train

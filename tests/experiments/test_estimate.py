@@ -59,6 +59,7 @@ def test_a_trace_without_data_is_the_trace_with_data():
     assert real[2] == 2 * 4 * (8 * 16 + 16 * 2) + 2 * 4 * (8 * 16 + 2 * 16 * 2)
 
 
+@pytest.mark.slow
 def test_weights_gradients_and_moments_are_what_their_formulas_say(described):
     full = counted(described("bert"), method="full")
     peak = full.on_cpu()
@@ -97,6 +98,7 @@ def test_quantized_weights_take_the_bytes_of_a_loaded_base(tiny_base):
     assert size(model) == size(loaded) > 0
 
 
+@pytest.mark.slow
 def test_checkpointing_and_bfloat16_take_less(described):
     base = described("llama")
     plain = counted(base, method="lora").on_cpu()[ACTIVATIONS]
@@ -140,6 +142,7 @@ def test_every_architecture_is_counted_on_both_kinds_of_device(described, model_
         assert cost.operations > 0
 
 
+@pytest.mark.slow
 def test_json_is_documented_and_the_claims_own_lengths_count(tiny_base, cli, tmp_path):
     data = tmp_path / "claims.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in learnable(160)), encoding="utf-8")
@@ -162,6 +165,7 @@ def test_json_is_documented_and_the_claims_own_lengths_count(tiny_base, cli, tmp
     assert longer["costs"][0]["peak_bytes"] > found["costs"][0]["peak_bytes"]
 
 
+@pytest.mark.slow
 def test_it_is_printed_and_drawn(described, cli, tmp_path):
     picture = tmp_path / "memory.png"
     code, out, err = cli("estimate", "--base", described("bert") / "config.json", "--gpu", "cpu,l4", "--plot", picture)
@@ -214,11 +218,12 @@ def test_of_a_base_on_the_hub_only_the_config_is_fetched(hub, hub_base, cli):
     assert fetched == {"config.json"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--base", "nowhere"], "there is no base model 'nowhere'"),
-        (["--base", "org/nothing"], "the base model 'org/nothing' cannot be fetched"),
+        (["--base", "org/nothing"], "the base model 'org/nothing' cannot be downloaded"),
         (["--gpu", "h1000"], "--gpu: 'h1000' is not in the table; it has t4"),
         (["--method", "lorra"], "--method takes some of lora"),
         (["--method", ","], "found none"),

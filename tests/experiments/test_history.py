@@ -98,6 +98,7 @@ def test_the_same_claims_are_paired_which_sees_smaller_differences():
     assert (same.metrics["accuracy"].difference, same.metrics["accuracy"].p) == (0, 1)
 
 
+@pytest.mark.slow
 def test_p_values_of_two_sets_of_claims_are_uniform_where_nothing_differs():
     p = []
     for seed in range(300):

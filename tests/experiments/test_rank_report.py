@@ -60,7 +60,7 @@ def test_the_sentences(both):
 def test_without_a_plateau_it_says_so():
     found = made({1: 0.4, 2: 0.3, 4: 0.1, 8: 0})
     assert report.build(found).sentences == [
-        "By truncation, the plateau begins at rank 8 (no other in 90 % of resamples): every lower rank that was tried "
+        "By truncation, the plateau begins at rank 8 (no other in 90 % of resamples): every lower rank that was tested "
         "is detectably worse on validation."
     ]
     assert "another seed" not in report.build(found).explanation

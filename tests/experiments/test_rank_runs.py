@@ -40,6 +40,7 @@ def flags(given, out):
     return ["--data", given["data"], "--base", given["base"], "--out", out]
 
 
+@pytest.mark.slow
 def test_at_its_own_rank_the_curve_is_the_run(high, tmp_path):
     run, given = high
     folder, found = experiment.ranks(run.folder, out=tmp_path / "out", **given)

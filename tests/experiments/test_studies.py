@@ -154,6 +154,7 @@ def test_a_killed_process_does_not_stop_the_search(url, monkeypatch):
     assert after.trials[1].params == before.params, "the lost trial was run again"
 
 
+@pytest.mark.slow
 def test_a_trial_that_was_interrupted_three_times_has_failed(tmp_path):
     search, url = make_search(2), storage.sqlite(tmp_path / "s.db")
     own = search_space.own_values(search.space, search.config)
@@ -172,6 +173,7 @@ def test_a_trial_that_was_interrupted_three_times_has_failed(tmp_path):
     assert [item.state for item in finished] == [FINISHED] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_the_seed_and_the_number_of_trials_decide_what_is_sampled(tmp_path, sampler):
     search = make_search(14, sampler=sampler, seed=5)
@@ -200,6 +202,7 @@ def test_tpe_finds_more_than_chance(tmp_path):
     assert best["tpe"] > 1.3 * best["random"]
 
 
+@pytest.mark.slow
 def test_a_grid_runs_each_point_once_and_an_interrupted_one_again(tmp_path, url):
     ranges = ("adapter.rank=2,4,8", "train.class_weights=none,sqrt")
     search = make_search(6, ranges=ranges, sampler="grid", name="grid")
@@ -293,6 +296,7 @@ def test_how_a_trial_ended_is_stored(journal):
     assert (failed.state, failed.error) == (FAILED, "nothing is trainable")
 
 
+@pytest.mark.slow
 def test_importance_needs_trials_that_differ(journal):
     assert study.importance(run(make_search(4), journal)) == {}
     shares = study.importance(run(make_search(20), journal))

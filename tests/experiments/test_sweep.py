@@ -298,6 +298,7 @@ def test_hyperband_stops_trials_too(flags, cli, tmp_path):
     assert states["pruned"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

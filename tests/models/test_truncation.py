@@ -50,6 +50,7 @@ def answers(model, tokens=6):
         return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "rslora", "dora"])
 def test_a_truncated_model_keeps_its_scale_and_equals_its_files(make_adapter, tiny_base, tmp_path, method):
     folder = make_adapter("bert", rank=8, method=method)

@@ -137,6 +137,7 @@ def test_save_and_reload_is_bit_equal(tiny_base, make_adapter):
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_type", ARCHITECTURES)
 def test_every_head_is_saved_and_no_path_with_it(model_type, make_adapter, tiny_base):
     folder = make_adapter(model_type, name="heads")

@@ -48,6 +48,7 @@ COMMANDS = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command) or "lorahub")
 def test_help_takes_less_than_half_a_second(command):
     """Of the processor, since a clock also counts what else the machine does; the best of five."""

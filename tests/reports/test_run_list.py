@@ -56,6 +56,7 @@ def test_conditions(three, where, names):
         assert "".join(run.name for run in run_table.select(three, where=where)) == names
 
 
+@pytest.mark.slow
 def test_sorting_puts_runs_without_the_field_last(three):
     def order(sort, **more):
         return "".join(run.name for run in run_table.select(three, sort=sort, **more))
@@ -90,6 +91,7 @@ def root(three, tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_command_filters_sorts_and_shows_any_field(cli, root):
     code, out, err = cli("runs", "--root", root, "--where", "adapter.rank>=8", "--sort", "-f1_macro", "--memory")
     assert code == 0, err

@@ -21,6 +21,7 @@ def classify_file(*arguments, **options):
     return sum(len(rows) for rows, _ in files.classify_file(*arguments, **options))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 def test_rows_come_back_in_order_with_the_engines_verdicts(suffix, engine, claims_file, tmp_path):
     rows = [{"id": index, "text": text} for index, text in enumerate(sentences(1100, seed=3))]

@@ -20,6 +20,7 @@ def block(gold, predicted, probabilities=None):
     return metrics.score(gold, predicted, shown, LABELS, resamples=200, confidence=0.95)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=80))
 def test_metrics_are_scikit_learns_also_with_absent_classes(pairs):
@@ -155,6 +156,7 @@ def test_tfidf_on_real_data_is_not_weaker_than_published(shared_data):
         assert figures["f1_macro"] >= macro - 0.01, name
 
 
+@pytest.mark.slow
 def test_intervals_of_many_labels_take_little_memory():
     """As many labels as banking77 has: a cell for each triple of labels would take 15 GB."""
     import tracemalloc

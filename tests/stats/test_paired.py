@@ -64,6 +64,7 @@ def test_p_values_are_uniform_where_nothing_differs():
         assert abs((values < 0.05).mean() - 0.05) < 5 * np.sqrt(0.05 * 0.95 / trials), name
 
 
+@pytest.mark.slow
 def test_the_bootstrap_of_the_calibration_error_would_not_be_uniform():
     """Why its p-values come from a randomisation test: the same simulation tells the two apart."""
     rng, naive, ours = np.random.default_rng(12), [], []

@@ -1,6 +1,7 @@
 """The plateau: the right rank where it is plain, seldom too high where ranks are equal, and honest about the noise."""
 
 import numpy as np
+import pytest
 
 from lorahub.stats import paired, plateau
 
@@ -69,6 +70,7 @@ def test_the_gap_is_that_of_a_paired_comparison():
     assert found.detectable is other.detectable
 
 
+@pytest.mark.slow
 def test_a_rank_as_good_as_the_highest_is_seldom_passed_over():
     """Four ranks of equal quality: the smallest is the right answer in all but 2.5 % of the data sets, within noise."""
     rng = np.random.default_rng(4)
@@ -81,6 +83,7 @@ def test_a_rank_as_good_as_the_highest_is_seldom_passed_over():
     assert passed <= 16, "binomial(300, 0.025) exceeds 16 in 0.2 % of the cases"
 
 
+@pytest.mark.slow
 def test_the_named_ranks_spread_as_over_new_data():
     """The bootstrap's share of a rank is near to how often new claims of the same kind name it."""
     rng = np.random.default_rng(5)

@@ -45,6 +45,7 @@ def test_a_system_does_not_differ_from_itself_and_differs_from_a_much_better_one
     assert much.p_holm == pytest.approx(2 * much.p)
 
 
+@pytest.mark.slow
 def test_equals_are_rarely_called_different():
     """The two-level bootstrap with three seeds understates the seeds' noise a little; it must not do so by much."""
     rng, trials = np.random.default_rng(2), 400 if LONG else 120

@@ -54,6 +54,7 @@ def drawn(count, seed, *, slope=1.0):
     return rng.uniform(size=count) < slope * confidence, confidence
 
 
+@pytest.mark.slow
 def test_the_risk_asked_for_is_kept_on_new_claims_as_often_as_promised():
     # Of uniform confidences from t on, a share (1 - t) / 2 is wrong: a risk of 0.2 is kept from t = 0.6 on.
     found = [selective.threshold(*drawn(400, seed), risk=0.2, certainty=0.9) for seed in range(400)]

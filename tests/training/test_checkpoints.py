@@ -177,6 +177,7 @@ def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(arguments, tmp_path):
     assert "Traceback" not in error
 
 
+@pytest.mark.slow
 def test_a_checkpoint_holds_what_is_trained_and_nothing_of_the_base(arguments, tmp_path):
     interrupted(9, **arguments("bert", "lora"), out=tmp_path / "run", save_every=2)
     (path,) = (tmp_path / "run" / "checkpoints").glob("step-*")
@@ -197,6 +198,7 @@ def unfinished(arguments, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_a_partly_written_checkpoint_is_ignored(arguments, unfinished, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(unfinished, out)
@@ -208,6 +210,7 @@ def test_a_partly_written_checkpoint_is_ignored(arguments, unfinished, tmp_path)
     assert not (out / "checkpoints").exists(), "a finished run needs none"
 
 
+@pytest.mark.slow
 def test_baselines_are_not_computed_twice(arguments, unfinished, tmp_path, monkeypatch):
     out = tmp_path / "run"
     shutil.copytree(unfinished, out)
@@ -236,6 +239,7 @@ def test_a_checkpoint_of_another_training_is_refused_in_a_line_that_names_the_di
     assert newest(unfinished) == 4, "and is kept"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["trained.safetensors", "optimizer.bin", "progress.json"])
 def test_a_damaged_checkpoint_is_one_line(name, arguments, unfinished, tmp_path):
     out = tmp_path / "run"
@@ -245,6 +249,7 @@ def test_a_damaged_checkpoint_is_one_line(name, arguments, unfinished, tmp_path)
         train(**arguments("bert", "lora"), out=out, save_every=4, resume=True)
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_is_only_replaced_with_force(arguments, unfinished, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(unfinished, out)
@@ -254,6 +259,7 @@ def test_an_unfinished_run_is_only_replaced_with_force(arguments, unfinished, tm
     assert newest(out) == 0
 
 
+@pytest.mark.slow
 def test_resuming_without_a_checkpoint_starts_from_the_beginning_and_says_so(arguments, tmp_path, caplog):
     assert interrupted(1, **arguments("bert", "lora"), out=tmp_path / "run", resume=True) == [1]
     assert "holds no checkpoint; training starts from the beginning" in caplog.text

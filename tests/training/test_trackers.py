@@ -55,6 +55,7 @@ def curves(folder):
     return {name: {item.step: item.value for item in read.Scalars(name)} for name in read.Tags()["scalars"]}
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_what_the_record_says(arguments, tmp_path, closed_world):
     run = train(**arguments, out=tmp_path / "run", tracker="tensorboard")
     found = curves(run.folder / "tensorboard")
@@ -69,6 +70,7 @@ def test_tensorboard_shows_what_the_record_says(arguments, tmp_path, closed_worl
     assert not written & PUBLISHED, "a push leaves them out"
 
 
+@pytest.mark.slow
 def test_a_resumed_training_continues_its_curves(arguments, tmp_path):
     def on_step(step):
         if step.step == 7:
@@ -106,6 +108,7 @@ finally:
 """
 
 
+@pytest.mark.slow
 def test_trackio_keeps_a_run_here_and_makes_no_space(arguments, tmp_path):
     settings = [word for setting in QUICK for word in ("--set", setting)]
     command = [
@@ -184,6 +187,7 @@ def test_an_unknown_tracker_is_refused_in_one_line(cli):
     assert len(error.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_tracker_changes_no_result(arguments, tmp_path):
     plain, tracked = (
         train(**arguments, out=tmp_path / "a"),
