@@ -17,7 +17,8 @@ from lorahub.config import Config
 from lorahub.data.claimset import DataSource
 from lorahub.errors import AdapterError
 from lorahub.runfiles import Part
-from lorahub.stats.results import BaselineChoice, Interval, SystemResult
+from lorahub.stats.paired import Interval
+from lorahub.stats.results import BaselineChoice, SystemResult
 from lorahub.stats.verdicts import Calibration
 
 log = logging.getLogger(__name__)

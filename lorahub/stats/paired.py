@@ -12,22 +12,47 @@ to random claims (Noreen 1989, Computer-Intensive Methods for Testing Hypotheses
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from statistics import NormalDist
+from typing import Annotated, Any
 
 import numpy as np
-from scipy import stats
+from pydantic import Field
 
 from lorahub.stats import bootstrap
 from lorahub.stats.bootstrap import Values
-from lorahub.stats.results import Difference
 from lorahub.stats.verdicts import Ids
 
 # Power and significance level of the number of claims needed.
 POWER = 0.8
 ALPHA = 0.05
-_Z_ALPHA, _Z_POWER = float(stats.norm.ppf(1 - ALPHA / 2)), float(stats.norm.ppf(POWER))
+_Z_ALPHA, _Z_POWER = NormalDist().inv_cdf(1 - ALPHA / 2), NormalDist().inv_cdf(POWER)
 # Largest number of discordant claims for the exact test; above it the chi-squared approximation is accurate.
 _EXACT_UP_TO = 25
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A difference ours - theirs, its interval (low, high), and whether it can be told from 0."""
+
+    difference: Annotated[float, Field(description="`adapter` minus OTHER on the same claims")]
+    interval: Annotated[
+        Interval,
+        Field(description="bootstrap interval of the difference; both systems are scored on the same resampled claims"),
+    ]
+    detectable: Annotated[bool, Field(description="whether the interval excludes 0")]
+
+    @classmethod
+    def from_draws(cls, draws: Values, confidence: float) -> "Difference":
+        """Summarize differences (R + 1,): the observed one, then one for each resample."""
+        low, high = bootstrap.percentiles(draws[1:], confidence)
+        return Difference(difference=float(draws[0]), interval=(low, high), detectable=low > 0 or high < 0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the difference as plain data."""
+        return {**asdict(self), "interval": list(self.interval)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +119,8 @@ def mcnemar(only_ours: int, only_theirs: int) -> tuple[float, str]:
     which would make it as conservative as the exact test. Sources: McNemar 1947, Psychometrika 12:153-157; Fagerland,
     Lydersen and Laake 2013, BMC Medical Research Methodology 13:91.
     """
+    from scipy import stats  # 1.4 s, which reading a record need not take
+
     discordant = only_ours + only_theirs
     if discordant == 0:
         return 1.0, "exact binomial"

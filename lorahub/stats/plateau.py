@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lorahub.stats import bootstrap
-from lorahub.stats.results import Difference
+from lorahub.stats.paired import Difference
 from lorahub.stats.verdicts import Ids
 
 

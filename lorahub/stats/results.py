@@ -4,20 +4,14 @@ These models import no scientific library, so that a record is read quickly. Sha
 between 0 and 1. Fields that older versions of lorahub did not write are optional.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any
-
 from pydantic import Field
 
 from lorahub.runfiles import Part
-from lorahub.stats import bootstrap
-from lorahub.stats.bootstrap import Values
+from lorahub.stats.paired import Difference, Interval
 
 # The systems of a results table in reading order: first those that need no training of the base.
 SYSTEMS = ("majority", "tfidf", "linear_probe", "untrained", "adapter")
 LOWER_IS_BETTER = ("ece",)
-
-Interval = tuple[float, float]
 
 
 class LabelResult(Part):
@@ -65,28 +59,6 @@ class SelectiveResult(Part):
     accuracy: float | None = Field(description="share of right answers among them; null where nothing is answered")
     interval: SelectiveIntervals
     curve: list[RiskPoint] = Field(default=[], description="risk at rising coverage, at most 100 points")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """A difference ours - theirs, its interval (low, high), and whether it can be told from 0."""
-
-    difference: Annotated[float, Field(description="`adapter` minus OTHER on the same claims")]
-    interval: Annotated[
-        Interval,
-        Field(description="bootstrap interval of the difference; both systems are scored on the same resampled claims"),
-    ]
-    detectable: Annotated[bool, Field(description="whether the interval excludes 0")]
-
-    @classmethod
-    def from_draws(cls, draws: Values, confidence: float) -> "Difference":
-        """Summarize differences (R + 1,): the observed one, then one for each resample."""
-        low, high = bootstrap.percentiles(draws[1:], confidence)
-        return Difference(difference=float(draws[0]), interval=(low, high), detectable=low > 0 or high < 0)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the difference as plain data."""
-        return {**asdict(self), "interval": list(self.interval)}
 
 
 class SystemResult(Part):

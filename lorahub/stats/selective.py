@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from lorahub.stats.results import Interval, RiskPoint, SelectiveIntervals, SelectiveResult
+from lorahub.stats.paired import Interval
+from lorahub.stats.results import RiskPoint, SelectiveIntervals, SelectiveResult
 from lorahub.stats.verdicts import Calibration, Floats, Ids, abstains, calibrated, confidences, decide
 
 Right = npt.NDArray[np.bool_]

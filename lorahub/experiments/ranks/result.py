@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lorahub.stats import metrics, plateau
+from lorahub.stats.paired import Difference
 from lorahub.stats.plateau import Plateau
-from lorahub.stats.results import Difference
 from lorahub.stats.verdicts import Ids
 
 SPLITS = ("validation", "test")

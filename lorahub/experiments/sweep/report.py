@@ -12,7 +12,7 @@ from lorahub.experiments.sweep.result import FAILED, FINISHED, PRUNED, SearchRes
 from lorahub.experiments.sweep.search_space import Numbers, Value, plain
 from lorahub.reports import plots, tables
 from lorahub.reports.report import Figure, Report, Table
-from lorahub.stats.results import Difference
+from lorahub.stats.paired import Difference
 
 _MAX_TRIALS = 10
 # The fields shown first.

@@ -18,7 +18,7 @@ from sklearn.metrics import confusion_matrix
 from lorahub.experiments.sweep.search_space import Numbers, Range, Value
 from lorahub.experiments.sweep.search_space import to_dict as range_to_dict
 from lorahub.stats import bootstrap, paired
-from lorahub.stats.results import Difference, Interval
+from lorahub.stats.paired import Difference, Interval
 from lorahub.stats.verdicts import Ids
 
 FINISHED, PRUNED, FAILED = "finished", "pruned", "failed"
