@@ -69,7 +69,7 @@ def _console() -> Console:
 def report(shown: Report, *, as_json: bool, as_markdown: bool = False, written: Sequence[Path] = ()) -> None:
     """Print a report as tables and sentences, as JSON or as Markdown; `written` are the files that hold it."""
     if as_json:
-        print_json(shown.to_dict())
+        print_json(shown.data.to_dict())
     elif as_markdown:
         print(shown.to_markdown(figures=False), end="")
     else:
@@ -105,15 +105,13 @@ def training_events() -> Iterator["Callbacks"]:
     """Write each stage and each optimizer step as a line of JSON to stderr: docs/training.md."""
     from lorahub.training.progress import Callbacks
 
-    def write(event: str, values: dict[str, Any]) -> None:
+    def write(event: str, **values: object) -> None:
         sys.stderr.write(json.dumps({"event": event, **values}, ensure_ascii=False) + "\n")
         sys.stderr.flush()
 
     # The parent program stops the training with SIGINT, which a background process ignores by default.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield Callbacks(
-        on_stage=lambda text: write("stage", {"text": text}), on_step=lambda step: write("step", asdict(step))
-    )
+    yield Callbacks(on_stage=lambda text: write("stage", text=text), on_step=lambda step: write("step", **asdict(step)))
 
 
 @contextmanager

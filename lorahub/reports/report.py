@@ -1,4 +1,4 @@
-"""A report: one result as tables, sentences and figures, and as plain data.
+"""A report: one result as tables, sentences and figures, and as JSON.
 
 Every experiment builds a `Report` from its result. The command line prints it, `save` writes it as Markdown, PNG and
 JSON, and the app shows the saved Markdown.
@@ -9,8 +9,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from lorahub import atomic
 from lorahub.reports import tables
+
+
+class Result:
+    """Base of the results, which are dataclasses: their JSON form, as `--json` prints it."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as plain data, ready for JSON."""
+        plain: dict[str, Any] = TypeAdapter(type(self)).dump_python(
+            self, mode="json", by_alias=True, exclude_unset=True
+        )
+        return plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +58,10 @@ class Report:
     tables: Sequence[Table]
     sentences: Sequence[str]
     explanation: str
-    data: Mapping[str, Any]
+    data: Result
     notes: Sequence[str] = ()
     figures: Sequence[Figure] = ()
     attachments: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the result as plain data, ready for JSON."""
-        return dict(self.data)
 
     def to_markdown(self, *, figures: bool = True) -> str:
         """Return the report as Markdown; `figures` includes references to the picture files."""
@@ -72,5 +81,5 @@ class Report:
             with atomic.replacing(folder / file_name) as partial:
                 write(partial)
         atomic.write_text(folder / f"{self.name}.md", self.to_markdown())
-        atomic.write_json(folder / f"{self.name}.json", self.to_dict())
+        atomic.write_json(folder / f"{self.name}.json", self.data.to_dict())
         return [folder / name for name in (f"{self.name}.md", *files, f"{self.name}.json")]

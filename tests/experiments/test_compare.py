@@ -76,7 +76,7 @@ def make_run(tmp_path):
 def test_two_seeds_of_one_recipe_are_not_told_apart(make_run):
     found = lorahub.compare([make_run("one", seed=1), make_run("two", seed=2)])
     (pair,) = found.pairs
-    assert pair.verdict("f1_macro") == "none"
+    assert pair.verdict == "none"
     assert all(source == "stored" for source in (item.source for item in found.systems.values()))
     (text,) = compare_report.verdicts(found)
     assert text.startswith("No detectable difference between one and two: macro F1")
@@ -92,7 +92,7 @@ def test_a_run_is_better_than_its_majority_baseline_with_p_and_interval(make_run
     (pair,) = found.pairs
     assert (pair.ours, pair.theirs) == ("one", "one:majority")
     row = pair.metrics["f1_macro"]
-    assert pair.verdict("f1_macro") == "better"
+    assert pair.verdict == "better"
     assert row.p < 0.01
     assert 0 < row.interval[0] < row.difference < row.interval[1]
     assert found.required.met
@@ -203,7 +203,7 @@ def second_seed(tiny_run, tiny_base):
 def test_two_real_seeds_are_not_told_apart_and_each_beats_the_majority(tiny_run, second_seed):
     found = lorahub.compare([tiny_run.folder, second_seed.folder])
     assert list(found.systems) == ["tiny", "tiny-2"], "two runs of one name"
-    assert found.pairs[0].verdict("f1_macro") == "none"
+    assert found.pairs[0].verdict == "none"
     found = lorahub.compare([tiny_run.folder, second_seed.folder], require_better="majority")
     assert found.required.met
     for pair in found.pairs:

@@ -6,7 +6,7 @@ at first. Of all other rows only label ids and probabilities are kept in memory.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from lorahub.errors import ConfigError
 from lorahub.experiments.compare.pairs import System, compare_pairs
 from lorahub.experiments.compare.result import Comparison, SystemFigures
 from lorahub.labels import LabelSet
+from lorahub.reports.report import Result
 from lorahub.stats import metrics, paired
 from lorahub.stats.results import SystemResult
 from lorahub.stats.verdicts import Floats, Ids
@@ -57,7 +58,7 @@ class ShownRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FileComparison:
+class FileComparison(Result):
     """The result. `answers` counts labels by adapter, `results` holds the figures of adapters whose labels fit.
 
     `comparisons` has one entry per label set that several adapters share; `agreed` counts the rows to which each pair
@@ -74,13 +75,6 @@ class FileComparison:
     disagreements: int
     shown: list[ShownRow]
     notes: list[str]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the comparison as plain data."""
-        return asdict(self) | {
-            "results": {name: result.to_dict() for name, result in self.results.items()},
-            "comparisons": [comparison.to_dict() for comparison in self.comparisons],
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +227,9 @@ class _Collected:
                 system.name: SystemFigures.evaluate(system, gold, title=system.name, run=system.name)
                 for system in systems
             },
-            pairs=compare_pairs(gold, systems, names, labels, resamples=resamples, confidence=options.confidence),
+            pairs=compare_pairs(
+                gold, systems, names, labels, metric=_METRIC, resamples=resamples, confidence=options.confidence
+            ),
         )
 
     def finish(self, results: dict[str, SystemResult], comparisons: list[Comparison]) -> FileComparison:

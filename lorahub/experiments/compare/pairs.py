@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from lorahub.labels import LabelSet
 from lorahub.stats import bootstrap, metrics, paired
 from lorahub.stats.bootstrap import Values
-from lorahub.stats.paired import CorrectedDifference
+from lorahub.stats.paired import CorrectedDifference, Difference
 from lorahub.stats.results import LOWER_IS_BETTER
 from lorahub.stats.verdicts import Floats, Ids
 
@@ -59,20 +59,24 @@ class McNemar:
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Two systems by name and how they differ: by metric, by McNemar's test and by label."""
+    """Two systems by name and how they differ: by metric, by McNemar's test and by label.
+
+    `verdict` is what the metric of the comparison shows of ours against theirs: `better`, `worse` or `none`.
+    """
 
     ours: str
     theirs: str
     metrics: dict[str, MetricDifference]
     mcnemar: McNemar
     per_label: dict[str, LabelDifference]
+    verdict: str
 
-    def verdict(self, metric: str) -> str:
-        """Return `better`, `worse` or `none`: what a metric shows of ours against theirs."""
-        row = self.metrics[metric]
-        if not row.detectable:
-            return "none"
-        return "better" if (row.difference > 0) != (metric in LOWER_IS_BETTER) else "worse"
+
+def verdict(metric: str, difference: Difference) -> str:
+    """Return `better`, `worse` or `none`: what a difference in a metric shows of ours against theirs."""
+    if not difference.detectable:
+        return "none"
+    return "better" if (difference.difference > 0) != (metric in LOWER_IS_BETTER) else "worse"
 
 
 def compare_pairs(
@@ -81,10 +85,11 @@ def compare_pairs(
     pairs: Sequence[tuple[str, str]],
     labels: LabelSet,
     *,
+    metric: str,
     resamples: int,
     confidence: float,
 ) -> list[Pair]:
-    """Compare each pair (ours, theirs) of system names.
+    """Compare each pair (ours, theirs) of system names; `metric` decides their verdict.
 
     With the same `resamples` and `confidence`, intervals equal those of a run record.
     """
@@ -119,6 +124,7 @@ def compare_pairs(
                 )
                 for label, name in enumerate(labels.names)
             },
+            verdict=verdict(metric, by_metric[metric][place]),
         )
         for place, ((ours, theirs), mcnemar) in enumerate(zip(pairs, _mcnemar(gold, answers), strict=True))
     ]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lorahub import atomic
 from lorahub.data.tables import Writer
-from lorahub.experiments.compare.pairs import METRICS, Pair
+from lorahub.experiments.compare.pairs import METRICS, Pair, verdict
 from lorahub.experiments.compare.result import Comparison
 from lorahub.reports import plots, tables
 from lorahub.reports.report import Figure, Report, Table
@@ -36,7 +36,7 @@ def build(comparison: Comparison, *, claims: int = CLAIMS_SHOWN) -> Report:
             )
         ],
         attachments={"disagreements.csv": lambda path: _write_disagreements(comparison, path, ".csv")},
-        data=comparison.to_dict(),
+        data=comparison,
     )
 
 
@@ -105,14 +105,14 @@ def _verdict(comparison: Comparison, pair: Pair) -> str:
     difference = tables.signed(row.difference, row.interval)
     figures = f"{TITLES[metric]} {difference}, p {tables.p_value(row.p_holm)}{corrected}"
     if row.detectable:
-        return f"{ours} is {pair.verdict(metric)} than {theirs}: {figures}."
+        return f"{ours} is {pair.verdict} than {theirs}: {figures}."
     sentences = [f"No detectable difference between {ours} and {theirs}: {figures}."]
     if row.claims_needed is not None:
         sentences.append(
             f"If the true difference were the observed one, detecting it would take about {row.claims_needed:,} claims "
             f"(power {POWER:.0%}, alpha {ALPHA:g}); this comparison has {comparison.n:,}."
         )
-    others = [f"{TITLES[name]} ({pair.verdict(name)})" for name, other in pair.metrics.items() if other.detectable]
+    others = [f"{TITLES[name]} ({verdict(name, other)})" for name, other in pair.metrics.items() if other.detectable]
     if others:
         sentences.append(f"There is a detectable difference in {', '.join(others)}, which does not decide.")
     return " ".join(sentences)

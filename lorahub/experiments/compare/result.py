@@ -1,9 +1,9 @@
 """The result of `lorahub compare`: the systems, every compared pair, and the claims on which they disagree."""
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 from lorahub.experiments.compare.pairs import Pair, System
+from lorahub.reports.report import Result
 from lorahub.stats import metrics
 from lorahub.stats.verdicts import Ids
 
@@ -58,7 +58,7 @@ class Requirement:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class Comparison(Result):
     """A whole comparison. `split` is a split's name, `all` for every row of a file, or `file` in the app."""
 
     split: str
@@ -73,10 +73,3 @@ class Comparison:
     disagreements: list[Disagreement] = field(default_factory=list)
     required: Requirement | None = None
     notes: list[str] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the comparison as plain data, as `lorahub compare --json` prints it: docs/compare.md."""
-        plain = asdict(self)
-        for row, pair in zip(plain["pairs"], self.pairs, strict=True):
-            row["verdict"] = pair.verdict(self.metric)
-        return plain

@@ -72,10 +72,12 @@ def compare(
     enough = paired.enough_resamples(options.bootstrap, len(requested) * len(labels), options.confidence)
     names = [(ours.name, theirs.name) for ours, theirs in requested]
     predictions = answers[first.name].predictions
-    pairs = compare_pairs(predictions.gold, systems, names, labels, resamples=enough, confidence=options.confidence)
+    pairs = compare_pairs(
+        predictions.gold, systems, names, labels, metric=metric, resamples=enough, confidence=options.confidence
+    )
     required = None
     if require_better is not None:
-        failed = [pair.ours for pair in pairs if pair.verdict(metric) != "better"]
+        failed = [pair.ours for pair in pairs if pair.verdict != "better"]
         required = Requirement(baseline=require_better, metric=metric, met=not failed, failed=failed)
     texts = runs.texts(first, predictions)
     one_run = len({entry.run for entry in entries}) == 1

@@ -4,10 +4,10 @@ In: bytes and operations of a step, as `experiments.estimate.footprint` counts t
 for each method and device; and `LoraSize`, the parameters of LoRA on one matrix.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from lorahub.errors import ConfigError
+from lorahub.reports.report import Result
 
 CPU = "cpu"
 # Components of the peak in the order of tables and pictures, with their names there.
@@ -129,7 +129,7 @@ def cost(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class Estimate(Result):
     """Methods on devices, and what they were counted for. `claims` and `steps` are None without data."""
 
     base: str
@@ -141,13 +141,9 @@ class Estimate:
     steps: int | None
     costs: list[Cost]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the estimate as plain data, as `lorahub estimate --json` prints it: docs/estimate.md."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class LoraSize:
+class LoraSize(Result):
     """Parameters of LoRA on one (outputs, inputs) weight matrix W: `a` in A, `b` in B, and `full` in W."""
 
     outputs: int

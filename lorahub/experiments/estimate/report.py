@@ -40,7 +40,7 @@ def build(estimate: Estimate) -> Report:
             f"Peak memory while training, and a rough time of {span}: floating-point operations at {UTILIZATION:.0%} "
             f"of the peak rate. A method fits on a GPU if {_size(CONTEXT_BYTES)} are left for the GPU's own libraries."
         ),
-        data=estimate.to_dict(),
+        data=estimate,
         figures=[
             Figure(file_name="estimate.png", caption="Memory by component", draw=lambda path: _draw(estimate, path))
         ],
@@ -64,7 +64,7 @@ def lora_size(size: LoraSize) -> Report:
             f"LoRA trains {size.parameters:,} of {size.full:,} parameters ({size.parameters / size.full:.1%}), {fewer}."
         ],
         explanation="W' = W + (alpha / r)·B·A: r·(outputs + inputs) parameters are trained, and W stays frozen.",
-        data=vars(size),
+        data=size,
     )
 
 

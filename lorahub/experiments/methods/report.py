@@ -35,7 +35,7 @@ def build(comparison: MethodComparison) -> Report:
         figures=[
             Figure(file_name="methods.png", caption="Quality against cost", draw=lambda path: _draw(comparison, path))
         ],
-        data=comparison.to_dict(),
+        data=comparison,
     )
 
 

@@ -5,14 +5,14 @@ reference method, with the majority label and with the baseline that is best on 
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 
 from lorahub.config import EvalConfig
 from lorahub.experiments.run_summary import RunSummary
+from lorahub.reports.report import Result
 from lorahub.stats import seeds
 from lorahub.stats.metrics import METRICS
 from lorahub.stats.paired import CorrectedDifference
@@ -40,7 +40,7 @@ class MethodSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MethodComparison:
+class MethodComparison(Result):
     """The whole comparison; `reference` is the method that the others are compared with."""
 
     data: str
@@ -58,10 +58,6 @@ class MethodComparison:
     resamples: int
     methods: list[MethodSummary]
     baselines: dict[str, dict[str, float]]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the comparison as plain data, as `lorahub methods --json` prints it: docs/methods.md."""
-        return asdict(self)
 
 
 def compare(

@@ -17,6 +17,7 @@ from pydantic import model_validator
 from lorahub import atomic, runfiles
 from lorahub.data.claimset import DataSource
 from lorahub.records import RunRecord
+from lorahub.reports.report import Result
 from lorahub.runfiles import Part
 from lorahub.stats import bootstrap, paired
 from lorahub.stats.bootstrap import Values
@@ -109,7 +110,7 @@ class Change:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MonitoringResult:
+class MonitoringResult(Result):
     """A new row of a run's history, compared with the run's own test result and with earlier rows, oldest first.
 
     `rows` are the test result, the earlier rows and the new row.

@@ -29,7 +29,7 @@ def build(result: MonitoringResult) -> Report:
             "(Holm). Other claims may be harder or have other labels: a fall says that the score fell, not why."
         ),
         notes=result.notes,
-        data=result.to_dict(),
+        data=result,
     )
 
 

@@ -22,7 +22,7 @@ def build(curves: RankCurves) -> Report:
         sentences=_sentences(curves),
         explanation=_explanation(curves),
         figures=[Figure(file_name="ranks.png", caption="Quality against rank", draw=lambda path: _draw(curves, path))],
-        data=curves.to_dict(),
+        data=curves,
     )
 
 

@@ -5,9 +5,9 @@ every difference and belongs to both curves. The plateau is selected on validati
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
+from lorahub.reports.report import Result
 from lorahub.stats import metrics, plateau
 from lorahub.stats.paired import Difference
 from lorahub.stats.plateau import Plateau
@@ -76,17 +76,13 @@ class CurveInfo:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RankCurves:
+class RankCurves(Result):
     """Both curves; without retraining only the truncated one."""
 
     about: CurveInfo
     truncated: Curve
     retrained: Curve | None
     checks: list[Check]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the curves as plain data, as `lorahub ranks --json` prints them: docs/ranks.md."""
-        return asdict(self)
 
 
 def build_curves(

@@ -49,7 +49,7 @@ def build(result: SearchResult) -> Report:
         "the validation claims, the same for every trial). The best of many trials owes part of its lead to these "
         "claims; the result on test does not.",
         figures=figures,
-        data=result.to_dict(),
+        data=result,
     )
 
 

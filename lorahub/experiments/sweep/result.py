@@ -17,6 +17,7 @@ from sklearn.metrics import confusion_matrix
 
 from lorahub.experiments.sweep.search_space import Numbers, Range, Value
 from lorahub.experiments.sweep.search_space import to_dict as range_to_dict
+from lorahub.reports.report import Result
 from lorahub.stats import bootstrap, paired
 from lorahub.stats.paired import Difference, Interval
 from lorahub.stats.verdicts import Ids
@@ -65,7 +66,7 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchResult:
+class SearchResult(Result):
     """The result of a search.
 
     `incumbents` are the trials that were the best so far; `own` is the trial with the values of the recipe. `gains`
