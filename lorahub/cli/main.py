@@ -97,31 +97,31 @@ def command_line() -> typer.Typer:
         verify,
     )
 
-    commands: dict[str, Callable[..., None]] = {
-        "train": train.train,
-        "job": job.job,
-        "recipes": train.recipes,
-        "evaluate": evaluate.evaluate,
-        "classify": classify.classify,
-        "compare": compare.compare,
-        "methods": methods.methods,
-        "ranks": ranks.ranks,
-        "sweep": sweep.sweep,
-        "estimate": estimate.estimate,
-        "runs": runs.runs,
-        "push": publish.push,
-        "card": publish.card,
-        "pull": hub.pull,
-        "list": hub.list_adapters,
-        "info": hub.info,
-        "space": space.space,
-        "verify": verify.verify,
-        "app": app_command.serve,
-        "hf-register": extension.hf_register,
-        "doctor": doctor.doctor,
+    commands: dict[str, tuple[Callable[..., None], str]] = {
+        "train": (train.train, "Train an adapter and evaluate it next to its baselines."),
+        "job": (job.job, "Train as a Hub Job and push the run."),
+        "recipes": (train.recipes, "List the recipes that ship with lorahub."),
+        "evaluate": (evaluate.evaluate, "Evaluate finished adapters on a data set."),
+        "classify": (classify.classify, "Classify texts or a file with one or more adapters."),
+        "compare": (compare.compare, "Compare adapters on the same claims."),
+        "methods": (methods.methods, "Compare training methods on one data set."),
+        "ranks": (ranks.ranks, "Show quality against LoRA rank."),
+        "sweep": (sweep.sweep, "Search hyperparameters on validation."),
+        "estimate": (estimate.estimate, "Estimate memory and time of a training."),
+        "runs": (runs.runs, "List finished runs with their test results."),
+        "push": (publish.push, "Publish a run on the Hub."),
+        "card": (publish.card, "Print or update the model card of a run."),
+        "pull": (hub.pull, "Download an adapter at one commit."),
+        "list": (hub.list_adapters, "List adapters on the Hub and on this machine."),
+        "info": (hub.info, "Show one adapter and its safety checks."),
+        "space": (space.space, "Publish the app with adapters as a Space."),
+        "verify": (verify.verify, "Check an adapter's recorded results."),
+        "app": (app_command.serve, "Start the web app."),
+        "hf-register": (extension.hf_register, "Make the commands available as `hf lorahub`."),
+        "doctor": (doctor.doctor, "Show what this machine can do and what is missing."),
     }
-    for name, function in commands.items():
-        app.command(name)(function)
+    for name, (function, summary) in commands.items():
+        app.command(name, short_help=summary)(function)
     return app
 
 

@@ -161,3 +161,9 @@ def test_an_unknown_option_is_exit_code_two():
     )
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+def test_no_summary_is_cut_in_a_terminal_of_80_columns(cli, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = cli("--help")
+    assert "..." not in out.split("Commands:")[1]

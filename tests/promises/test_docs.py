@@ -94,3 +94,12 @@ PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *s
 def test_links_and_pictures_lead_somewhere(page):
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_markdown_is_wrapped_at_100_columns(page):
+    """Outside of tables, code blocks, pictures and generated blocks."""
+    text = re.sub(r"<!-- generated: .*?<!-- end: ", "", page.read_text(encoding="utf-8"), flags=re.S)
+    text = re.sub(r"^ *```.*?^ *```$", "", text, flags=re.S | re.M)
+    long = [line for line in text.splitlines() if len(line) > 100 and not re.match(r" *(\||!\[|- `[^`]+`: )", line)]
+    assert not long
