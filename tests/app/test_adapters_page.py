@@ -240,7 +240,7 @@ def test_an_adapter_of_the_hub_is_found_looked_at_and_loaded(hub, hub_base, run_
     assert catalogue.load("alice/tiny") == "tiny"
     [pulled] = catalogue.listing(where=[HERE]).found
     assert (pulled.where, pulled.id) == ("cache", f"alice/tiny@{found.found[0].revision}")
-    assert catalogue.inspect(pulled.id).found.data == found.found[0].data
+    assert catalogue.inspect(pulled.id).info.data == found.found[0].data
     files = {path.name: path.read_bytes() for path in run_folder.iterdir() if path.suffix == ".json"}
     hub.put("bob/unsafe", {**files, "adapter_model.bin": b"\x80"})
     with pytest.raises(UnsafeAdapterError, match="only adapter_model.bin, which is pickled"):
