@@ -183,7 +183,7 @@ def test_cancel_ends_the_work_and_the_next_file_is_taken(visit, monkeypatch, cla
     choose(page, claims_file([{"claim": text} for text in sentences(20_000, seed=1)], "long.csv"))
     monkeypatch.setattr(GpuBatchPredictor, "predict", slow)
     page.get_by_role("button", name="Compare", exact=True).click()
-    page.get_by_text("rows judged").first.wait_for()
+    page.get_by_text("rows classified").first.wait_for()
     shoot(page, "compare-progress")
     cancel.click()
     page.get_by_role("status", name="Comparison").get_by_text("Cancelled: nothing was kept.").wait_for()
