@@ -18,6 +18,7 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import JsonValue
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.multiclass import check_classification_targets
@@ -189,7 +190,7 @@ class ClaimClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             "train.seed": self.seed,
             **settings,
         }
-        sections: dict[str, dict[str, Any]] = {}
+        sections: config.Sections = {}
         for key, value in values.items():
             section, _, name = str(key).partition(".")
             # A parameter search passes numpy scalars.
@@ -240,7 +241,7 @@ class ClaimClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return tags
 
 
-def _settings(settings: Config) -> dict[str, Any] | None:
+def _settings(settings: Config) -> dict[str, JsonValue] | None:
     """Return the fields that differ from the defaults and have no parameter of their own."""
     changed = {
         key: value

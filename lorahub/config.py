@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AllowInfNan, BeforeValidator, Field, Strict, TypeAdapter, ValidationError
+from pydantic import AllowInfNan, BeforeValidator, Field, JsonValue, Strict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from lorahub.errors import ConfigError, one_line
@@ -54,8 +54,10 @@ def _no_is_text(value: Any) -> Any:
     return "no" if value is False else value
 
 
-# Values by section and field, or by field, as YAML and JSON hold them.
-Plain = dict[str, Any]
+# Values by section and field, as recipes and records hold them.
+Sections = dict[str, dict[str, JsonValue]]
+# The JSON schema of a field.
+Schema = dict[str, Any]
 
 Text = Annotated[str, BeforeValidator(_text)]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(_list)]
@@ -159,7 +161,7 @@ class EvalConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The whole configuration of a run."""
+    """The configuration of a run."""
 
     data: DataConfig = DataConfig()
     base: BaseConfig = BaseConfig()
@@ -179,9 +181,9 @@ def load(recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> Con
     return from_dict(read(recipe, overrides))
 
 
-def read(recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> Plain:
-    """What a recipe and overrides say by section and field, and nothing of what they leave open; see `load`."""
-    values: Plain = {}
+def read(recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> Sections:
+    """Return what a recipe and overrides set, without defaults; see `load`."""
+    values: Sections = {}
     if recipe is not None:
         path = _find_recipe(recipe)
         values = _read_recipe(path)
@@ -199,9 +201,9 @@ def read(recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> Pla
 
 
 @functools.cache
-def field_schemas(section: str) -> dict[str, Plain]:
+def field_schemas(section: str) -> dict[str, Schema]:
     """Return the JSON schema of each field of a section: type, bounds, choices, default and description."""
-    schemas: dict[str, Plain] = TypeAdapter(SECTIONS[section]).json_schema()["properties"]
+    schemas: dict[str, Schema] = TypeAdapter(SECTIONS[section]).json_schema()["properties"]
     return schemas
 
 
@@ -213,23 +215,23 @@ def field_type(key: str) -> Any:
     return _TYPES[alternatives(field_schemas(section)[name])[0]["type"]][0]
 
 
-def alternatives(schema: Mapping[str, Any]) -> list[Plain]:
+def alternatives(schema: Schema) -> list[Schema]:
     """Return the schemas of what a field accepts, its main type first, without null."""
     return [option for option in schema.get("anyOf", [schema]) if option.get("type") != "null"]
 
 
 def flags(*, data: str | None, base: str | None, method: str | None, seed: int | None) -> list[str]:
-    """The overrides that stand for the command line's short flags; those that are not given are left out."""
+    """Return the overrides of the short flags of the command line; flags that are not given are left out."""
     given = {"data.id": data, "base.id": base, "adapter.method": method, "train.seed": seed}
     return [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:
-    """Build a Config from nested mappings, as a recipe or a record's `asked` block holds them.
+    """Build a Config from nested mappings, such as a recipe or the `asked` part of a record.
 
-    What they leave open comes from the method's shipped recipe, then from the defaults.
+    Missing fields come from the method's shipped recipe, then from the defaults.
     """
-    resolved: dict[str, Plain] = {}
+    resolved: Sections = {}
     defaults = _method_defaults(values)
     for section, given in {**dict.fromkeys(defaults, {}), **values}.items():
         _known(section, SECTIONS, "section")
@@ -287,13 +289,13 @@ def _problem(error: ErrorDetails) -> str:
     return f"{section}.{name} takes {expected}; found {value!r}."
 
 
-def to_dict(config: Any) -> Plain:
-    """Return the plain form of a config or a section, ready for JSON."""
-    plain: Plain = TypeAdapter(type(config)).dump_python(config, mode="json")
-    return plain
+def to_dict(config: Config) -> Sections:
+    """Return the JSON form of a config."""
+    sections: Sections = _adapter().dump_python(config, mode="json")
+    return sections
 
 
-def known_fields(values: Mapping[str, Any]) -> tuple[Plain, list[str]]:
+def known_fields(values: Mapping[str, Any]) -> tuple[Sections, list[str]]:
     """Return the sections and fields that this version knows, and the dotted names of the others."""
     known = {name: section for name, section in values.items() if name in SECTIONS}
     unknown = [name for name in values if name not in SECTIONS]
@@ -322,8 +324,8 @@ def published(config: Config, *, data_id: str, base_id: str) -> Config:
     )
 
 
-def differences(config: Config) -> Plain:
-    """The fields whose value is not the default, by dotted name: what a reader needs to know about a run."""
+def differences(config: Config) -> dict[str, JsonValue]:
+    """Return the values that are not the default, by dotted name."""
     default = to_dict(Config())
     return {
         f"{section}.{name}": value
@@ -334,7 +336,7 @@ def differences(config: Config) -> Plain:
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """The recipes in the package by name."""
+    """Return the recipes in the package by name."""
     return {path.stem: path for path in sorted((Path(__file__).parent / "recipes").glob("*.yaml"))}
 
 
@@ -353,8 +355,8 @@ def _check_rank(adapter: AdapterConfig) -> None:
         )
 
 
-def _method_defaults(values: Mapping[str, Any]) -> Plain:
-    """The sections of the shipped recipe of the method that is asked for."""
+def _method_defaults(values: Mapping[str, Any]) -> Sections:
+    """Return the sections of the shipped recipe of the config's method."""
     adapter = values.get("adapter")
     method = adapter.get("method") if isinstance(adapter, Mapping) else None
     if not isinstance(method, str) or method not in METHODS:
@@ -372,7 +374,7 @@ def _find_recipe(recipe: str | Path) -> Path:
     raise ConfigError(f"there is no recipe {str(recipe)!r}: give a YAML file or one of {', '.join(shipped)}.")
 
 
-def _read_recipe(path: Path) -> Plain:
+def _read_recipe(path: Path) -> Sections:
     try:
         values = _parse_yaml(path.read_text(encoding="utf-8"), str(path))
     except UnicodeDecodeError:

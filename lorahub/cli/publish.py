@@ -1,6 +1,6 @@
 """`lorahub push` and `lorahub card`."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -58,7 +58,7 @@ def push(
     )
     plan = publishing.plan(runfiles.locate(run), options)
     if dry_run:
-        show.print_json(_as_dict(plan)) if as_json else _show_plan(plan)
+        _print_json(plan) if as_json else _show_plan(plan)
         return
     show.notes(plan.worse, plan.notes)
     if plan.deleted:
@@ -103,20 +103,25 @@ def card(
         typer.echo(f"{path} is updated." if write else text)
 
 
-def _as_dict(plan: "Plan") -> dict[str, Any]:
-    return {
-        "repo": plan.remote.repo,
-        "revision": plan.options.revision,
-        "exists": plan.remote.head is not None,
-        "files": [
-            {"path": path, "bytes": plan.export.size(path), "state": _state(plan, path)} for path in plan.export.files
-        ],
-        "deleted": plan.deleted,
-        "bytes_to_send": plan.bytes_to_send,
-        "worse": plan.worse,
-        "notes": plan.notes,
-        "card": plan.card,
-    }
+def _print_json(plan: "Plan") -> None:
+    from lorahub.cli import show
+
+    show.print_json(
+        {
+            "repo": plan.remote.repo,
+            "revision": plan.options.revision,
+            "exists": plan.remote.head is not None,
+            "files": [
+                {"path": path, "bytes": plan.export.size(path), "state": _state(plan, path)}
+                for path in plan.export.files
+            ],
+            "deleted": plan.deleted,
+            "bytes_to_send": plan.bytes_to_send,
+            "worse": plan.worse,
+            "notes": plan.notes,
+            "card": plan.card,
+        }
+    )
 
 
 def _show_plan(plan: "Plan") -> None:

@@ -1,6 +1,6 @@
 """`lorahub space`: the app on a Space."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -44,7 +44,7 @@ def space(
         )
     )
     if dry_run:
-        show.print_json(_as_dict(plan)) if as_json else _show(plan)
+        _print_json(plan) if as_json else _show(plan)
         return
     show.notes(plan.notes)
     done = publishing.send(plan)
@@ -57,23 +57,27 @@ def space(
         typer.echo("  The Hub builds it in a few minutes; the page of the Space shows the progress.")
 
 
-def _as_dict(plan: "Plan") -> dict[str, Any]:
-    return {
-        "repo": plan.space.repo,
-        "exists": plan.head is not None,
-        "base": str(plan.space.base),
-        "adapters": [str(one) for one in plan.space.adapters],
-        "hardware": plan.space.hardware,
-        "files": [
-            {"path": path, "bytes": len(content), "changed": path in plan.changed}
-            for path, content in plan.files.items()
-        ],
-        "deleted": plan.deleted,
-        "bytes_to_send": plan.bytes_to_send,
-        "notes": plan.notes,
-        "readme": _text(plan, "README.md"),
-        "requirements": _text(plan, "requirements.txt"),
-    }
+def _print_json(plan: "Plan") -> None:
+    from lorahub.cli import show
+
+    show.print_json(
+        {
+            "repo": plan.space.repo,
+            "exists": plan.head is not None,
+            "base": str(plan.space.base),
+            "adapters": [str(one) for one in plan.space.adapters],
+            "hardware": plan.space.hardware,
+            "files": [
+                {"path": path, "bytes": len(content), "changed": path in plan.changed}
+                for path, content in plan.files.items()
+            ],
+            "deleted": plan.deleted,
+            "bytes_to_send": plan.bytes_to_send,
+            "notes": plan.notes,
+            "readme": _text(plan, "README.md"),
+            "requirements": _text(plan, "requirements.txt"),
+        }
+    )
 
 
 def _show(plan: "Plan") -> None:

@@ -15,7 +15,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from lorahub.data.claimset import ClaimSet
 
 # What a tokenizer returns for one text, with `labels` and `row`.
-Item = dict[str, Any]
+Item = dict[str, int | list[int]]
 
 _CHUNK = 1000
 

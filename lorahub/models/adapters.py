@@ -119,9 +119,9 @@ def _save_head(folder: Path, base: Base) -> None:
     _write_config(folder / runfiles.HEAD.config, {"modules_to_save": list(base.heads)}, base)
 
 
-def _write_config(path: Path, config: dict[str, Any], base: Base) -> None:
-    config |= {"base_model_name_or_path": base.resolved.id, "revision": base.resolved.revision}
-    atomic.write_text(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
+def _write_config(path: Path, config: rules.Config, base: Base) -> None:
+    named = {**config, "base_model_name_or_path": base.resolved.id, "revision": base.resolved.revision}
+    atomic.write_text(path, json.dumps(named, indent=2, sort_keys=True) + "\n")
 
 
 def load(folder: Path, *, name: str | None = None) -> Adapter:
@@ -194,7 +194,7 @@ def _load_onto(folder: Path, base: Base) -> nn.Module:
     return model
 
 
-def read_info(folder: Path, config: Mapping[str, Any], *, name: str | None = None) -> AdapterInfo:
+def read_info(folder: Path, config: rules.Config, *, name: str | None = None) -> AdapterInfo:
     """Read what a run folder and its adapter config say about an adapter; raises AdapterError for a damaged file."""
     labels = LabelSet.load(folder)
     record = records.load(folder) if runfiles.is_finished(folder) else None
@@ -222,9 +222,7 @@ def _max_length(folder: Path) -> int | None:
     return int(length) if isinstance(length, int | float) and 1 <= length < math.inf else None
 
 
-def _updates(
-    config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
-) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+def _updates(config: rules.Config, tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """Return (A, B) by layer name, with the scale folded into B."""
     if "r" not in config:
         return {}

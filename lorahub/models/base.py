@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 _BF16_FROM_PARAMETERS = 500_000_000
 # Labels of a base whose head is not used: an engine replaces it.
 _ANY_LABELS = LabelSet(("LABEL_0", "LABEL_1"))
-_LOCAL = {"trust_remote_code": False, "local_files_only": True}
+LOCAL = {"trust_remote_code": False, "local_files_only": True}
 
 
 @dataclass(kw_only=True)
@@ -88,7 +88,7 @@ def load(config: BaseConfig, labels: LabelSet | None = None, *, token: str | Non
     names = labels or _ANY_LABELS
     try:
         model_config = read_config(resolved.folder)
-        tokenizer = AutoTokenizer.from_pretrained(resolved.folder, **_LOCAL)
+        tokenizer = AutoTokenizer.from_pretrained(resolved.folder, **LOCAL)
     except Exception as error:  # transformers raises OSError, ValueError, KeyError and more for damaged files
         raise BaseModelError(
             f"the base {resolved.id} cannot be loaded ({one_line(error)}). Is its folder complete?"
@@ -107,7 +107,7 @@ def load(config: BaseConfig, labels: LabelSet | None = None, *, token: str | Non
     size = sum(parameter.numel() for parameter in skeleton.parameters())
     bf16_gpu = device.type == "cuda" and torch.cuda.is_bf16_supported()
     dtype, reasons["dtype"] = choose_dtype(config.dtype, size, bf16_gpu=bf16_gpu)
-    options: dict[str, Any] = {}
+    quantized = None
     reasons["quantize"] = "none: full-precision weights"
     if config.quantize != quantization.NONE:
         kept = unquantized_modules(skeleton)
@@ -115,9 +115,8 @@ def load(config: BaseConfig, labels: LabelSet | None = None, *, token: str | Non
             f"{config.quantize}: linear layers in 4 bits, double quantization, computing in bfloat16; not quantized: "
             f"{', '.join(kept)}"
         )
-        options["device_map"] = {"": str(device)}
-        options["quantization_config"] = quantization.settings(config.quantize, kept)
-    model, missing = _load_model(resolved, model_config, dtype, options)
+        quantized = quantization.settings(config.quantize, kept)
+    model, missing = _load_model(resolved, model_config, dtype, device, quantized)
     quantization.disable_repacking(model)
     heads = architectures.head_names(model, missing)
     keep_in_float32(model, heads)
@@ -160,9 +159,12 @@ def _to_float32(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[to
 
 
 def _load_model(
-    resolved: fetch.Resolved, model_config: Any, dtype: torch.dtype, options: dict[str, Any]
+    resolved: fetch.Resolved, model_config: Any, dtype: torch.dtype, device: torch.device, quantized: Any
 ) -> tuple[PreTrainedModel, list[str]]:
-    """Return the model and the names of the weights that the checkpoint lacks."""
+    """Return the model and the names of the weights that the checkpoint lacks.
+
+    `quantized` is the `quantization_config` or None; only a quantized model is loaded to `device`.
+    """
     # transformers reports a new head as missing weights, but here that is intended.
     before = transformers_logging.get_verbosity()
     progress = transformers_logging.is_progress_bar_enabled()
@@ -175,8 +177,9 @@ def _load_model(
             dtype=dtype,
             use_safetensors=True,
             output_loading_info=True,
-            **_LOCAL,
-            **options,
+            device_map={"": str(device)} if quantized else None,
+            quantization_config=quantized,
+            **LOCAL,
         )
     except Exception as error:  # as in `load`
         raise BaseModelError(
@@ -212,7 +215,7 @@ def pad_token(tokenizer: PreTrainedTokenizerBase, name: str, reasons: dict[str, 
 
 def read_config(folder: Path) -> Any:
     """Read the config of a model folder, with the key-value cache off: every text is read once."""
-    config = AutoConfig.from_pretrained(folder, **_LOCAL)
+    config = AutoConfig.from_pretrained(folder, **LOCAL)
     config.use_cache = config.get_text_config().use_cache = False
     return config
 

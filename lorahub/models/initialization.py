@@ -15,6 +15,7 @@ from safetensors import safe_open
 from torch import nn
 
 from lorahub.errors import BaseModelError
+from lorahub.hub import rules
 from lorahub.models import quantization
 
 MOVES_BASE = ("pissa", "olora")
@@ -38,8 +39,8 @@ def moved(model: nn.Module) -> dict[str, Pair]:
 
 
 def as_plain_lora(
-    tensors: dict[str, torch.Tensor], config: dict[str, Any], start: dict[str, Pair]
-) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    tensors: dict[str, torch.Tensor], config: rules.Config, start: dict[str, Pair]
+) -> tuple[dict[str, torch.Tensor], rules.Config]:
     """Return saved tensors and config as a LoRA on the original base: of twice the rank, with the same scale s."""
     changed, rank = dict(tensors), 2 * config["r"]
     for layer, (down, up) in start.items():

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 from lorahub import records, runfiles
 from lorahub.errors import AdapterError, PublishError
@@ -80,8 +81,8 @@ def collect(folder: Path, *, base_id: str | None = None, token: str | None = Non
     if base_id is not None:
         named.environment.base_origin = "hub"
     named.config = replace(record.config, base=replace(record.config.base, id=base))
-    config = runfiles.read_json(folder / _CONFIG, dict[str, Any])
-    tokenizer = runfiles.read_json(folder / _TOKENIZER, dict[str, Any])
+    config = runfiles.read_json(folder / _CONFIG, dict[str, JsonValue])
+    tokenizer = runfiles.read_json(folder / _TOKENIZER, dict[str, JsonValue])
     files: dict[str, bytes | Path] = {path: folder / path for path in sorted(PUBLISHED) if (folder / path).is_file()}
     files[runfiles.RECORD] = _json(named.to_dict(), sort=False)
     files[_CONFIG] = _json(config | {"base_model_name_or_path": base, "revision": revision})
@@ -138,6 +139,6 @@ def _base(record: RunRecord, base_id: str | None, token: str | None) -> tuple[st
     return name, str(client.call(show, doing=f"show the base {name}").sha)
 
 
-def _json(values: dict[str, Any], *, sort: bool = True) -> bytes:
+def _json(values: dict[str, JsonValue], *, sort: bool = True) -> bytes:
     text = json.dumps(values, indent=2 if sort else 1, sort_keys=sort, ensure_ascii=False)
     return f"{text}\n".encode()

@@ -9,7 +9,7 @@ wrote into the card, are not checked.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lorahub import records, runfiles
 from lorahub.config import BaseConfig
@@ -191,7 +191,7 @@ def _card_figures(folder: Path) -> dict[str, float]:
     names = {name: key for key, (_, name, _) in metadata.METRICS.items()}
     try:
         index = sections.front_matter(_card_text(folder) or "").get("model-index")
-        results: list[dict[str, Any]] = index[0]["results"] if index else []
+        results = index[0]["results"] if index else []
         test = [row for row in results if row["dataset"].get("split") == "test"]
         rows = test[0]["metrics"] if test else []
         return {names[row["name"]]: float(row["value"]) for row in rows if row.get("name") in names}

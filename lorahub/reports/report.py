@@ -20,10 +20,7 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain data, ready for JSON."""
-        plain: dict[str, Any] = TypeAdapter(type(self)).dump_python(
-            self, mode="json", by_alias=True, exclude_unset=True
-        )
-        return plain
+        return dict(TypeAdapter(type(self)).dump_python(self, mode="json", by_alias=True, exclude_unset=True))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -118,7 +118,7 @@ class Baselines:
 
     def save(self, folder: Path) -> None:
         """Write the baselines into `folder`, for a training that is resumed later."""
-        arrays = {f"{system}/{split}": part for system, found in self.logits.items() for split, part in found.items()}
+        arrays = {f"{system}/{split}": part for system, parts in self.logits.items() for split, part in parts.items()}
         need("safetensors.numpy", extra="train").save_file(arrays, folder / _LOGITS_FILE)
         atomic.write_json(folder / _OPTIONS_FILE, {name: item.to_dict() for name, item in self.options.items()})
         self.probe.save(folder)
@@ -150,10 +150,10 @@ def fit(
     }
     return Baselines(
         logits={
-            system: {split: part for split, part in found.logits.items() if split != "train"}
-            for system, found in chosen.items()
+            system: {split: part for split, part in baseline.logits.items() if split != "train"}
+            for system, baseline in chosen.items()
         },
-        options={system: found.options for system, found in chosen.items() if found.options},
+        options={system: baseline.options for system, baseline in chosen.items() if baseline.options},
         probe=probe,
     )
 
@@ -173,7 +173,7 @@ def linear_probe(
 
 
 def _best_regression(
-    features: dict[str, Any], gold: dict[str, Ids], strengths: Sequence[float], metric: str
+    features: Mapping[str, Floats | sparse.csr_matrix], gold: dict[str, Ids], strengths: Sequence[float], metric: str
 ) -> tuple[LogisticRegression, BaselineChoice]:
     best: tuple[float, LogisticRegression, BaselineChoice] | None = None
     for strength, (balancing, margin) in product(strengths, (("balanced", 0.0), (None, _UNWEIGHTED_MARGIN))):
@@ -197,7 +197,7 @@ def _full_head(model: LogisticRegression, labels: int) -> tuple[npt.NDArray[np.f
     return weight, bias
 
 
-def _logits(model: LogisticRegression, features: Any, labels: int) -> Floats:
+def _logits(model: LogisticRegression, features: sparse.csr_matrix, labels: int) -> Floats:
     weight, bias = _full_head(model, labels)
     logits: Floats = np.asarray(features @ weight.T + bias, dtype=np.float32)
     return logits

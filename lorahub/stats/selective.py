@@ -105,5 +105,5 @@ def _levels(right: Right, confidence: Floats) -> tuple[Values, Values, Values]:
 
 
 def _interval(hits: int, count: int, confidence: float) -> Interval:
-    found = stats.binomtest(hits, count).proportion_ci(confidence)
-    return float(found.low), float(found.high)
+    interval = stats.binomtest(hits, count).proportion_ci(confidence)
+    return float(interval.low), float(interval.high)

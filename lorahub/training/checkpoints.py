@@ -67,16 +67,15 @@ class Checkpoints:
         """Return the newest complete checkpoint."""
         return max(self.folder.glob("step-*"), key=lambda path: int(path.name.split("-")[1]), default=None)
 
-    def check(self, identity: dict[str, dict[str, Any]], *, main: bool) -> None:
+    def check(self, identity: configs.Sections, *, main: bool) -> None:
         """Store which training this is; raises ConfigError if the checkpoints belong to another one.
 
-        `identity` holds JSON values by section and name. Unless training resumes, the main process deletes old
-        checkpoints.
+        Unless training resumes, the main process deletes old checkpoints.
         """
         path = self.folder / _IDENTITY
         if self.resume and path.exists():
             fix = "Delete it, or start over with --force instead of --resume."
-            stored = runfiles.read_json(path, dict[str, dict[str, Any]], fix=fix)
+            stored = runfiles.read_json(path, configs.Sections, fix=fix)
             difference = configs.first_difference(stored, identity)
             if difference:
                 name, then, now = difference

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lorahub import atomic, records
 from lorahub import config as configs
@@ -197,17 +196,20 @@ def _results(
     split: str, logits: dict[str, dict[str, Floats]], data: ClaimData, fit: Calibration, config: Config
 ) -> dict[str, SystemResult]:
     """Return the metrics of every system on a split, and the adapter's differences to the others."""
-    gold, confidence = data.splits[split].gold, config.eval.confidence
-    options: dict[str, Any] = {"resamples": config.eval.bootstrap, "confidence": confidence}
+    gold, confidence, resamples = data.splits[split].gold, config.eval.confidence, config.eval.bootstrap
     answers: dict[str, Ids] = {}
     results: dict[str, SystemResult] = {}
     for system in SYSTEMS:
         used = fit if system == "adapter" else Calibration()
         answers[system] = decide(logits[system][split], used)
         probabilities = calibrated(logits[system][split], used)
-        results[system] = metrics.score(gold, answers[system], probabilities, data.labels, **options)
+        results[system] = metrics.score(
+            gold, answers[system], probabilities, data.labels, resamples=resamples, confidence=confidence
+        )
     results["adapter"].paired = {
-        system: paired.differences(gold, answers["adapter"], answer, len(data.labels), **options)
+        system: paired.differences(
+            gold, answers["adapter"], answer, len(data.labels), resamples=resamples, confidence=confidence
+        )
         for system, answer in answers.items()
         if system != "adapter"
     }
@@ -215,7 +217,7 @@ def _results(
     return results
 
 
-def _identity(session: TrainingSession, published: Config) -> dict[str, dict[str, Any]]:
+def _identity(session: TrainingSession, published: Config) -> configs.Sections:
     """Return what a training and its checkpoints must have in common: config, claims, base and processes."""
     return {
         **configs.to_dict(published),

@@ -8,13 +8,13 @@ wandb is offline unless WANDB_MODE says otherwise.
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any
 
 from accelerate import Accelerator
 
+from lorahub.config import Sections
 from lorahub.errors import ConfigError, need
 from lorahub.training import memory
 from lorahub.training.progress import Step
@@ -55,9 +55,7 @@ class Tracker:
         return self.run_folder / self.kind
 
     @contextmanager
-    def following(
-        self, accelerator: Accelerator, config: Mapping[str, Mapping[str, Any]]
-    ) -> Iterator[Callable[[Step], None]]:
+    def following(self, accelerator: Accelerator, config: Sections) -> Iterator[Callable[[Step], None]]:
         """Yield the callback that logs a step; the tracker is closed when the block ends.
 
         `accelerator` was made with `log_with` of this kind; `config` holds values by section and name.
@@ -77,14 +75,14 @@ class Tracker:
             if opened:
                 self._close(accelerator)
 
-    def _open(self, accelerator: Accelerator, config: Mapping[str, Mapping[str, Any]], *, first: int) -> None:
+    def _open(self, accelerator: Accelerator, config: Sections, *, first: int) -> None:
         """Open the tracker at its first step, which is not 1 if training resumed."""
         resumed = first > 1
         if not resumed:
             shutil.rmtree(self.folder, ignore_errors=True)
         self.run_folder.mkdir(parents=True, exist_ok=True)
         name = self.run_folder.name
-        options: dict[str, dict[str, Any]] = {
+        options: dict[str, dict[str, str | int | bool | None]] = {
             # Never a `space_id`: with one, trackio creates a public Space.
             "trackio": {"name": name, "resume": "allow" if resumed else "never", "embed": False,
                         "auto_log_cpu": False, "auto_log_gpu": False},

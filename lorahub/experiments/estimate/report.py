@@ -164,7 +164,7 @@ def _draw_capacities(axes: Any, estimate: Estimate, *, highest: int) -> None:
         names.setdefault(size, []).append(device)
     labels = {size: f"{', '.join(names[size])}: {size / _GB:,.0f} GB" for size in sorted(names)}
     top = max(highest, min((size for size in labels if highest <= size <= _TALLEST * highest), default=0))
-    style: dict[str, Any] = {"fontsize": 7, "color": plots.INK, "va": "bottom"}
+    style = {"fontsize": 7, "color": plots.INK, "va": "bottom"}
     for size, label in labels.items():
         if size <= top:
             axes.axhline(size / _GB, color=plots.MUTED, linestyle="--", linewidth=1)

@@ -27,14 +27,13 @@ def load(config: BaseConfig, resolved: Resolved, labels: int, *, bf16_gpu: bool,
     `resolved` comes from `fetch.description`; without `tokenizer` the Base has none. Raises BaseModelError if it does
     not describe a model for classification.
     """
-    settings: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     try:
         model_config = bases.read_config(resolved.folder)
         model_config.num_labels = labels
         if model_config.get_text_config().pad_token_id is None:
             bases.set_pad_token_id(model_config, 0)  # any token will do, since there are no texts
         model = bases.empty_model(model_config)
-        reader: Any = AutoTokenizer.from_pretrained(resolved.folder, **settings) if tokenizer else None
+        reader: Any = AutoTokenizer.from_pretrained(resolved.folder, **bases.LOCAL) if tokenizer else None
     except Exception as error:  # transformers raises OSError, ValueError, KeyError and others
         raise BaseModelError(
             f"the base {resolved.id} cannot be described for classification ({one_line(error)}). "
