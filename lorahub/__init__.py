@@ -1,6 +1,6 @@
-"""lorahub: small adapters that judge claims, trained, measured and served side by side.
+"""lorahub: train, evaluate, compare, publish and serve LoRA adapters that classify claims.
 
-Importing this package has no effects and loads no heavy library; the names below load their room on first use.
+Importing this package has no effects and loads no heavy library; the names below load their modules on first use.
 """
 
 from importlib import import_module
@@ -16,7 +16,7 @@ _HOMES = {
     "compare": ("lorahub.experiments.compare.run", "compare"),
     "LorahubError": ("lorahub.errors", "LorahubError"),
 }
-_HEAVY_ROOMS = ("lorahub.training", "lorahub.serving", "lorahub.classifier")
+_HEAVY = ("lorahub.training", "lorahub.serving", "lorahub.classifier")
 
 __all__ = ["ClaimClassifier", "Engine", "LorahubError", "Run", "__version__", "compare", "train"]
 
@@ -32,6 +32,6 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'lorahub' has no attribute {name!r}")
     module, attribute = _HOMES[name]
-    if module.startswith(_HEAVY_ROOMS):
+    if module.startswith(_HEAVY):
         import_module("lorahub.errors").need("torch", extra="train")
     return getattr(import_module(module), attribute)

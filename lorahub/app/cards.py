@@ -134,7 +134,7 @@ def _marked(word: str, effect: float) -> str:
 
 
 def _card(heading: str, name: str, parts: Iterable[str]) -> str:
-    """Return a card; a screen reader tells two cards of one adapter apart by `name`."""
+    """Return a card; `name` distinguishes two cards of one adapter for screen readers."""
     inside = f'<h3>{escape(heading)}</h3><div class="lh-parts">{"".join(parts)}</div>'
     return f'<section class="lh-card" aria-label="{escape(name)}">{inside}</section>'
 

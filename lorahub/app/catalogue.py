@@ -23,9 +23,9 @@ Runs = dict[str, tuple[Path, RunRecord]]
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """The adapters that match; `missing` says why those of the Hub are not listed, and is empty where they are."""
+    """The adapters that match; `missing` says why those of the Hub are not listed, if so."""
 
-    found: list[AdapterInfo]
+    adapters: list[AdapterInfo]
     missing: str
 
 
@@ -53,7 +53,7 @@ class Catalogue:
                 if HERE not in where:
                     raise
                 missing = f"The Hub's adapters are not listed: {error}"
-        return Listing(found=[one for one in search.sort(adapters, None) if _matches(one, words)], missing=missing)
+        return Listing(adapters=[one for one in search.sort(adapters, None) if _matches(one, words)], missing=missing)
 
     def inspect(self, identifier: str) -> Inspection:
         """Return an adapter's figures and safety findings; raises AdapterError and HubError."""

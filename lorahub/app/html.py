@@ -58,7 +58,7 @@ def progress(sentence: str, share: float) -> str:
 
 
 def bar(share: float) -> str:
-    """Return a horizontal bar; screen readers skip it, since its figure stands in the text."""
+    """Return a horizontal bar; screen readers skip it, since the text has its figure."""
     return f'<div class="lh-track" aria-hidden="true"><div class="lh-fill" style="width:{share:.1%}"></div></div>'
 
 
@@ -97,7 +97,7 @@ def facts(pairs: Mapping[str, str]) -> str:
 
 
 def image(description: str, png: bytes) -> str:
-    """Return a picture that lies inside the page, so that no folder has to be served."""
+    """Return a picture embedded in the page, so that no folder is served."""
     return f'<img alt="{escape(description)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 

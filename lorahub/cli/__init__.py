@@ -1,1 +1,1 @@
-"""The commands: one file a group; each imports its room when it runs."""
+"""The commands: one module for each group. A command imports what it uses when it runs."""

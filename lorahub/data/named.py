@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 STARTER = Path(__file__).parent / "starter"
-# What `data.id=auto` stands for, and the shipped set to use if the Hub cannot be reached.
+# The data set of `data.id=auto`, and the shipped set to use if the Hub cannot be reached.
 DEFAULT = "pubhealth"
 FALLBACK = "starter-wording"
 

@@ -1,7 +1,7 @@
 """Find a data set by name, Hub id, folder or file, and open it as one stream of rows per split.
 
 Search order: a named set (in `$LORAHUB_DATA/NAME`, in the package, on the Hub), a file or folder at that path, the Hub.
-Write `./NAME` for a folder that has the name of a named set. `kind` says where the data was found.
+Write `./NAME` for a folder that has the name of a named set. `kind` is the kind of place that holds the data.
 """
 
 import os
@@ -20,7 +20,7 @@ _ALIASES = {"valid": "validation", "val": "validation", "dev": "validation"}
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A data set that was found. `id` can be published: a Hub id, a name or a bare file name, never a path.
+    """A located data set. `id` can be published: a Hub id, a name or a bare file name, never a path.
 
     `revision` is the commit of a Hub data set; `note` is a warning for the user.
     """

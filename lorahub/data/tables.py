@@ -211,7 +211,7 @@ def _read_parquet(path: Path) -> Iterator[Row]:
 
 
 def _wrong_encoding(path: Path) -> DataError:
-    """Return the error for a file that is not UTF-8. The text reader decodes in blocks, so the line is found here."""
+    """Return the error for a file that is not UTF-8, with its line: the text reader decodes in blocks."""
     where, byte = f"{path}", ""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):

@@ -1,7 +1,7 @@
-"""What a record names, opened again: the base that a run stood on and the claims that it was or is to be judged on.
+"""Open the base and the data that a record names, and choose the claims to evaluate adapters on.
 
-In: adapters that were located and their records. Out: a BaseConfig and ClaimData. A downloaded record is somebody
-else's word: it chooses no base and opens no file of this machine.
+In: located adapters and their records. Out: a BaseConfig and ClaimData. A downloaded record is not trusted: it cannot
+choose a base or open a file of this machine.
 """
 
 import dataclasses
@@ -17,15 +17,15 @@ from lorahub.hub.fetch import Located
 from lorahub.labels import LabelSet
 from lorahub.records import RunRecord
 
-# Kinds of data that a record names and nobody else can open.
+# Kinds of data that only the machine of the training can open.
 _ONLY_THERE = {"file": "a file", "folder": "a folder", claims.MEMORY: "in the memory"}
 
 
 def base(located: Located, record: RunRecord, *, instead: str | None = None) -> BaseConfig:
-    """The base `instead`, ours, or for a run that is here the recorded one, with the run's own settings.
+    """Return the config of the base: `instead`, or MiniLM, or the recorded base of a local run.
 
-    A downloaded file names neither base nor commit: the Hub serves the commits of anybody's pull request under the name
-    of the repository. Raises AdapterError where it would have to.
+    A downloaded record chooses neither base nor commit, because the Hub serves the commits of every pull request under
+    the name of the repository. Raises AdapterError if only such a record names the base.
     """
     own = record.environment.base_id
     chosen, revision = instead, None
@@ -39,7 +39,7 @@ def base(located: Located, record: RunRecord, *, instead: str | None = None) -> 
 
 
 def data(located: Located, record: RunRecord, *, instead: str | None = None, token: str | None = None) -> ClaimData:
-    """The recorded data at its recorded revision, or `instead` of it, read as the run read it; raises DataError."""
+    """Load the recorded data at its recorded revision, or `instead`, with the run's data config; raises DataError."""
     source, config = record.environment.data, record.config.data
     if instead is None and source.kind in _ONLY_THERE:
         raise DataError(f"{source.id} was {_ONLY_THERE[source.kind]} of the machine that trained. Give --data.")
@@ -49,19 +49,19 @@ def data(located: Located, record: RunRecord, *, instead: str | None = None, tok
     return claims.load(dataclasses.replace(config, id=instead or source.id, revision=revision), token=token)
 
 
-def reading(record: RunRecord, data: str) -> DataConfig:
-    """How to read `data` as a run read its own: the same columns and labels, and the revision only of the same data."""
+def data_config(record: RunRecord, data: str) -> DataConfig:
+    """Return the data config of a run for other data; the revision is kept only for the same data."""
     own = record.config.data
     return dataclasses.replace(own, id=data, revision=own.revision if data == own.id else None)
 
 
-def to_judge(
+def evaluation_claims(
     config: DataConfig, split: str, adapters: Sequence[Located], *, token: str | None = None
 ) -> tuple[ClaimData, str]:
-    """The claims to judge adapters on, and the name of the split that holds them: `split`, or `all`.
+    """Load the claims to evaluate adapters on; return them and the name of their split: `split`, or `all`.
 
-    Data without that split is judged whole, unless an adapter was trained on it: then on the split that its run made.
-    The warnings say which. Raises DataError, or ConfigError where two runs split the data in different ways.
+    Of data without that split all claims are used or, if an adapter was trained on it, the split that its run made.
+    The warnings say which. Raises DataError, or ConfigError if two runs split the data in different ways.
     """
     source = sources.find(config.id, revision=config.revision, split=split, token=token)
     labels = [name for item in adapters for name in LabelSet.load(item.folder).names]
@@ -72,31 +72,31 @@ def to_judge(
     if len({data.source.sha256[split] for _, data in known}) > 1:
         names = ", ".join(name for name, _ in known)
         raise ConfigError(
-            f"{names} split {source.id} each in another way, so that what one has not seen another has learnt. "
-            "Judge them one by one, or on other claims."
+            f"{names} split {source.id} in different ways: test claims of one are training claims of another. "
+            "Evaluate them one by one, or on other claims."
         )
     if known:
         name, data = known[0]
         count = f"{len(data.splits[split]):,} {split} claims"
-        note = f"{name} was trained on {source.id}: judged on the {count} of its run."
+        note = f"{name} was trained on {source.id}: evaluated on the {count} of its run."
         return dataclasses.replace(data, warnings=[note]), split
-    found = claims.load_split(source, config, split, labels)
-    whole = next(iter(found.splits))
+    loaded = claims.load_split(source, config, split, labels)
+    whole = next(iter(loaded.splits))
     warnings = [
-        *found.warnings,
-        f"{source.id} has no splits: all of its {len(found.splits[whole]):,} claims are judged.",
+        *loaded.warnings,
+        f"{source.id} has no splits: all of its {len(loaded.splits[whole]):,} claims are evaluated.",
     ]
     for name, run in runs:
         if run.environment.data.id == source.id:
             warnings.append(
-                f"{name} was trained on data of that name which read otherwise: claims that it has learnt may be among "
-                "them, and its figures too good."
+                f"{name} was trained on other data of that name: its training claims may be among them, and its "
+                "figures too good."
             )
-    return dataclasses.replace(found, warnings=warnings), whole
+    return dataclasses.replace(loaded, warnings=warnings), whole
 
 
 def _as_trained(config: DataConfig, run: RunRecord, token: str | None) -> ClaimData | None:
-    """The data read and split as a run did; None where that does not give the claims that it was trained on."""
+    """Return the data read and split as in a run; None if these are not the claims that it was trained on."""
     try:
         read_as = dataclasses.replace(run.config.data, id=config.id, revision=config.revision)
         data = claims.load(read_as, token=token, compare=False)

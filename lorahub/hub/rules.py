@@ -22,7 +22,7 @@ HEADS = frozenset(
      "sequence_summary"}
 )  # fmt: skip
 _MAX_SIZE = 65_536
-# Settings that any method may have. The others change how weights are made or found, or name modules to import;
+# Settings that any method may have. The others change how weights are made or located, or name modules to import;
 # lorahub neither writes nor reads them.
 _COMMON = frozenset(
     {"base_model_name_or_path", "revision", "peft_type", "task_type", "modules_to_save", "inference_mode",

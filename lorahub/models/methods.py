@@ -30,7 +30,7 @@ from lorahub.models import architectures, initialization, quantization
 from lorahub.models.base import Base
 from lorahub.runfiles import Layout
 
-# Minimum number of claim tokens left beside a soft prompt.
+# Minimum number of claim tokens left next to a soft prompt.
 _MIN_CLAIM_TOKENS = 8
 # Abilities of an architecture that a method requires, and what it means to lack them.
 _UNSUPPORTED = {

@@ -179,7 +179,7 @@ def _data(config: Config, repo: str, options: Options) -> tuple[Upload | None, C
         return None, replace(config, data=replace(config.data, id=source.id))
     if not options.upload_data:
         raise PublishError(
-            f"the data {source.id} lies on this machine, where a Job cannot read it. --upload-data puts it into the "
+            f"the data {source.id} is on this machine, where a Job cannot read it. --upload-data puts it into the "
             f"private data set {repo}; or name one on the Hub."
         )
     # A file without splits becomes train, which is split by the seed as it is here.

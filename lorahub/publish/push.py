@@ -218,7 +218,7 @@ def _publish(push: Plan, head: str) -> str:
         return str(client.call(lambda: _commit(push, head), doing=f"take a commit for {target}").oid)
     except HubError as error:
         if error.status == HTTPStatus.PRECONDITION_FAILED and _is_published(push.export, target, branch):
-            # An earlier attempt made the commit, and a retry found it done.
+            # An earlier attempt made the commit.
             return target.branches().get(branch, head)
         if push.remote.head is not None:
             raise

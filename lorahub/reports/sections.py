@@ -1,7 +1,7 @@
 """Marked sections of a card: text written by lorahub inside text written by a person.
 
-A section stands between `<!-- lorahub:begin NAME -->` and `<!-- lorahub:end NAME -->`. Everything outside of sections,
-and every metadata key that lorahub does not write, belongs to the author of the card.
+A section is the text between `<!-- lorahub:begin NAME -->` and `<!-- lorahub:end NAME -->`. All other text, and every
+metadata key that lorahub does not write, belongs to the author of the card.
 """
 
 import re

@@ -35,7 +35,7 @@ def evaluate(
     settings: Sequence[str] = (),
     token: str | None = None,
 ) -> Evaluation:
-    """Evaluate adapters on one split of a data set; `hub.recorded.to_judge` chooses the claims if it has no such split.
+    """Evaluate adapters on one split of a data set, or on what `hub.recorded.evaluation_claims` chooses without it.
 
     Raises ConfigError for an unknown split and DataError if the data has labels unknown to an adapter.
     """
@@ -44,7 +44,7 @@ def evaluate(
     config = configs.load(None, [f"data.id={json.dumps(data)}", *settings])
     # Before the base, which takes longer.
     located = [fetch.adapter(adapter, token=token) for adapter in adapters]
-    claims, split = recorded.to_judge(config.data, split, located, token=token)
+    claims, split = recorded.evaluation_claims(config.data, split, located, token=token)
     results = {
         name: score(predictor, name, claims, split, config.eval)
         for predictor in open_predictors(located, base, settings=config.base, token=token)

@@ -29,7 +29,7 @@ def open_predictors(
     settings: BaseConfig | None = None,
     token: str | None = None,
 ) -> list[Predictor]:
-    """Open adapters of any method; a warning names each one that needs its own base beside others.
+    """Open adapters of any method; a warning names each one that needs its own base.
 
     `base` replaces the recorded base. Repeated names are numbered. Raises BaseModelError and AdapterError.
     """

@@ -2,7 +2,7 @@
 
 In: logits (N, C) float32 and a `Calibration`. Out: probabilities (N, C) and label ids (N,). `softmax` gives what peft
 and transformers give; `calibrated` applies bias and temperature; `decide` applies the bias. Abstention changes
-neither: it is a mark beside the label.
+neither: it is a mark next to the label.
 """
 
 from pathlib import Path

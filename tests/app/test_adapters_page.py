@@ -234,13 +234,13 @@ def test_an_adapter_of_the_hub_is_found_looked_at_and_loaded(hub, hub_base, run_
     hub.put("bob/other", {"README.md": b"---\nbase_model: org/other\ntags:\n- lorahub\n---\n"})
     catalogue = Catalogue(Engine(hub_base), tmp_path / "none")
     found = catalogue.listing(base="org/tiny-bert", where=[HERE, HUB])
-    assert [item.id for item in found.found] == ["alice/tiny"]
-    assert found.found[0].metrics["f1_macro"] > 0
+    assert [item.id for item in found.adapters] == ["alice/tiny"]
+    assert found.adapters[0].metrics["f1_macro"] > 0
     assert catalogue.inspect("alice/tiny").to_dict()["safe"] is True
     assert catalogue.load("alice/tiny") == "tiny"
-    [pulled] = catalogue.listing(where=[HERE]).found
-    assert (pulled.where, pulled.id) == ("cache", f"alice/tiny@{found.found[0].revision}")
-    assert catalogue.inspect(pulled.id).info.data == found.found[0].data
+    [pulled] = catalogue.listing(where=[HERE]).adapters
+    assert (pulled.where, pulled.id) == ("cache", f"alice/tiny@{found.adapters[0].revision}")
+    assert catalogue.inspect(pulled.id).info.data == found.adapters[0].data
     files = {path.name: path.read_bytes() for path in run_folder.iterdir() if path.suffix == ".json"}
     hub.put("bob/unsafe", {**files, "adapter_model.bin": b"\x80"})
     with pytest.raises(UnsafeAdapterError, match="only adapter_model.bin, which is pickled"):

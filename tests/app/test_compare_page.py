@@ -85,10 +85,10 @@ def test_a_labelled_file_is_compared_and_downloaded(visit, labelled, size, theme
     result = page.get_by_role("status", name="Comparison")
     assert "No figures for topics: its labels are city, health" in result.inner_text()
     with page.expect_download() as downloading:
-        page.get_by_role("button", name="Download the judged file").click()
+        page.get_by_role("button", name="Download the classified file").click()
     with open(downloading.value.path(), newline="") as file:
         rows = list(csv.DictReader(file))
-    assert downloading.value.suggested_filename == "claims.judged.csv"
+    assert downloading.value.suggested_filename == "claims.classified.csv"
     assert len(rows) == 300
     accuracy = accuracy_score([row["label"] for row in rows], [row["tiny.label"] for row in rows])
     figures = result.get_by_role("region", name="Figures").get_by_role("row", name="tiny").inner_text()
@@ -225,7 +225,7 @@ def test_the_tab_works_with_the_keyboard_alone(visit, labelled):
     tab_to(page, "button:not(.primary).lh-check", key="Shift+Tab")
     with page.expect_download() as downloading:
         page.keyboard.press("Enter")
-    assert downloading.value.suggested_filename == "claims.judged.csv"
+    assert downloading.value.suggested_filename == "claims.classified.csv"
 
 
 @browser
@@ -250,7 +250,7 @@ def test_a_long_file_is_judged_whole_and_its_first_200_rows_are_shown(visit, cla
     shown = result.get_by_role("region", name="Rows").locator("tbody tr")
     assert shown.count() == 200
     with page.expect_download() as downloading:
-        page.get_by_role("button", name="Download the judged file").click()
+        page.get_by_role("button", name="Download the classified file").click()
     judged = list(tables.read(downloading.value.path().rename(downloading.value.path().with_suffix(".parquet"))))
     assert [row["claim"] for row in judged] == [row["claim"] for row in rows]
     differ = [row["tiny.label"] != row["rival.label"] for row in judged]

@@ -90,4 +90,4 @@ def test_a_run_is_read_and_a_file_compared(ask):
     arguments = {"adapters": None, "claim": "", "label": "label", "evidence": "", "label_map": None}
     found, judged = value(ask("compare", {"file": file, **arguments}))
     assert found["results"]["tiny"]["n"] == 40
-    assert judged["url"].endswith("file.judged.csv")
+    assert judged["url"].endswith("file.classified.csv")

@@ -83,7 +83,7 @@ def test_evaluate_judges_every_row_of_a_file(evaluate, claims_file):
     code, found, err = evaluate(claims_file(learnable(50, seed=9)))
     assert code == 0, err
     assert found["tiny"]["n"] == 50
-    assert "all of its 50 claims are judged" in err
+    assert "all of its 50 claims are evaluated" in err
     code, found, err = evaluate(claims_file(learnable(1, seed=9)))
     assert (code, found["tiny"]["n"]) == (0, 1), err
 
@@ -132,7 +132,7 @@ def test_evaluate_finds_the_test_claims_of_a_run_again(evaluate, tiny_base, clai
     assert code == 0, err
     assert found["s1"]["n"] == 36
     assert found["s1"]["confusion"] == runs[0].record.adapter().confusion
-    assert "judged on the 36 test claims of its run" in err
+    assert "evaluated on the 36 test claims of its run" in err
     code, _, err = evaluate(copy, adapters=[run.folder for run in runs])
     assert code == 2
     assert "one by one" in err

@@ -238,7 +238,7 @@ def test_other_data_is_answered_now_and_shows_its_texts(tiny_run, second_seed, t
     found = lorahub.compare([tiny_run.folder, second_seed.folder], data=str(data), base=str(tiny_base("bert")))
     assert {item.source for item in found.systems.values()} == {"computed"}
     assert (found.data, found.split, found.n) == ("fresh.jsonl", "all", 150)
-    assert "fresh.jsonl has no splits: all of its 150 claims are judged." in found.notes
+    assert "fresh.jsonl has no splits: all of its 150 claims are evaluated." in found.notes
     known = {json.loads(line)["claim"] for line in data.read_text().splitlines()}
     assert all(item.claim in known for item in found.disagreements)
     with pytest.raises(DataError, match="has no stored predictions of its majority baseline"):

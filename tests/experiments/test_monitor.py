@@ -43,7 +43,7 @@ def turned(rows, share):
 def test_a_score_that_fell_is_told_kept_and_shown(since, run, claims_file):
     code, good, err = since(claims_file(learnable(120, seed=9), "march.jsonl"))
     assert (code, good["verdict"]) == (0, "none"), err
-    assert good["notes"] == ["march.jsonl has no splits: all of its 120 claims are judged."]
+    assert good["notes"] == ["march.jsonl has no splits: all of its 120 claims are evaluated."]
     code, bad, err = since(claims_file(turned(learnable(120, seed=11), 0.5), "june.jsonl"))
     assert (code, bad["verdict"], bad["row"]["verdict"]) == (1, "fell", "fell"), err
     assert (bad["row"]["data"]["id"], bad["row"]["data"]["split"], bad["row"]["figures"]["n"]) == (
@@ -67,7 +67,7 @@ def test_the_runs_own_test_claims_are_compared_claim_by_claim(since, tiny_run, r
     data = tiny_run.folder.parent / "claims.jsonl"
     code, found, err = since(data)
     assert code == 0, err
-    assert "judged on the 48 test claims of its run" in found["notes"][0]
+    assert "evaluated on the 48 test claims of its run" in found["notes"][0]
     assert found["since_test"]["paired"]
     assert found["since_test"]["metrics"]["f1_macro"]["difference"] == 0
     assert found["row"]["figures"]["f1_macro"] == tiny_run.record.adapter().f1_macro

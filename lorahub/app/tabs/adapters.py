@@ -29,7 +29,7 @@ def build(engine: Engine, catalogue: Catalogue, tab: gr.Tab, *, changeable: bool
     results = gr.HTML(listing, label="Found adapters", html_template=html.region("Found adapters"))
     # A name that is not in the list is accepted too: an adapter's id on the Hub.
     choice = gr.Dropdown(
-        ids, value=None, label="Adapter", info="One that was found, or USER/NAME.", allow_custom_value=True
+        ids, value=None, label="Adapter", info="One of the list, or USER/NAME.", allow_custom_value=True
     )
     with gr.Row():
         inspect_button = gr.Button("Inspect", elem_classes="lh-check")
@@ -105,10 +105,10 @@ def _search(catalogue: Catalogue, words: str, base: str, where: list[str]) -> tu
     except LorahubError as error:
         return html.problem(str(error)), []
     missing = html.problem(listing.missing) if listing.missing else ""
-    if not listing.found:
+    if not listing.adapters:
         return missing + html.note("No adapter matches these words and this base."), []
-    rows = [search.row(adapter) for adapter in listing.found]
-    return missing + html.table("Found adapters", search.HEADER, rows), [adapter.id for adapter in listing.found]
+    rows = [search.row(adapter) for adapter in listing.adapters]
+    return missing + html.table("Found adapters", search.HEADER, rows), [adapter.id for adapter in listing.adapters]
 
 
 def _required(name: str | None) -> str:

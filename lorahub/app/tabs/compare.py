@@ -48,7 +48,7 @@ def build(engine: Engine, tab: gr.Tab) -> gr.CheckboxGroup:
     with gr.Row():
         start = gr.Button("Compare", variant="primary", elem_classes="lh-check")
         cancel = gr.Button("Cancel", elem_classes="lh-check", interactive=False)
-    download = gr.DownloadButton("Download the judged file", visible=False, elem_classes="lh-check")
+    download = gr.DownloadButton("Download the classified file", visible=False, elem_classes="lh-check")
     result = gr.HTML("", label="Comparison", html_template=html.region("Comparison"), min_height=24)
 
     @errors.shown()
@@ -170,7 +170,7 @@ def _endpoint(predictor: GpuBatchPredictor) -> None:
             *(gr.Textbox("", label=name) for name in ("claim", "label", "evidence")),
             Api(None, python_type_to_json_schema(dict[str, str] | None), "label_map"),
         ]
-        figures, classified = gr.JSON(label="comparison"), gr.File(label="judged file")
+        figures, classified = gr.JSON(label="comparison"), gr.File(label="classified file")
         gr.Button("compare").click(compare, inputs, [figures, classified], api_name="compare", **_ONE_AT_A_TIME)
 
 
@@ -216,7 +216,7 @@ def _compare(
 def _output(table: CheckedTable, component: gr.components.Component) -> Path:
     """Return where the classified file goes: into gradio's cache, which it clears, under a name nobody can guess."""
     source = table.source
-    return Path(component.GRADIO_CACHE) / secrets.token_hex(16) / f"{source.stem}.judged{source.suffix.lower()}"
+    return Path(component.GRADIO_CACHE) / secrets.token_hex(16) / f"{source.stem}.classified{source.suffix.lower()}"
 
 
 @contextmanager

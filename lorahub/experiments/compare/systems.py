@@ -126,9 +126,9 @@ class Systems:
 
     def _load(self, entry: Entry) -> ClaimData:
         if self.data is not None:
-            config = recorded.reading(entry.record, self.data) if entry.record else DataConfig(id=self.data)
+            config = recorded.data_config(entry.record, self.data) if entry.record else DataConfig(id=self.data)
             runs = [run.located for run in self._runs.values()]
-            claims, self.evaluated = recorded.to_judge(config, self.split, runs, token=self.token)
+            claims, self.evaluated = recorded.evaluation_claims(config, self.split, runs, token=self.token)
             return claims
         if entry.record is None:
             raise DataError(f"{entry.name} has no {runfiles.RECORD} that names its data. Give the data with --data.")

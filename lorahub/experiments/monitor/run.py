@@ -32,9 +32,9 @@ def evaluate_since(
 ) -> tuple[Path, MonitoringResult]:
     """Evaluate a run's adapter on `data`, store the row in the run folder, and compare it with earlier evaluations.
 
-    The data is read as the run read its own, with `settings` (`section.field=value`) as overrides;
-    `hub.recorded.to_judge` chooses the claims. Return the run folder and the result. Raises ConfigError, AdapterError,
-    BaseModelError or DataError.
+    The data is read with the run's data config and `settings` (`section.field=value`) as overrides;
+    `hub.recorded.evaluation_claims` chooses the claims. Return the run folder and the result. Raises ConfigError,
+    AdapterError, BaseModelError or DataError.
     """
     if split not in SPLITS:
         raise ConfigError(f"--split is one of {', '.join(SPLITS)}; found {split!r}.")
@@ -46,10 +46,12 @@ def evaluate_since(
         )
     folder = located.folder
     record, earlier = records.load(folder), history.load(folder)
-    own = replace(record.config, data=recorded.reading(record, data), base=recorded.base(located, record, instead=base))
+    own = replace(
+        record.config, data=recorded.data_config(record, data), base=recorded.base(located, record, instead=base)
+    )
     plain, overrides = configs.to_dict(own), configs.read(None, settings)
     config = configs.from_dict(plain | {name: plain.get(name, {}) | fields for name, fields in overrides.items()})
-    claims, split = recorded.to_judge(config.data, split, [located], token=token)
+    claims, split = recorded.evaluation_claims(config.data, split, [located], token=token)
 
     need("torch", extra="train")
     from lorahub.serving import evaluate

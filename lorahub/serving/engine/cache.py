@@ -71,8 +71,8 @@ class Cache:
     def add(self, source: Located, adapter: LoadedAdapter, *, pinned: bool = False) -> str:
         """Add an adapter and return its name: that of its source, numbered if it is taken.
 
-        Raises ConfigError if it does not fit beside the pinned adapters, EngineBusyError if adapters in use leave no
-        memory within 30 seconds.
+        Raises ConfigError if it does not fit together with the pinned adapters, EngineBusyError if adapters in use
+        leave no memory within 30 seconds.
         """
         with self._changed:
             name = free_name(source.name, self._entries)
@@ -164,7 +164,7 @@ class Cache:
         return [self._entries[name] for name in select_names(names, self._entries)]
 
     def _free_memory(self, wanted: Sequence[_Entry]) -> None:
-        """Wait until the wanted adapters fit beside those that cannot be evicted, then evict others as needed."""
+        """Wait until the wanted adapters fit with those that cannot be evicted, then evict others as needed."""
         pinned = [entry for entry in self._entries.values() if entry.pinned and entry not in wanted]
         names = ", ".join(entry.name for entry in wanted)
         if not self._fit([*wanted, *pinned]):
