@@ -12,9 +12,9 @@ to random claims (Noreen 1989, Computer-Intensive Methods for Testing Hypotheses
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from statistics import NormalDist
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
@@ -49,10 +49,6 @@ class Difference:
         """Summarize differences (R + 1,): the observed one, then one for each resample."""
         low, high = bootstrap.percentiles(draws[1:], confidence)
         return Difference(difference=float(draws[0]), interval=(low, high), detectable=low > 0 or high < 0)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the difference as plain data."""
-        return {**asdict(self), "interval": list(self.interval)}
 
 
 @dataclass(frozen=True, kw_only=True)

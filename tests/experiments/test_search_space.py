@@ -55,7 +55,7 @@ def test_every_default_space_holds_the_method_s_own_values(method):
     config = configs.load(method)
     own = search_space.own_values(read(config=config), config)
     assert own is not None
-    assert configs.from_dict(search_space.asked_with({"adapter": {"method": method}}, own)) == config
+    assert configs.from_dict(search_space.recipe_with({"adapter": {"method": method}}, own)) == config
 
 
 def test_the_word_default_can_be_combined_with_ranges():
@@ -66,13 +66,13 @@ def test_the_word_default_can_be_combined_with_ranges():
 
 
 def test_values_are_put_into_the_recipe():
-    asked = {"adapter": {"rank": 4}, "data": {"id": "x"}}
+    recipe = {"adapter": {"rank": 4}, "data": {"id": "x"}}
     values = {"adapter.targets": "q_proj+v_proj", "adapter.rank": 16, "train.learning_rate": 0.5}
-    found = search_space.asked_with(asked, values)
+    found = search_space.recipe_with(recipe, values)
     assert found == {
         "adapter": {"rank": 16, "targets": ["q_proj", "v_proj"]}, "data": {"id": "x"}, "train": {"learning_rate": 0.5}
     }  # fmt: skip
-    assert asked == {"adapter": {"rank": 4}, "data": {"id": "x"}}
+    assert recipe == {"adapter": {"rank": 4}, "data": {"id": "x"}}
     assert configs.from_dict(found).adapter.targets == ("q_proj", "v_proj")
 
 

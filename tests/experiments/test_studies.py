@@ -52,7 +52,7 @@ class Instant(Objective):
 
 def make_search(count, *, ranges=RANGES, name="s", **options):
     space = search_space.parse(ranges, configs.load(), projections=True)
-    return Search(name=name, asked={"data": {"id": "starter-checkable"}}, space=space, trials=count, **options)
+    return Search(name=name, recipe={"data": {"id": "starter-checkable"}}, space=space, trials=count, **options)
 
 
 def opened(search, url):

@@ -273,7 +273,7 @@ def test_poor_trials_are_stopped_early_and_do_not_change_the_next(base, tmp_path
     settings = [*QUICK, "train.min_steps=12", "train.evaluate_every=3"]
     config = configs.load(None, [f"data.id={data}", f"base.id={base}", *settings])
     search = Search(
-        name=NAME, asked=configs.to_dict(config), trials=8,
+        name=NAME, recipe=configs.to_dict(config), trials=8,
         space=search_space.parse(["train.learning_rate=1e-9..1e-1:log"], config, projections=True),
     )  # fmt: skip
     claim_data = claims.load(config.data)

@@ -41,7 +41,7 @@ def build(result: SearchResult) -> Report:
     counts = ", ".join(f"{count} {state}" for state, count in result.states.items() if count)
     return Report(
         name="sweep",
-        title=f"{result.name}: {result.data}, {result.method} on {result.base}; {result.asked} trials by "
+        title=f"{result.name}: {result.data}, {result.method} on {result.base}; {result.requested} trials by "
         f"{result.sampler} ({counts}), {result.n:,} validation claims",
         tables=[_best_trials(result), _curves(result)],
         sentences=_sentences(result),

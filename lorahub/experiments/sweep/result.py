@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from statistics import median
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import ConfigDict, Field
 from sklearn.metrics import confusion_matrix
 
 from lorahub.experiments.sweep.search_space import Numbers, Range, Value
-from lorahub.experiments.sweep.search_space import to_dict as range_to_dict
 from lorahub.reports.report import Result
 from lorahub.stats import bootstrap, paired
 from lorahub.stats.paired import Difference, Interval
@@ -37,21 +37,19 @@ class TrialResult:
     trial: int
     state: str
     value: float | None
-    values: dict[str, Any]
+    values: dict[str, Value]
     seconds: float | None = None
     steps: int | None = None
     trainable_parameters: int | None = None
     error: str | None = None
-    answers: Ids | None = field(default=None, repr=False, compare=False)
+    answers: Annotated[Ids | None, Field(exclude=True)] = field(default=None, repr=False, compare=False)
+
+    __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)  # for `answers`
 
     @property
     def quality(self) -> float:
         """The value, or minus infinity if there is none."""
         return -math.inf if self.value is None else self.value
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the trial as plain data, without its answers."""
-        return {name: value for name, value in vars(self).items() if name != "answers"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +83,7 @@ class SearchResult(Result):
     sampler: str
     pruner: str
     seed: int
-    asked: int
+    requested: Annotated[int, Field(serialization_alias="asked")]
     confidence: float
     resamples: int
     space: Sequence[Range]
@@ -93,7 +91,7 @@ class SearchResult(Result):
     interval: Interval
     own: TrialResult | None
     incumbents: list[TrialResult]
-    gains: dict[int, Difference]
+    gains: Annotated[dict[int, Difference], Field(exclude=True)]
     importance: dict[str, float]
     trials: list[TrialResult]
     best_baseline: str
@@ -122,22 +120,19 @@ class SearchResult(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain data, as `lorahub sweep --json` prints it: docs/sweep.md."""
+        gains = {
+            item.trial: {"trial": item.trial, "value": item.value, **asdict(self.gains[item.trial])}
+            for item in (*self.incumbents, *([self.own] if self.own else []))
+        }
         return {
-            **{name: getattr(self, name) for name in self.__dataclass_fields__ if name != "gains"},
-            "space": [range_to_dict(item) for item in self.space],
+            **super().to_dict(),
             "states": self.states,
             "seconds": sum(item.seconds or 0.0 for item in self.trials),
-            "best": self.best.to_dict(),
-            "own": None if self.own is None else self._gain_over(self.own),
-            "incumbents": [self._gain_over(item) for item in self.incumbents],
+            "own": None if self.own is None else gains[self.own.trial],
+            "incumbents": [gains[item.trial] for item in self.incumbents],
             "plateau": self.plateau,
             "curves": {name: [asdict(row) for row in rows] for name, rows in self.curves.items()},
-            "trials": [item.to_dict() for item in self.trials],
-            "test_against": {system: difference.to_dict() for system, difference in self.test_against.items()},
         }
-
-    def _gain_over(self, item: TrialResult) -> dict[str, Any]:
-        return {"trial": item.trial, "value": item.value, **self.gains[item.trial].to_dict()}
 
 
 def best_of(trials: Sequence[TrialResult]) -> TrialResult | None:

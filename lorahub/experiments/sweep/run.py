@@ -87,12 +87,12 @@ def sweep(
 
     callbacks = callbacks or Callbacks()
     _check(trials, sampler, pruner, processes)
-    asked = configs.read(recipe, [*configs.flags(data=data, base=base, method=method, seed=None), *settings])
-    config = configs.from_dict(asked)
+    values = configs.read(recipe, [*configs.flags(data=data, base=base, method=method, seed=None), *settings])
+    config = configs.from_dict(values)
     resolved = fetch.base(config.base.id, revision=config.base.revision)
     search = Search(
         name=name or f"sweep-{Path(config.data.id).stem}-{config.adapter.method}-{Path(config.base.id).name}",
-        asked=asked,
+        recipe=values,
         space=search_space.parse(ranges, config, projections=_projections(resolved.folder)),
         trials=trials or _TRIALS,
         sampler=sampler,
@@ -208,7 +208,7 @@ def _as_recipe(search: Search, best: TrialResult) -> str:
     """Return the best config as a recipe: the settings of the search with the trial's values."""
     quality = f"{search.config.train.metric} {best.quality:.4f} on validation"
     head = f"# The best of {search.trials} trials of `lorahub sweep`: trial {best.trial}, {quality}.\n"
-    return head + str(yaml.safe_dump(search_space.asked_with(search.asked, best.values), sort_keys=False))
+    return head + str(yaml.safe_dump(search_space.recipe_with(search.recipe, best.values), sort_keys=False))
 
 
 def _test(config: Config, data: ClaimData, base_id: str, folder: Path, callbacks: "Callbacks") -> RunRecord:
@@ -252,7 +252,7 @@ def _result(
         sampler=search.sampler,
         pruner=search.pruner,
         seed=search.seed,
-        asked=search.trials,
+        requested=search.trials,
         confidence=config.eval.confidence,
         resamples=config.eval.bootstrap,
         space=search.space,

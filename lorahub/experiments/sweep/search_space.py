@@ -7,11 +7,11 @@ would make trials incomparable, or that the method does not use, are refused.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from lorahub import config as configs
-from lorahub.config import Config
+from lorahub.config import Config, Sections
 from lorahub.errors import ConfigError
 from lorahub.method_names import RANKED
 
@@ -42,8 +42,8 @@ class Numbers:
     """Numbers from `low` to `high`, both included, on a linear or logarithmic scale; whole if both ends are."""
 
     field: str
-    low: float
-    high: float
+    low: int | float
+    high: int | float
     log: bool = False
 
     @property
@@ -138,25 +138,20 @@ def grid(ranges: Sequence[Range]) -> dict[str, list[Value]]:
     return values
 
 
-def asked_with(asked: Mapping[str, Any], values: Mapping[str, Value]) -> dict[str, Any]:
-    """Return the settings of a recipe, by section and field, with the values of a trial."""
-    merged = {section: dict(fields) for section, fields in asked.items()}
+def recipe_with(recipe: Sections, values: Mapping[str, Value]) -> Sections:
+    """Return a recipe with the values of a trial."""
+    merged = {section: dict(fields) for section, fields in recipe.items()}
     for field, value in values.items():
         section, _, name = field.partition(".")
         several = _is_list(field) and isinstance(value, str)
-        merged.setdefault(section, {})[name] = str(value).split("+") if several else value
+        merged.setdefault(section, {})[name] = [*str(value).split("+")] if several else value
     return merged
 
 
 def own_values(ranges: Sequence[Range], config: Config) -> dict[str, Value] | None:
-    """The values that `config` has in the searched fields; None where the space does not hold them."""
+    """Return the values of `config` in the searched fields; None if one is outside of the space."""
     values = {item.field: _own(item.field, config) for item in ranges}
     return values if all(item.holds(values[item.field]) for item in ranges) else None
-
-
-def to_dict(item: Range) -> dict[str, Any]:
-    """Return a range as plain data: `low`, `high` and `log`, or `choices`."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(item).items()}
 
 
 def plain(value: Value, *, digits: int = 12) -> str:

@@ -81,13 +81,12 @@ def failures(url: str, *more: type[Exception]) -> Iterator[None]:
 def _database(url: str) -> RDBStorage:
     # A connection may be closed by the server while a trial trains.
     is_sqlite = url.startswith("sqlite")
-    options: dict[str, Any] = {"connect_args": {"timeout": _LOCK_TIMEOUT}} if is_sqlite else {"pool_pre_ping": True}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         return RDBStorage(
             # The driver that the error message names; SQLAlchemy's default depends on its version.
             url.replace("postgresql://", "postgresql+psycopg://", 1),
-            engine_kwargs=options,
+            engine_kwargs={"connect_args": {"timeout": _LOCK_TIMEOUT}} if is_sqlite else {"pool_pre_ping": True},
             heartbeat_interval=_HEARTBEAT,
             grace_period=_GRACE_PERIOD,
             heartbeat_stale_trial_callback=retry,

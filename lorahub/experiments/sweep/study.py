@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import optuna
@@ -36,13 +35,13 @@ _MIN_TRIALS_FOR_IMPORTANCE = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """What is searched. `asked` is the recipe with its flags, by section and field; `trials` is how many to complete.
+    """What is searched. `recipe` includes the overrides of flags; `trials` is how many to complete.
 
     A trial is complete if it finished or was pruned. Failed and interrupted trials do not count.
     """
 
     name: str
-    asked: dict[str, Any]
+    recipe: configs.Sections
     space: tuple[Range, ...]
     trials: int
     sampler: str = "tpe"
@@ -52,11 +51,11 @@ class Search:
     @cached_property
     def config(self) -> Config:
         """The config that the search starts from."""
-        return configs.from_dict(self.asked)
+        return configs.from_dict(self.recipe)
 
     def config_with(self, values: Mapping[str, Value]) -> Config:
         """Return the config of a trial; raises ConfigError where its values cannot be combined."""
-        return configs.from_dict(search_space.asked_with(self.asked, values))
+        return configs.from_dict(search_space.recipe_with(self.recipe, values))
 
     def suggest(self, trial: optuna.Trial) -> dict[str, Value]:
         """Return the sampled values of a trial by field."""
@@ -89,11 +88,11 @@ class Search:
         complete = sum(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in trials)
         return complete >= self.trials or sum(_ERROR in trial.user_attrs for trial in trials) >= self.trials
 
-    def identity(self, data: ClaimData, base_id: str) -> dict[str, dict[str, Any]]:
+    def identity(self, data: ClaimData, base_id: str) -> configs.Sections:
         """Return what must not change between two calls of a search, by section and name; it contains no path."""
         return {
             **configs.to_dict(configs.published(self.config, data_id=data.source.id, base_id=base_id)),
-            "sha256": data.source.sha256,
+            "sha256": {**data.source.sha256},
             "search": {
                 "ranges": [str(item) for item in self.space],
                 "sampler": self.sampler,
