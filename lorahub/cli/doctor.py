@@ -3,7 +3,6 @@
 import os
 import platform
 import shutil
-from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,60 +31,37 @@ _PACKAGES = {
 
 def doctor(as_json: Json = False) -> None:
     """Show packages, device, Hub login and data of this machine, and which commands it can run."""
-    from lorahub.cli import show
-
-    machine = _inspect()
-    if as_json:
-        show.print_json(vars(machine))
-        return
-    versions = [(name, version or "not installed", extra) for name, (version, extra) in machine.packages.items()]
-    show.table(("package", "version", "extra"), versions)
-    for key in ("python", "machine", "device", "hub_login", "data_folder", "disk_free_gb"):
-        typer.echo(f"  {key.replace('_', ' ')}: {getattr(machine, key)}")
-    for line in machine.can:
-        typer.echo(f"  can: {line}")
-    for line in machine.missing:
-        typer.echo(f"  missing: {line}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Machine:
-    """What `--json` prints: `packages` by name with version and extra, and the commands that run or do not."""
-
-    lorahub: str
-    python: str
-    machine: str
-    device: str
-    hub_login: str
-    data_folder: str
-    disk_free_gb: float
-    packages: dict[str, tuple[str | None, str]]
-    can: list[str]
-    missing: list[str]
-
-
-def _inspect() -> _Machine:
     from lorahub import __version__
+    from lorahub.cli import show
 
     packages = {name: (_version(name), extra) for name, extra in _PACKAGES.items()}
     absent = {extra for name, (version, extra) in packages.items() if version is None and extra != "base"}
     if "train" in absent:
         absent.add("app")  # the app extra includes the train extra
     abilities = {"train": "train, evaluate and classify", "app": "open the app"}
-    return _Machine(
-        lorahub=__version__,
-        python=platform.python_version(),
-        machine=f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        device=_device(),
-        hub_login=_hub_login(),
-        data_folder=_data_folder(),
-        disk_free_gb=round(shutil.disk_usage(".").free / 1e9, 1),
-        packages=packages,
-        can=[text for extra, text in abilities.items() if extra not in absent],
-        missing=[
-            f"to {text}: pip install 'hf-lorahub[{extra}]'" for extra, text in abilities.items() if extra in absent
-        ],
+    can = [text for extra, text in abilities.items() if extra not in absent]
+    missing = [f"to {text}: pip install 'hf-lorahub[{extra}]'" for extra, text in abilities.items() if extra in absent]
+    facts = {
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "device": _device(),
+        "hub_login": _hub_login(),
+        "data_folder": _data_folder(),
+        "disk_free_gb": round(shutil.disk_usage(".").free / 1e9, 1),
+    }
+    if as_json:
+        show.print_json({"lorahub": __version__, **facts, "packages": packages, "can": can, "missing": missing})
+        return
+    show.table(
+        ("package", "version", "extra"),
+        [(name, version or "not installed", extra) for name, (version, extra) in packages.items()],
     )
+    for key, fact in facts.items():
+        typer.echo(f"  {key.replace('_', ' ')}: {fact}")
+    for text in can:
+        typer.echo(f"  can: {text}")
+    for text in missing:
+        typer.echo(f"  missing: {text}")
 
 
 def _version(name: str) -> str | None:
