@@ -1,8 +1,7 @@
 """The configuration: five small sections, each field its own flag, recipe key, default and help text.
 
 In: a YAML recipe and `section.field=value` overrides. Out: one frozen `Config`. A value is converted by its field's
-type and by nothing else (YAML reads `2e-4` as a string and `no` as False), and an unknown key names its nearest
-neighbour.
+type alone (YAML reads `2e-4` as a string and `no` as False), and the error about an unknown key names the nearest one.
 """
 
 import dataclasses
@@ -30,7 +29,7 @@ LARGEST_RANK, LARGEST_ALPHA, LARGEST_PROMPT = 512, 1024, 1024
 
 
 def _number(value: Any) -> Any:
-    """YAML reads `2e-4` as text, and Python takes a boolean for a number."""
+    """Convert text such as `2e-4`, which YAML does not read as a number; refuse a boolean, an int in Python."""
     if isinstance(value, bool):
         raise PydanticCustomError("bool", "a boolean")
     try:
@@ -40,17 +39,17 @@ def _number(value: Any) -> Any:
 
 
 def _text(value: Any) -> Any:
-    """A label such as 0 is unambiguous as text; True, a date or a list is not."""
+    """Return a whole number, such as the label 0, as text."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _list(value: Any) -> Any:
-    """A flag gives a list as text with commas."""
+    """Return the list of a flag, which is text with commas."""
     return [item.strip() for item in value.split(",")] if isinstance(value, str) else value
 
 
 def _no_is_text(value: Any) -> Any:
-    """YAML reads `no` as False."""
+    """Return `no`, which YAML reads as False, as text."""
     return "no" if value is False else value
 
 
@@ -341,7 +340,7 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def _check_rank(adapter: AdapterConfig) -> None:
-    """Raise ConfigError where adapter.rank=auto has nothing to choose from, or nothing that can be cut."""
+    """Raise ConfigError if adapter.rank=auto does not work with the method or the initialization."""
     if adapter.rank != AUTO:
         return
     if adapter.method not in RANKED:
@@ -350,8 +349,8 @@ def _check_rank(adapter: AdapterConfig) -> None:
         )
     if adapter.init in ("pissa", "olora"):
         raise ConfigError(
-            f"adapter.rank=auto cannot cut what starts from adapter.init={adapter.init}: it is saved as a difference "
-            "of two updates. Use another adapter.init, or give a rank."
+            f"adapter.rank=auto cannot truncate an adapter with adapter.init={adapter.init}: it is saved as a "
+            "difference of two updates. Use another adapter.init, or give a rank."
         )
 
 
@@ -359,19 +358,15 @@ def _method_defaults(values: Mapping[str, Any]) -> Sections:
     """Return the sections of the shipped recipe of the config's method."""
     adapter = values.get("adapter")
     method = adapter.get("method") if isinstance(adapter, Mapping) else None
-    if not isinstance(method, str) or method not in METHODS:
-        return {}
-    return _read_recipe(shipped_recipes()[method])
+    return _read_recipe(shipped_recipes()[method]) if method in METHODS else {}
 
 
 def _find_recipe(recipe: str | Path) -> Path:
-    path = Path(recipe)
-    if path.is_file():
-        return path
-    shipped = shipped_recipes()
-    if str(recipe) in shipped:
-        return shipped[str(recipe)]
-    raise ConfigError(f"there is no recipe {str(recipe)!r}: give a YAML file or one of {', '.join(shipped)}.")
+    recipes = shipped_recipes()
+    path = Path(recipe) if Path(recipe).is_file() else recipes.get(str(recipe))
+    if path is None:
+        raise ConfigError(f"there is no recipe {str(recipe)!r}: give a YAML file or one of {', '.join(recipes)}.")
+    return path
 
 
 def _read_recipe(path: Path) -> Sections:

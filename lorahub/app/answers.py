@@ -1,7 +1,7 @@
 """From a question to its answers: plain objects that the page renders and the endpoints return as JSON.
 
 In: a claim, evidence and adapter names. Out: `Answers`, or an `Attribution` per adapter. The engine runs on a borrowed
-GPU where the machine lends one. Knows nothing of the page.
+GPU where the machine lends one. Independent of the page.
 """
 
 import time

@@ -1,6 +1,6 @@
 """HTML blocks of the page: text, tables, facts and pictures. Every value is escaped.
 
-In: plain values. Out: HTML, styled by `style.css`. Knows nothing of gradio or of models.
+In: plain values. Out: HTML, styled by `style.css`. Independent of gradio and of models.
 """
 
 import base64

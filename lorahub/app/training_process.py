@@ -1,7 +1,7 @@
 """One training at a time for the tab *Train*: `lorahub train --events` in a process of its own.
 
 In: what to train. Out: `TrainingState`, read as often as wanted; when the run is finished, its adapter is loaded. The
-process can be stopped like any `lorahub train`, and the page answers claims meanwhile. Knows nothing of gradio.
+process can be stopped like any `lorahub train`, and the page answers claims meanwhile. Independent of gradio.
 """
 
 import json

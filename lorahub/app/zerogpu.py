@@ -52,7 +52,7 @@ class Pace:
 
 
 def lends() -> bool:
-    """Whether this machine lends a GPU call by call: the package does so only on ZeroGPU."""
+    """Return whether this machine lends a GPU call by call: the package does so only on ZeroGPU."""
     return GPU is not None and bool(os.environ.get("SPACES_ZERO_GPU"))
 
 

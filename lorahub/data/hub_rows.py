@@ -13,7 +13,7 @@ _PROBE_SECONDS = 4.0
 
 
 def reachable(hub_id: str) -> bool:
-    """Whether the Hub answers for this data set within a few seconds."""
+    """Return whether the Hub answers for this data set within a few seconds."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 

@@ -91,7 +91,7 @@ def _local_copy(name: str) -> Path | None:
 
 
 def at_hand(identifier: str) -> bool:
-    """Whether a named set is shipped or in `$LORAHUB_DATA`, so that it is read without the Hub."""
+    """Return whether a named set is shipped or in `$LORAHUB_DATA`, so that it is read without the Hub."""
     named = named_set(identifier)
     return named is not None and (named.folder is not None or _local_copy(identifier) is not None)
 

@@ -168,7 +168,7 @@ def _read_delimited(path: Path) -> Iterator[Row]:
 
 
 def _spans_rows(cell: str, columns: int) -> bool:
-    """Whether a tsv cell contains whole rows: programs disagree on whether a quote there starts a quoted cell."""
+    """Return whether a tsv cell contains whole rows: programs differ in whether a quote starts a quoted cell."""
     return "\n" in cell and ("\t" in cell or columns == 1)
 
 

@@ -125,7 +125,7 @@ def _is_http(error: Exception) -> bool:
 
 
 def _is_hub(error: Exception) -> bool:
-    """Whether huggingface_hub raised it without a response, or as a ValueError for refused metadata.
+    """Return whether huggingface_hub raised it without a response, or as a ValueError for refused metadata.
 
     An unreadable safetensors header is a property of the file, which the caller handles.
     """

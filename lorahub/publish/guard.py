@@ -91,7 +91,7 @@ def _record(repository: Repository, head: str) -> RunRecord | None:
     try:
         return records.load(repository.download(runfiles.RECORD, head).parent)
     except AdapterError:
-        return None  # unreadable, so the repository counts as somebody else's
+        return None  # unreadable, so the repository counts as another user's
 
 
 def check(repository: Repository, remote: Remote, export: Export, *, replaced: set[str], known: str | None) -> None:

@@ -53,7 +53,7 @@ class Repository:
         return client.call(lambda: self.api.repo_info(self.id, repo_type=self.kind), doing=f"show {self}")
 
     def info_if_exists(self) -> "RepoInfo | None":
-        """Return the description; None if the repository does not exist (or is somebody else's private one)."""
+        """Return the description; None if the repository does not exist (or is private and of another user)."""
         try:
             return self.info()
         except HubError as error:
@@ -102,13 +102,13 @@ class Repository:
     def create_new(self, *, private: bool, sdk: str | None = None, initial: Collection[str] = (ATTRIBUTES,)) -> str:
         """Create the repository and return its first commit.
 
-        Raises HubError (412) if it holds other files than `initial`: somebody else has created it in the meantime.
+        Raises HubError (412) if it holds other files than `initial`: another user created it in the meantime.
         """
         self.create(private=private, sdk=sdk)
         head = str(self.info().sha)
         if self.hashes(head).keys() - set(initial):
             raise HubError(
-                f"{self} was created by somebody else in the meantime (412). Check what it holds and try again.",
+                f"{self} was created by another user in the meantime (412). Check what it holds and try again.",
                 status=HTTPStatus.PRECONDITION_FAILED,
             )
         return head

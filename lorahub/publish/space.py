@@ -17,7 +17,7 @@ from lorahub.publish.repository import SPACE, Repository
 from lorahub.publish.space_files import Pinned, Space
 from lorahub.reports import sections
 
-# The files of a new Space; others were put there by somebody.
+# The files of a new Space; a user added all others.
 _NEW = frozenset({repository.ATTRIBUTES, runfiles.CARD})
 
 

@@ -248,7 +248,7 @@ def test_two_first_pushes_at_once_one_wins_and_the_other_is_told(hub, run, base,
     (other / "probe.json").write_text((other / "probe.json").read_text() + "\n")
     first, second = (push.plan(folder, Options(repo=REPO, base_id=base)) for folder in (run, other))
     push.send(first)
-    with pytest.raises(HubError, match="created by somebody else in the meantime") as told:
+    with pytest.raises(HubError, match="created by another user in the meantime") as told:
         push.send(second)
     assert told.value.status == 412
     assert hub.files(REPO)["probe.json"] == (run / "probe.json").read_bytes()

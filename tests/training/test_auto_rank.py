@@ -114,7 +114,7 @@ def test_retraining_what_was_cut_is_refused(chosen, arguments, cli, tmp_path):
     [
         (["adapter.method=full", "adapter.rank=auto"], "adapter.rank=auto: full has no rank to choose. Leave it out"),
         (["adapter.method=prompt", "adapter.rank=auto"], "adapter.rank=auto: prompt has no rank to choose"),
-        (["adapter.init=olora", "adapter.rank=auto"], "cannot cut what starts from adapter.init=olora"),
+        (["adapter.init=olora", "adapter.rank=auto"], "cannot truncate an adapter with adapter.init=olora"),
         (["adapter.rank=automatic"], "adapter.rank takes a whole number or auto; found 'automatic'"),
         (["adapter.rank=null"], "adapter.rank takes a whole number or auto; found None"),
         (["adapter.rank=0"], "adapter.rank must be at least 1; found 0"),

@@ -214,7 +214,7 @@ def _compare(
 
 
 def _output(table: CheckedTable, component: gr.components.Component) -> Path:
-    """Return where the classified file goes: into gradio's cache, which it clears, under a name nobody can guess."""
+    """Return where the classified file goes: into gradio's cache, which it clears, under a random name."""
     source = table.source
     return Path(component.GRADIO_CACHE) / secrets.token_hex(16) / f"{source.stem}.classified{source.suffix.lower()}"
 

@@ -90,7 +90,7 @@ def _fit(cost: Cost) -> str:
 
 
 def _components(costs: Sequence[Cost]) -> list[tuple[str, ...]]:
-    """One row a component, then the sum, the trained parameters and the operations."""
+    """Return one row per component, then the sum, the trained parameters and the operations."""
     rows = [
         (title, *(_size(cost.components[name]) for cost in costs))
         for name, title in COMPONENTS.items()

@@ -49,7 +49,7 @@ def _title(comparison: MethodComparison) -> str:
 
 
 def _table(comparison: MethodComparison) -> Table:
-    """The baselines, then one row per method."""
+    """Return the baselines, then one row per method."""
     baselines = [
         (tables.title(name), *(f"{figures[metric]:.3f}" for metric in tables.METRIC_NAMES), *[""] * 5)
         for name, figures in comparison.baselines.items()

@@ -34,7 +34,7 @@ def build(result: MonitoringResult) -> Report:
 
 
 def _evaluations(result: MonitoringResult) -> Table:
-    """The test result, the earlier evaluations and the new one, with the change since each."""
+    """Return the test result, the earlier evaluations and the new one, with the change since each."""
     changes = [*(_change(result, change) for change in (result.since_test, *result.since)), ("", "", "")]
     rows = []
     for row, change in zip(result.rows, changes, strict=True):

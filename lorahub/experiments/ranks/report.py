@@ -36,7 +36,7 @@ def _title(curves: RankCurves) -> str:
 
 
 def _table(curves: RankCurves) -> Table:
-    """One row per rank and curve; the run itself, which belongs to both curves, has a single row."""
+    """Return one row per rank and curve; the run itself, which belongs to both curves, has a single row."""
     metric, difference = _metric(curves), f"- rank {curves.about.rank}"
     points = [(TRUNCATED, point) for point in curves.truncated.points]
     if curves.retrained is not None:

@@ -124,7 +124,7 @@ def routed(
 
 
 def is_routed() -> bool:
-    """Whether this thread is in a `routed` block."""
+    """Return whether this thread is in a `routed` block."""
     return _route.get() is not None
 
 

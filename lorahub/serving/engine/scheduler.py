@@ -56,7 +56,7 @@ class Job:
         return max(1, len(self.adapters))
 
     def can_batch_with(self, other: "Job") -> bool:
-        """Whether one pass can process both jobs."""
+        """Return whether one pass can process both jobs."""
         return (self.kind, self.strength) == (other.kind, other.strength)
 
     def output(self) -> Floats:
