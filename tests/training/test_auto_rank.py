@@ -91,7 +91,7 @@ def test_predictions_and_bias_are_those_of_what_was_kept(chosen):
 def test_retraining_what_was_cut_is_refused(chosen, arguments, cli, tmp_path):
     run, _ = chosen
     if run.record.progress.rank.kept == 1:
-        words = "auto has rank 1, and there is none below"
+        words = "auto has rank 1, the lowest there is"
     else:
         words = "was not trained at it (adapter.rank=auto, adapter.init=default)"
     code, _, err = cli(
