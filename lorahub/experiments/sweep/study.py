@@ -185,7 +185,7 @@ def _state(trial: FrozenTrial) -> str | None:
     """Return how a trial ended; None if it has not ended, or was interrupted and is run again."""
     if trial.state != TrialState.FAIL:
         return {TrialState.COMPLETE: FINISHED, TrialState.PRUNED: PRUNED}.get(trial.state)
-    given_up = len(trial.system_attrs.get("retry_history", ())) >= MAX_RETRIES
+    given_up = len(retry.retry_history(trial)) >= MAX_RETRIES
     return FAILED if given_up or _ERROR in trial.user_attrs else None
 
 
