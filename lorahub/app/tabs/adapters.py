@@ -130,7 +130,8 @@ def _endpoints(engine: Engine, catalogue: Catalogue, *, changeable: bool) -> Non
             where: "this machine", "the Hub", or both
 
         """
-        return asdict(catalogue.listing(words=words, base=base, where=where))
+        listing = catalogue.listing(words=words, base=base, where=where)
+        return {"found": [asdict(adapter) for adapter in listing.adapters], "missing": listing.missing}
 
     @errors.shown()
     def inspect_adapter(adapter: str) -> Json:
