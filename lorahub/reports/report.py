@@ -7,20 +7,10 @@ JSON, and the app shows the saved Markdown.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from pydantic import TypeAdapter
 
 from lorahub import atomic
 from lorahub.reports import tables
-
-
-class Result:
-    """Base of the results, which are dataclasses: their JSON form, as `--json` prints it."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the result as plain data, ready for JSON."""
-        return dict(TypeAdapter(type(self)).dump_python(self, mode="json", by_alias=True, exclude_unset=True))
+from lorahub.reports.result import Result
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from lorahub.errors import ConfigError
 from lorahub.experiments.compare.pairs import System, compare_pairs
 from lorahub.experiments.compare.result import Comparison, SystemFigures
 from lorahub.labels import LabelSet
-from lorahub.reports.report import Result
+from lorahub.reports.result import Result
 from lorahub.stats import metrics, paired
 from lorahub.stats.results import SystemResult
 from lorahub.stats.verdicts import Floats, Ids

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from lorahub.experiments.compare.pairs import Pair, System
-from lorahub.reports.report import Result
+from lorahub.reports.result import Result
 from lorahub.stats import metrics
 from lorahub.stats.verdicts import Ids
 

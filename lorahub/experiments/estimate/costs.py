@@ -7,7 +7,7 @@ for each method and device; and `LoraSize`, the parameters of LoRA on one matrix
 from dataclasses import dataclass
 
 from lorahub.errors import ConfigError
-from lorahub.reports.report import Result
+from lorahub.reports.result import Result
 
 CPU = "cpu"
 # Components of the peak in the order of tables and pictures, with their names there.

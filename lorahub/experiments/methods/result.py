@@ -12,7 +12,7 @@ import numpy as np
 
 from lorahub.config import EvalConfig
 from lorahub.experiments.run_summary import RunSummary
-from lorahub.reports.report import Result
+from lorahub.reports.result import Result
 from lorahub.stats import seeds
 from lorahub.stats.metrics import METRICS
 from lorahub.stats.paired import CorrectedDifference

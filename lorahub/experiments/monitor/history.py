@@ -17,7 +17,7 @@ from pydantic import model_validator
 from lorahub import atomic, runfiles
 from lorahub.data.claimset import DataSource
 from lorahub.records import RunRecord
-from lorahub.reports.report import Result
+from lorahub.reports.result import Result
 from lorahub.runfiles import Part
 from lorahub.stats import bootstrap, paired
 from lorahub.stats.bootstrap import Values

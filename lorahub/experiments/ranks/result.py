@@ -7,7 +7,7 @@ every difference and belongs to both curves. The plateau is selected on validati
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lorahub.reports.report import Result
+from lorahub.reports.result import Result
 from lorahub.stats import metrics, plateau
 from lorahub.stats.paired import Difference
 from lorahub.stats.plateau import Plateau

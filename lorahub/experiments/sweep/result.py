@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field
 from sklearn.metrics import confusion_matrix
 
 from lorahub.experiments.sweep.search_space import Numbers, Range, Value
-from lorahub.reports.report import Result
+from lorahub.reports.result import Result
 from lorahub.stats import bootstrap, paired
 from lorahub.stats.paired import Difference, Interval
 from lorahub.stats.verdicts import Ids
