@@ -117,7 +117,7 @@ def test_a_newer_wheel_takes_the_place_of_the_older_which_a_waiting_job_still_fi
 
 def test_local_data_is_uploaded_only_when_asked_and_only_to_a_private_place(hub, claims_file):
     data = claims_file(learnable(40), "claims.csv")
-    with pytest.raises(PublishError, match=r"lies on this machine.*--upload-data.*private data set alice/far-data"):
+    with pytest.raises(PublishError, match=r"is on this machine.*--upload-data.*private data set alice/far-data"):
         planned(f"data.id={data}")
     assert not hub.repos
     plan = planned(f"data.id={data}", upload_data=True)
