@@ -9,6 +9,8 @@ from browser import VIEWS, ask, fits, open_tab, served, shoot, tab_to, visits
 
 from lorahub.errors import UnsafeAdapterError
 
+pytestmark = pytest.mark.slow
+
 browser = pytest.mark.browser
 CLAIM = "the vaccine may cause flu in the city"
 
@@ -174,7 +176,6 @@ def client(address):
     return Client(address, verbose=False)
 
 
-@pytest.mark.slow
 def test_a_program_does_all_that_a_person_can(client, engine):
     from gradio_client.exceptions import AppError
 
@@ -224,7 +225,6 @@ def test_on_a_space_nobody_loads_or_drops_what_others_ask(engine, root):
     assert not {"/load_adapter", "/drop_adapter"} & set(endpoints)
 
 
-@pytest.mark.slow
 def test_an_adapter_of_the_hub_is_found_looked_at_and_loaded(hub, hub_base, run_folder, tmp_path):
     from lorahub.app.catalogue import HERE, HUB, Catalogue
     from lorahub.publish import push

@@ -14,6 +14,8 @@ from lorahub.app.gpu_batches import GpuBatchPredictor
 from lorahub.data import tables
 from lorahub.labels import LabelSet
 
+pytestmark = pytest.mark.slow
+
 browser = pytest.mark.browser
 HOSTILE = "<img src=x onerror=\"document.title='taken'\">"
 
@@ -266,7 +268,6 @@ def client(address):
     return Client(address, verbose=False)
 
 
-@pytest.mark.slow
 def test_the_endpoint_gives_the_figures_and_the_file(client, labelled):
     from gradio_client import handle_file
 

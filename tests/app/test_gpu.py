@@ -23,6 +23,8 @@ from lorahub.experiments.compare import file as compare_file
 from lorahub.labels import LabelSet
 from lorahub.serving.predictor import Prediction, Verdict
 
+pytestmark = pytest.mark.slow
+
 
 def zero_gpu(declared):
     """A decorator that calls as spaces 0.51 does, and notes the seconds that were declared."""

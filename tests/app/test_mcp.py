@@ -9,6 +9,8 @@ import pytest
 from browser import served
 from conftest import learnable
 
+pytestmark = pytest.mark.slow
+
 CLAIM = "the vaccine may cause flu in the city"
 
 

@@ -14,6 +14,8 @@ from conftest import sentences
 from lorahub.labels import LabelSet
 from lorahub.reports import run_table, tables
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 CLAIM = "the vaccine may cause flu in the city"
 LONG = "supported by some people of the city but never by the doctors"
@@ -252,7 +254,6 @@ def test_who_has_to_wait_sees_the_place_in_the_queue(visit, engine, monkeypatch)
 
 
 @browser
-@pytest.mark.slow
 def test_the_page_is_there_within_two_seconds_when_the_server_is_warm(visit):
     """Of the processor, since a clock also counts what else the machine does: the server's and the busiest process's of
     the browser, which work one after the other."""

@@ -11,6 +11,8 @@ from lorahub.errors import ConfigError
 from lorahub.experiments.compare import report as compare_report
 from lorahub.reports import run_table
 
+pytestmark = pytest.mark.slow
+
 browser = pytest.mark.browser
 REPORT = """# Quality against rank
 
@@ -128,7 +130,6 @@ def test_an_experiment_is_a_folder_with_markdown_that_is_no_run(root, tmp_path):
     assert experiments.gather(tmp_path / "nothing") == {}
 
 
-@pytest.mark.slow
 def test_what_lorahub_compare_writes_is_read_as_it_is(root, tmp_path):
     from lorahub.experiments.compare.run import compare
 

@@ -18,6 +18,8 @@ from lorahub import records
 from lorahub.app.training_process import LONG, QUICK, Trainer, TrainingRequest, TrainingState
 from lorahub.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 browser = pytest.mark.browser
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -52,7 +54,6 @@ def wait(trainer, is_reached, seconds=240):
     return trainer.state
 
 
-@pytest.mark.slow
 def test_a_training_is_followed_and_its_run_answers(trainer, data, engine, tmp_path):
     started = trainer.start(TrainingRequest(data=str(data), method="lora", preset=QUICK, name="mine"))
     assert (started.name, started.running) == ("mine", True)
@@ -71,7 +72,6 @@ def test_a_training_is_followed_and_its_run_answers(trainer, data, engine, tmp_p
         trainer.start(TrainingRequest(data=str(data), method="lora", name="mine"))
 
 
-@pytest.mark.slow
 def test_what_cannot_be_trained_is_told_in_the_trainings_own_words(trainer, data, tmp_path):
     trainer.start(TrainingRequest(data=str(tmp_path / "nothing.csv"), method="lora"))
     state = wait(trainer, lambda state: not state.running)
@@ -116,7 +116,6 @@ def test_a_long_curve_stays_short():
     assert not training.after({"event": "stage", "text": "evaluating on test"}).stoppable
 
 
-@pytest.mark.slow
 def test_the_stream_is_as_documented_and_sigint_is_ctrl_c(data, tiny_base, tmp_path):
     """Read by a program that ignores SIGINT itself, as what a shell starts in the background does."""
     code = "import signal, sys, runpy; signal.signal(signal.SIGINT, signal.SIG_IGN); sys.argv[0] = 'lorahub'; "

@@ -17,6 +17,8 @@ from lorahub.experiments.estimate.trace import ACTIVATIONS, Trace
 from lorahub.hub import fetch
 from lorahub.training import optimizers
 
+pytestmark = pytest.mark.slow
+
 PAGE = (Path(__file__).parents[2] / "docs" / "estimate.md").read_text(encoding="utf-8")
 
 
@@ -59,7 +61,6 @@ def test_a_trace_without_data_is_the_trace_with_data():
     assert real[2] == 2 * 4 * (8 * 16 + 16 * 2) + 2 * 4 * (8 * 16 + 2 * 16 * 2)
 
 
-@pytest.mark.slow
 def test_weights_gradients_and_moments_are_what_their_formulas_say(described):
     full = counted(described("bert"), method="full")
     peak = full.on_cpu()
@@ -98,7 +99,6 @@ def test_quantized_weights_take_the_bytes_of_a_loaded_base(tiny_base):
     assert size(model) == size(loaded) > 0
 
 
-@pytest.mark.slow
 def test_checkpointing_and_bfloat16_take_less(described):
     base = described("llama")
     plain = counted(base, method="lora").on_cpu()[ACTIVATIONS]
@@ -127,7 +127,6 @@ def test_on_a_gpu_the_chosen_optimizer_is_counted(described):
     assert found.on_gpu()["optimizer"] == pytest.approx(8 * found.trainable, rel=0.5), "blocks are rounded up"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", ["full", "lora", "qlora", "dora", "rslora", "ia3", "linear-probe"])
 @pytest.mark.parametrize("model_type", ["bert", "deberta-v2", "modernbert", "qwen2"])
 def test_every_architecture_is_counted_on_both_kinds_of_device(described, model_type, method):
@@ -142,7 +141,6 @@ def test_every_architecture_is_counted_on_both_kinds_of_device(described, model_
         assert cost.operations > 0
 
 
-@pytest.mark.slow
 def test_json_is_documented_and_the_claims_own_lengths_count(tiny_base, cli, tmp_path):
     data = tmp_path / "claims.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in learnable(160)), encoding="utf-8")
@@ -165,7 +163,6 @@ def test_json_is_documented_and_the_claims_own_lengths_count(tiny_base, cli, tmp
     assert longer["costs"][0]["peak_bytes"] > found["costs"][0]["peak_bytes"]
 
 
-@pytest.mark.slow
 def test_it_is_printed_and_drawn(described, cli, tmp_path):
     picture = tmp_path / "memory.png"
     code, out, err = cli("estimate", "--base", described("bert") / "config.json", "--gpu", "cpu,l4", "--plot", picture)
@@ -218,7 +215,6 @@ def test_of_a_base_on_the_hub_only_the_config_is_fetched(hub, hub_base, cli):
     assert fetched == {"config.json"}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

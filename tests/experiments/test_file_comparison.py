@@ -13,6 +13,8 @@ from lorahub.labels import LabelSet
 from lorahub.serving.engine.engine import Engine
 from lorahub.stats.paired import mcnemar
 
+pytestmark = pytest.mark.slow
+
 FEW = EvalConfig(bootstrap=200)
 
 
@@ -169,7 +171,6 @@ class Constant:
         return {name: self._answers[name] * len(texts) for name in adapters}
 
 
-@pytest.mark.slow
 def test_a_hundred_thousand_rows_need_little_memory(engine, claims_file, tmp_path):
     """The rows themselves are 60 MB; of each are kept an id and two probabilities an adapter."""
     import psutil

@@ -11,6 +11,8 @@ from field_tables import documented, leaves, matches
 from lorahub.experiments.monitor import history
 from lorahub.publish import export
 
+pytestmark = pytest.mark.slow
+
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text(encoding="utf-8")
 
 

@@ -14,6 +14,8 @@ from lorahub.experiments.ranks import run as experiment
 from lorahub.stats.predictions import path_of
 from lorahub.training.run import train
 
+pytestmark = pytest.mark.slow
+
 PAGE = (Path(__file__).parents[2] / "docs" / "ranks.md").read_text(encoding="utf-8")
 QUICK = ("train.min_steps=60", "train.epochs=1", "train.batch_size=8", "eval.bootstrap=200", "eval.batch_size=256")
 
@@ -40,7 +42,6 @@ def flags(given, out):
     return ["--data", given["data"], "--base", given["base"], "--out", out]
 
 
-@pytest.mark.slow
 def test_at_its_own_rank_the_curve_is_the_run(high, tmp_path):
     run, given = high
     folder, found = experiment.ranks(run.folder, out=tmp_path / "out", **given)
@@ -64,7 +65,6 @@ def test_at_its_own_rank_the_curve_is_the_run(high, tmp_path):
     assert not named.gap.detectable or named.gap.difference > 0
 
 
-@pytest.mark.slow
 def test_retraining_changes_the_rank_alone(high, retrained):
     run, _ = high
     folder, found = retrained
@@ -85,7 +85,6 @@ def test_retraining_changes_the_rank_alone(high, retrained):
         assert point.figures["validation"]["f1_macro"] == record["results"]["validation"]["adapter"]["f1_macro"]
 
 
-@pytest.mark.slow
 def test_json_report_and_nothing_is_run_twice(high, retrained, cli):
     run, given = high
     folder, curves = retrained
@@ -115,7 +114,6 @@ def test_json_report_and_nothing_is_run_twice(high, retrained, cli):
     assert json.loads((folder / "ranks.json").read_text())["retrained"] is None
 
 
-@pytest.mark.slow
 def test_a_summary_of_another_recipe_is_refused(high, retrained, cli, tmp_path):
     run, given = high
     folder, _ = retrained

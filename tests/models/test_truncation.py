@@ -12,6 +12,8 @@ from lorahub.labels import LabelSet
 from lorahub.models import adapters, initialization, truncation
 from lorahub.models import base as bases
 
+pytestmark = pytest.mark.slow
+
 NAMES = LabelSet(("label0", "label1", "label2"))
 
 
@@ -50,7 +52,6 @@ def answers(model, tokens=6):
         return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "rslora", "dora"])
 def test_a_truncated_model_keeps_its_scale_and_equals_its_files(make_adapter, tiny_base, tmp_path, method):
     folder = make_adapter("bert", rank=8, method=method)

@@ -15,6 +15,8 @@ from lorahub.models import architectures
 from lorahub.models import base as bases
 from lorahub.serving.engine.engine import Engine
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-4
 
 
@@ -39,7 +41,6 @@ def vanilla_logits(base, folder, texts):
     return np.stack(found)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("model_type", ARCHITECTURES)
 def test_mixed_batch_equals_one_by_one_in_plain_peft(model_type, tiny_base, make_adapter):
     folders = [
@@ -137,7 +138,6 @@ def test_save_and_reload_is_bit_equal(tiny_base, make_adapter):
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("model_type", ARCHITECTURES)
 def test_every_head_is_saved_and_no_path_with_it(model_type, make_adapter, tiny_base):
     folder = make_adapter(model_type, name="heads")

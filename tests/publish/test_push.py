@@ -266,7 +266,7 @@ def combinations(steps):
             yield pytest.param(step, fault, id=f"{fault}-{step}", marks=() if small else pytest.mark.long)
 
 
-@pytest.mark.parametrize(("step", "fault"), combinations(STEPS))
+@pytest.mark.parametrize(("step", "fault"), [*combinations(STEPS)])
 def test_a_fault_at_any_step_publishes_nothing_or_all(hub, run, base, step, fault, monkeypatch):
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
@@ -337,7 +337,7 @@ READING = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize(("step", "fault"), combinations(READING))
+@pytest.mark.parametrize(("step", "fault"), [*combinations(READING)])
 def test_a_fault_before_or_after_the_commit_changes_nothing_and_the_next_push_succeeds(
     hub, run, base, step, fault, monkeypatch
 ):

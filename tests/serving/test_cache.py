@@ -13,6 +13,8 @@ from lorahub.errors import AdapterError, ConfigError, EngineBusyError
 from lorahub.serving.engine import cache as caches
 from lorahub.serving.engine.engine import Engine
 
+pytestmark = pytest.mark.slow
+
 TEXTS = sentences(3, seed=1)
 
 
@@ -35,7 +37,6 @@ def loaded(engine):
     return {held.name for held in engine.status().adapters if held.loaded}
 
 
-@pytest.mark.slow
 def test_the_least_recently_used_adapter_is_evicted_and_loaded_again_on_request(engine, folders, expected):
     engine.logits(TEXTS, ["a0"])
     assert engine.add(folders[2]) == ["a2"]
@@ -55,7 +56,6 @@ def test_the_bytes_in_memory_stay_under_their_limit(tiny_base, folders):
     assert loaded(engine) == {"a2", "a3"}
 
 
-@pytest.mark.slow
 def test_eviction_frees_memory(engine, folders):
     engine.logits(TEXTS)
     tensors = [weakref.ref(engine.adapters["a0"].lora[layer][0]) for layer in engine.adapters["a0"].lora]
@@ -127,7 +127,6 @@ def test_a_limit_below_one_is_refused(limit, tiny_base):
         Engine(str(tiny_base("bert")), **{limit: 0})
 
 
-@pytest.mark.slow
 def test_logits_stay_correct_while_adapters_are_added_dropped_and_evicted(tiny_base, folders, expected):
     engine = Engine(str(tiny_base("bert")), folders[:3], most_adapters=3)
     wrong, stop = [], threading.Event()

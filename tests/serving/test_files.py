@@ -9,6 +9,8 @@ from lorahub.serving import files
 from lorahub.serving.engine.engine import Engine
 from lorahub.stats.verdicts import Calibration
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def engine(tiny_base, make_adapter):
@@ -21,7 +23,6 @@ def classify_file(*arguments, **options):
     return sum(len(rows) for rows, _ in files.classify_file(*arguments, **options))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 def test_rows_come_back_in_order_with_the_engines_verdicts(suffix, engine, claims_file, tmp_path):
     rows = [{"id": index, "text": text} for index, text in enumerate(sentences(1100, seed=3))]
@@ -88,7 +89,6 @@ def test_an_older_output_survives_a_failure(engine, claims_file, tmp_path):
     assert output.read_text(encoding="utf-8") == "precious"
 
 
-@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_rows(engine, claims_file, tmp_path):
     import resource
 

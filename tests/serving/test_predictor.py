@@ -15,6 +15,8 @@ from lorahub.serving.predictor import Prediction, Request
 from lorahub.serving.single import SinglePredictor
 from lorahub.stats.verdicts import Calibration
 
+pytestmark = pytest.mark.slow
+
 TEXTS = sentences(3, seed=2)
 
 

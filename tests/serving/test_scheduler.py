@@ -15,6 +15,8 @@ from lorahub.errors import EngineBusyError
 from lorahub.serving.engine.engine import Engine
 from lorahub.serving.engine.scheduler import Job, Scheduler
 
+pytestmark = pytest.mark.slow
+
 
 def job(*lengths, adapters=("a",), kind="logits"):
     return Job(items=[{"input_ids": [0] * length} for length in lengths], adapters=adapters, kind=kind)
@@ -230,7 +232,6 @@ def test_an_interrupt_in_one_thread_does_not_affect_the_others():
     assert in_order(fine) == [10]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("model_type", ["bert", "deberta-v2", "llama"])
 def test_requests_for_different_adapters_and_lengths_share_correct_passes(model_type, tiny_base, make_adapter):
     folders = [make_adapter(model_type, labels=2 + n, rank=2**n, seed=n, name=f"a{n}") for n in range(4)]

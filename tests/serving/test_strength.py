@@ -13,6 +13,8 @@ from lorahub.models import adapters
 from lorahub.models import base as bases
 from lorahub.serving.engine.engine import Engine
 
+pytestmark = pytest.mark.slow
+
 TEXTS = sentences(6, seed=4)
 
 
@@ -41,7 +43,6 @@ def by_hand(folder, base, strength):
         return merged.eval()(**batch).logits.numpy()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("strength", [0.0, 0.5, 2.0])
 def test_strength_scales_the_update_of_the_base_weights(served, strength):
     engine, folders, base = served
@@ -51,7 +52,6 @@ def test_strength_scales_the_update_of_the_base_weights(served, strength):
         assert np.abs(found[name] - whole[name]).max() > 1e-3
 
 
-@pytest.mark.slow
 def test_strength_1_changes_no_bit(served):
     engine, folders, base = served
     whole, same = engine.logits(TEXTS), engine.logits(TEXTS, strength=1.0)

@@ -17,6 +17,8 @@ from lorahub.stats.predictions import Predictions
 from lorahub.stats.verdicts import Calibration, decide
 from lorahub.training.run import train
 
+pytestmark = pytest.mark.slow
+
 QUICK = [
     "train.min_steps=40", "train.epochs=1", "train.batch_size=8", "eval.bootstrap=200", "eval.batch_size=256",
     "data.validation_fraction=0.3",
@@ -40,7 +42,6 @@ def chosen(arguments, tmp_path_factory):
     )
 
 
-@pytest.mark.slow
 def test_the_files_have_the_rank_that_the_record_names(chosen):
     run, whole = chosen
     choice = run.record.progress.rank
@@ -61,7 +62,6 @@ def test_the_files_have_the_rank_that_the_record_names(chosen):
     assert all(f"`{name}`" in row for name in choice.to_dict())
 
 
-@pytest.mark.slow
 def test_it_is_the_same_training_cut(chosen, arguments, tmp_path):
     """The figures are those that `lorahub ranks` finds at that rank, and the difference is that of the two runs."""
     run, whole = chosen
@@ -78,7 +78,6 @@ def test_it_is_the_same_training_cut(chosen, arguments, tmp_path):
     assert choice.difference == pytest.approx(kept - uncut)
 
 
-@pytest.mark.slow
 def test_predictions_and_bias_are_those_of_what_was_kept(chosen):
     run, _ = chosen
     found = Predictions.load(run.folder, "test", "adapter", labels=2)
@@ -87,7 +86,6 @@ def test_predictions_and_bias_are_those_of_what_was_kept(chosen):
     assert np.isfinite(found.logits).all()
 
 
-@pytest.mark.slow
 def test_retraining_what_was_cut_is_refused(chosen, arguments, cli, tmp_path):
     run, _ = chosen
     if run.record.progress.rank.kept == 1:

@@ -20,6 +20,8 @@ from lorahub.training.checkpoints import Every
 from lorahub.training.progress import Callbacks
 from lorahub.training.run import train
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 # 84 training claims are 6 batches an epoch.
 QUICK = ("train.min_steps=20", "train.epochs=1", "train.batch_size=14", "train.evaluate_every=4", "eval.bootstrap=100")
@@ -133,7 +135,6 @@ def command(options, out, *flags):
     return [sys.executable, "-m", "lorahub", "train", *named, *settings, *flags]
 
 
-@pytest.mark.slow
 def test_a_killed_training_ends_as_the_uninterrupted_one(arguments, whole, tmp_path):
     key = ("bert", "lora", "train.min_steps=60", "train.evaluate_every=4")
     options, parts = arguments(*key), tmp_path / "run"
@@ -158,7 +159,6 @@ def newest(folder):
     return max((int(path.name[5:]) for path in (folder / "checkpoints").glob("step-*")), default=0)
 
 
-@pytest.mark.slow
 def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(arguments, tmp_path):
     options = arguments("bert", "lora", "train.min_steps=3000", "train.evaluate_every=1000")
     out = tmp_path / "run"
@@ -177,7 +177,6 @@ def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(arguments, tmp_path):
     assert "Traceback" not in error
 
 
-@pytest.mark.slow
 def test_a_checkpoint_holds_what_is_trained_and_nothing_of_the_base(arguments, tmp_path):
     interrupted(9, **arguments("bert", "lora"), out=tmp_path / "run", save_every=2)
     (path,) = (tmp_path / "run" / "checkpoints").glob("step-*")
@@ -198,7 +197,6 @@ def unfinished(arguments, tmp_path_factory):
     return out
 
 
-@pytest.mark.slow
 def test_a_partly_written_checkpoint_is_ignored(arguments, unfinished, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(unfinished, out)
@@ -210,7 +208,6 @@ def test_a_partly_written_checkpoint_is_ignored(arguments, unfinished, tmp_path)
     assert not (out / "checkpoints").exists(), "a finished run needs none"
 
 
-@pytest.mark.slow
 def test_baselines_are_not_computed_twice(arguments, unfinished, tmp_path, monkeypatch):
     out = tmp_path / "run"
     shutil.copytree(unfinished, out)
@@ -239,7 +236,6 @@ def test_a_checkpoint_of_another_training_is_refused_in_a_line_that_names_the_di
     assert newest(unfinished) == 4, "and is kept"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["trained.safetensors", "optimizer.bin", "progress.json"])
 def test_a_damaged_checkpoint_is_one_line(name, arguments, unfinished, tmp_path):
     out = tmp_path / "run"
@@ -249,7 +245,6 @@ def test_a_damaged_checkpoint_is_one_line(name, arguments, unfinished, tmp_path)
         train(**arguments("bert", "lora"), out=out, save_every=4, resume=True)
 
 
-@pytest.mark.slow
 def test_an_unfinished_run_is_only_replaced_with_force(arguments, unfinished, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(unfinished, out)
@@ -259,7 +254,6 @@ def test_an_unfinished_run_is_only_replaced_with_force(arguments, unfinished, tm
     assert newest(out) == 0
 
 
-@pytest.mark.slow
 def test_resuming_without_a_checkpoint_starts_from_the_beginning_and_says_so(arguments, tmp_path, caplog):
     assert interrupted(1, **arguments("bert", "lora"), out=tmp_path / "run", resume=True) == [1]
     assert "holds no checkpoint; training starts from the beginning" in caplog.text

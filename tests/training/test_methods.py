@@ -27,6 +27,8 @@ from lorahub.stats.verdicts import softmax
 from lorahub.training import optimizers
 from lorahub.training.run import train
 
+pytestmark = pytest.mark.slow
+
 QUICK = ["train.min_steps=12", "train.epochs=1", "train.batch_size=16", "eval.bootstrap=200"]
 SERVED_TOGETHER = ("lora", "qlora", "dora", "rslora", "linear-probe")
 UNSUPPORTED_BY_LLAMA = ("prompt", "p-tuning")
@@ -80,7 +82,6 @@ def test_every_method_of_the_config_has_a_row_and_a_recipe_with_its_source():
     assert config.load(None, ["adapter.method=full", "train.learning_rate=1"]).train.learning_rate == 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("model_type", "method"), CASES)
 def test_a_saved_method_gives_the_same_logits_anywhere(model_type, method, trained, tiny_base):
     run = trained(model_type, method)
@@ -112,7 +113,6 @@ def test_a_saved_method_gives_the_same_logits_anywhere(model_type, method, train
     assert np.ptp(claimed, axis=0).max() > 1e-3, "the claims must differ by more than what is tolerated"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("model_type", "method"), CASES)
 def test_a_method_is_evaluated_and_served_together_or_refused_in_one_line(model_type, method, trained, tiny_base, data):
     run, base = trained(model_type, method), str(tiny_base(model_type))
@@ -130,7 +130,6 @@ def test_a_method_is_evaluated_and_served_together_or_refused_in_one_line(model_
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.slow
 def test_classify_takes_every_kind_of_run_and_says_which_run_apart(trained, tiny_base, cli, caplog):
     made = [trained("bert", method) for method in ("full", "lora", "ia3")]
     texts, _ = probe(made[0])
@@ -148,14 +147,12 @@ def test_classify_takes_every_kind_of_run_and_says_which_run_apart(trained, tiny
     assert f"{shared} holds" not in caplog.text
 
 
-@pytest.mark.slow
 def test_runs_of_one_name_that_run_apart_are_numbered(trained, tmp_path):
     run = trained("bert", "full")
     copy = shutil.copytree(run.folder, tmp_path / run.folder.name)
     assert MixedPredictor(open_predictors([run.folder, copy])).names == [run.folder.name, f"{run.folder.name}-2"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains_and_saves_the_heads(method, trained):
     run = trained("bert", method)
@@ -204,7 +201,6 @@ def test_what_does_not_go_together_is_refused_before_training(settings, words, t
     assert words in str(caught.value)
 
 
-@pytest.mark.slow
 def test_claims_leave_room_for_virtual_tokens_and_padding_changes_nothing(trained, tiny_base):
     run = trained("bert", "prompt", "base.max_length=128")
     assert run.record.environment.reasons["max_length"].startswith("44 tokens: 64 minus 20 virtual tokens")
@@ -279,7 +275,6 @@ def test_double_quantization_saves_what_the_paper_says():
     assert found[False] - found[True] == pytest.approx(0.373, abs=0.001)
 
 
-@pytest.mark.slow
 def test_qlora_learns_on_a_cpu_and_the_record_says_what_ran(qlora):
     progress, reasons = qlora.record.progress, qlora.record.environment.reasons
     losses = [row.loss for row in progress.curve]
@@ -290,7 +285,6 @@ def test_qlora_learns_on_a_cpu_and_the_record_says_what_ran(qlora):
     assert "bitsandbytes" in qlora.record.environment.packages
 
 
-@pytest.mark.slow
 def test_a_qlora_adapter_brings_its_quantized_base_and_says_so_beside_another(qlora, tiny_base, caplog):
     texts, claimed = probe(qlora)
     folder = str(tiny_base("llama"))
@@ -304,7 +298,6 @@ def test_a_qlora_adapter_brings_its_quantized_base_and_says_so_beside_another(ql
 # Initializations
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("method", "init"), [("lora", "pissa"), ("lora", "olora"), ("rslora", "pissa")])
 @pytest.mark.parametrize("model_type", ["bert", "llama"])
 def test_an_initialization_that_moves_the_base_is_served_beside_another_adapter(
@@ -322,7 +315,6 @@ def test_an_initialization_that_moves_the_base_is_served_beside_another_adapter(
     np.testing.assert_allclose(engine.logits(claims)[run.folder.name], claimed, atol=1e-4)
 
 
-@pytest.mark.slow
 def test_a_loftq_run_is_served_beside_another_adapter(trained, tiny_base, make_adapter):
     run, four_bits = trained("llama", "qlora", "adapter.init=loftq"), BaseConfig(quantize="nf4")
     other, texts = make_adapter("llama", labels=3, name="other"), sentences(5, seed=3)
@@ -348,7 +340,6 @@ def test_loftq_starts_nearer_to_the_whole_weights_and_leaves_the_base_alone(tiny
         assert torch.equal(kept.weight.data, before[f"{name}.weight"])
 
 
-@pytest.mark.slow
 def test_dora_and_lora_answer_together_as_each_does_in_plain_peft(trained, tiny_base, make_adapter):
     run = trained("llama", "dora", "train.learning_rate=1e-2")
     texts = sentences(7, seed=5, low=1, high=20)
@@ -379,7 +370,6 @@ def test_paging_is_for_gpus_and_the_reason_says_which_optimizer_ran(wanted, devi
     )
 
 
-@pytest.mark.slow
 def test_the_eight_bit_optimizer_trains_on_a_cpu(trained):
     run = trained("llama", "lora", "train.optimizer=paged-adamw8bit", "train.min_steps=30")
     losses = [row.loss for row in run.record.progress.curve]
@@ -387,7 +377,6 @@ def test_the_eight_bit_optimizer_trains_on_a_cpu(trained):
     assert run.record.environment.reasons["optimizer"].startswith("adamw8bit")
 
 
-@pytest.mark.slow
 def test_computing_activations_again_changes_no_weight(trained):
     plain, again = (trained("bert", "lora", f"train.checkpointing={choice}") for choice in ("never", "always"))
     first, second = (load_file(run.folder / "adapter_model.safetensors") for run in (plain, again))
@@ -398,7 +387,6 @@ def test_computing_activations_again_changes_no_weight(trained):
 # What is made of a run
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", [method for method in METHODS if method != "qlora"])
 def test_the_cards_snippet_answers_as_the_probe(method, trained, tiny_base, monkeypatch):
     run = trained("bert", method)
@@ -412,14 +400,12 @@ def test_the_cards_snippet_answers_as_the_probe(method, trained, tiny_base, monk
     np.testing.assert_allclose(scope["logits"][0].numpy(), claimed[0], atol=1e-5)
 
 
-@pytest.mark.slow
 def test_a_card_says_that_its_base_was_in_four_bits(trained):
     card = (trained("bert", "qlora").folder / "README.md").read_text(encoding="utf-8")
     assert "A QLoRA adapter for" in card
     assert "It was trained on a 4-bit base (nf4" in card
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", ["prefix", "full", "linear-probe", "dora"])
 def test_a_classifier_of_any_method_answers_after_unpickling_too(method, tiny_base):
     from lorahub import ClaimClassifier
@@ -432,7 +418,6 @@ def test_a_classifier_of_any_method_answers_after_unpickling_too(method, tiny_ba
     np.testing.assert_allclose(pickle.loads(pickle.dumps(fitted)).predict_proba(texts[:5]), before, atol=1e-6)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", ["full", "linear-probe"])
 def test_what_is_no_peft_adapter_is_not_pushed_and_the_reason_said(method, trained):
     from lorahub.publish import export

@@ -16,6 +16,8 @@ from lorahub.publish.export import PUBLISHED
 from lorahub.training.progress import Callbacks
 from lorahub.training.run import train
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 QUICK = ["train.min_steps=8", "train.epochs=1", "train.batch_size=14", "train.evaluate_every=4", "eval.bootstrap=100"]
 STEP_NAMES = {"train/loss", "train/learning_rate", "train/samples_per_second", "memory/cpu_bytes"}
@@ -55,7 +57,6 @@ def curves(folder):
     return {name: {item.step: item.value for item in read.Scalars(name)} for name in read.Tags()["scalars"]}
 
 
-@pytest.mark.slow
 def test_tensorboard_shows_what_the_record_says(arguments, tmp_path, closed_world):
     run = train(**arguments, out=tmp_path / "run", tracker="tensorboard")
     found = curves(run.folder / "tensorboard")
@@ -70,7 +71,6 @@ def test_tensorboard_shows_what_the_record_says(arguments, tmp_path, closed_worl
     assert not written & PUBLISHED, "a push leaves them out"
 
 
-@pytest.mark.slow
 def test_a_resumed_training_continues_its_curves(arguments, tmp_path):
     def on_step(step):
         if step.step == 7:
@@ -108,7 +108,6 @@ finally:
 """
 
 
-@pytest.mark.slow
 def test_trackio_keeps_a_run_here_and_makes_no_space(arguments, tmp_path):
     settings = [word for setting in QUICK for word in ("--set", setting)]
     command = [
@@ -155,7 +154,6 @@ def test_trackio_refuses_upload_settings_of_the_environment(variable, arguments,
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
 def test_wandb_is_offline(arguments, tmp_path, closed_world):
     run = train(**arguments, out=tmp_path / "run", tracker="wandb")
     (offline,) = (run.folder / "wandb").glob("offline-run-*")
@@ -187,7 +185,6 @@ def test_an_unknown_tracker_is_refused_in_one_line(cli):
     assert len(error.splitlines()) == 1
 
 
-@pytest.mark.slow
 def test_a_tracker_changes_no_result(arguments, tmp_path):
     plain, tracked = (
         train(**arguments, out=tmp_path / "a"),
