@@ -12,7 +12,6 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 from browser import free_port
 
@@ -40,18 +39,12 @@ def listening():
 
 
 @pytest.mark.slow
-def test_the_app_serves_within_15_seconds_calls_nobody_keeps_nothing_and_ends_on_ctrl_c(tiny_run, tiny_base, tmp_path):
-    """Of the processor, since a clock also counts what else the machine does; the best of three."""
-    assert any(served(tiny_run, tiny_base, tmp_path / str(attempt)) < 15 for attempt in range(3))
-
-
-def served(tiny_run, tiny_base, folder):
-    """Start the app, ask it and end it; returns the seconds of the processor until it served."""
+def test_the_app_serves_calls_nobody_keeps_nothing_and_ends_on_ctrl_c(tiny_run, tiny_base, tmp_path):
     from gradio_client import Client
 
-    port, folders = free_port(), [folder / name for name in ("home", "cwd", "temporary")]
+    port, folders = free_port(), [tmp_path / name for name in ("home", "cwd", "temporary")]
     for one in folders:
-        one.mkdir(parents=True)
+        one.mkdir()
     # The start is quiet only if nothing comes through the proxy that any client of the web would take.
     with listening() as (proxy, came):
         environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}
@@ -69,7 +62,6 @@ def served(tiny_run, tiny_base, folder):
         )
         try:
             line = app.stdout.readline()
-            spent = psutil.Process(app.pid).cpu_times()
             address = f"http://127.0.0.1:{port}/"
             assert line == f"lorahub: tiny on tiny-bert: open {address} (Ctrl-C ends it)\n"
             opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -94,7 +86,6 @@ def served(tiny_run, tiny_base, folder):
     written = [path for one in folders for path in one.rglob("*") if path.is_file()]
     assert not [path for path in written if b"secretword" in path.read_bytes()]
     assert not list(folders[1].iterdir())
-    return spent.user + spent.system
 
 
 @pytest.mark.slow

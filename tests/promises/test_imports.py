@@ -1,6 +1,5 @@
 """Importing is free: no heavy library, no network, no log handler; and `--help` is quick."""
 
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -50,21 +49,16 @@ COMMANDS = (
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command) or "lorahub")
-def test_help_takes_less_than_half_a_second(command):
-    """Of the processor, since a clock also counts what else the machine does; the best of five."""
-
-    def once():
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run(
-            [sys.executable, "-X", "importtime", "-m", "lorahub", *command, "--help"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert done.returncode == 0, done.stderr
-        assert "Usage" in done.stdout
-        assert not any(f"| {heavy}\n" in done.stderr for heavy in ("torch", "transformers", "gradio"))
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-    assert any(once() < 0.5 for _ in range(5))
+def test_help_imports_no_heavy_package(command):
+    """`benchmarks/start.py` measures what is left."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "lorahub", *command, "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Usage" in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "typer" in imported
+    assert not imported & {"torch", "transformers", "peft", "gradio", "sklearn", "scipy", "pandas", "datasets"}

@@ -42,7 +42,7 @@ def test_a_validated_config_answers_as_the_run_of_it(arguments, tmp_path):
     for _ in range(2):
         session, progress = validate(config, data, encodings=encodings)
         assert np.array_equal(session.logits("validation"), kept.logits)
-        assert progress.curve == [row.to_dict() for row in run.record.progress.curve]
+        assert progress.curve == run.record.progress.curve
         assert session.trainable == run.record.progress.trainable_parameters
     assert {split for split, *_ in encodings} == {"train", "validation"}, "tokenized once, and test never"
 
