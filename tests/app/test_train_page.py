@@ -54,7 +54,9 @@ def wait(trainer, is_reached, seconds=240):
     return trainer.state
 
 
-def test_a_training_is_followed_and_its_run_answers(trainer, data, engine, tmp_path):
+def test_a_training_is_followed_and_its_run_answers(trainer, engine, tmp_path):
+    data = tmp_path / "wording.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in learnable(100)))
     started = trainer.start(TrainingRequest(data=str(data), method="lora", preset=QUICK, name="mine"))
     assert (started.name, started.running) == ("mine", True)
     with pytest.raises(ConfigError, match=r"mine is being trained \(.*\)\. Stop it, or wait\."):
@@ -121,7 +123,7 @@ def test_the_stream_is_as_documented_and_sigint_is_ctrl_c(data, tiny_base, tmp_p
     code = "import signal, sys, runpy; signal.signal(signal.SIGINT, signal.SIG_IGN); sys.argv[0] = 'lorahub'; "
     code += "runpy.run_module('lorahub', run_name='__main__')"
     arguments = ["train", "--data", data, "--base", tiny_base("bert"), "--out", tmp_path / "run", "--events", "--json"]
-    arguments += ["--set", "train.epochs=50"]
+    arguments += ["--set", "train.epochs=50", "--set", "train.evaluate_every=5"]
     training = subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -33,7 +33,7 @@ def small(benchmark, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allowance was measured with glibc")
-@pytest.mark.parametrize("method", ["lora", "qlora"])
+@pytest.mark.parametrize("method", ["lora", pytest.param("qlora", marks=pytest.mark.long)])
 def test_a_fresh_process_takes_what_was_estimated(benchmark, small, method):
     model, folder = small
     measured = benchmark.train(model, method, folder)["measured_bytes"]

@@ -103,7 +103,7 @@ def test_a_summary_of_another_recipe_or_other_claims_is_refused(compared, cli, t
 
 
 @pytest.mark.slow
-def test_what_is_finished_outlives_a_kill(compared, tmp_path):
+def test_what_is_finished_outlives_a_kill(compared, cli, tmp_path):
     arguments, _, _ = compared
     out = tmp_path / "killed"
     command = [
@@ -128,10 +128,10 @@ def test_what_is_finished_outlives_a_kill(compared, tmp_path):
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     stamp = (out / "linear-probe-s0.json").stat().st_mtime_ns
-    second = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert second.returncode == 0, second.stderr
-    assert "linear-probe, seed 0" not in second.stderr
-    assert "run 2 of 2: lora, seed 0" in second.stderr
+    code, _, err = cli(*command[3:])
+    assert code == 0, err
+    assert "linear-probe, seed 0" not in err
+    assert "run 2 of 2: lora, seed 0" in err
     assert (out / "linear-probe-s0.json").stat().st_mtime_ns == stamp
     assert not (out / "lora-s0").exists(), "--discard"
 

@@ -105,7 +105,7 @@ def is_alive(process):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_a_killed_sweep_continues_and_completes_its_trials(flags, cli, tmp_path, processes):
     out = tmp_path / "killed"
     first = start(flags, "--trials", 4, "--processes", processes, "--out", out)
@@ -299,11 +299,11 @@ def test_poor_trials_are_stopped_early_and_do_not_change_the_next(base, tmp_path
 @pytest.mark.slow
 def test_hyperband_stops_trials_too(flags, cli, tmp_path):
     settings = ["--set", "train.min_steps=10", "--set", "train.evaluate_every=1", "--pruner", "hyperband"]
-    code, out, err = cli("sweep", *flags, *settings, "--trials", 12, "--out", tmp_path / "out", "--json")
+    code, out, err = cli("sweep", *flags, *settings, "--trials", 8, "--out", tmp_path / "out", "--json")
     assert code == 0, err
     states = json.loads(out)["states"]
     assert states["failed"] == 0
-    assert states["finished"] + states["pruned"] == 12
+    assert states["finished"] + states["pruned"] == 8
     assert states["pruned"] > 0
 
 

@@ -19,7 +19,9 @@ for words in json.loads(sys.argv[1]):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["login file", "environment", "flag"])
+@pytest.mark.parametrize(
+    "way", ["environment", *(pytest.param(way, marks=pytest.mark.long) for way in ("login file", "flag"))]
+)
 def test_a_token_is_used_and_left_nowhere(hub, hub_base, program, run_folder, tiny_run, tmp_path, monkeypatch, way):
     secret = "hf_" + way.replace(" ", "").ljust(30, "Q")
     hub.users = {secret: "alice"}

@@ -38,8 +38,15 @@ def probe(folder):
     return [row["claim"] for row in rows], np.array([row["logits"] for row in rows])
 
 
-@pytest.mark.parametrize("precision", ["no", "bf16"])
-@pytest.mark.parametrize("model_type", ["bert", "llama"])
+@pytest.mark.parametrize(
+    ("model_type", "precision"),
+    [
+        ("bert", "no"),
+        ("llama", "bf16"),
+        pytest.param("bert", "bf16", marks=pytest.mark.long),
+        pytest.param("llama", "no", marks=pytest.mark.long),
+    ],
+)
 def test_a_bfloat16_base_trains_and_the_saved_adapter_answers_alike(model_type, precision, tiny_base, tmp_path):
     out = train(tiny_base(model_type), tmp_path, "base.dtype=bfloat16", f"train.mixed_precision={precision}")
     test = json.loads((out / "record.json").read_text())["results"]["test"]
