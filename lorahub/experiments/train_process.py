@@ -1,14 +1,16 @@
 """The trainings of an experiment, each in a process of its own.
 
-In: the path of a run summary, and arguments of `lorahub train`. Out: the summary. The process is fresh, so that its
-memory is the training's; its run folder has the name of the summary, without `.json`. A summary that exists is read
-instead of trained again.
+In: the path of a run summary, and arguments of `lorahub train`. Out: the summary. The process trains once, so that its
+memory is the training's; it is forked from a server that has imported the libraries. Its run folder has the name of the
+summary, without `.json`. A summary that exists is read instead of trained again.
 """
 
+import multiprocessing
+import os
+import runpy
 import shutil
-import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,16 +62,28 @@ def train(path: Path, arguments: Sequence[str], expected: ExpectedRun, *, name: 
 
 
 def _run(folder: Path, arguments: Sequence[str], name: str) -> None:
-    """Train in a fresh process, whose progress bar and errors go to this process's stderr."""
-    command = [sys.executable, "-m", "lorahub", "train", *arguments, "--out", str(folder)]
-    done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
-    if done.returncode:
+    """Train in a process of its own, whose progress bar and errors go to this process's stderr."""
+    has_server = "forkserver" in multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver") if has_server else multiprocessing.get_context("spawn")
+    context.set_forkserver_preload(["lorahub.training.run"])
+    process = context.Process(target=_command, args=(["train", *arguments, "--out", str(folder)], dict(os.environ)))
+    process.start()
+    process.join()
+    if process.exitcode:
         raise TrainingError(
             f"{name} was not trained; see the message above. Fix the cause, or leave it out: finished runs are kept."
         )
     if records.load(folder).progress.interrupted:
         shutil.rmtree(folder)
         raise KeyboardInterrupt
+
+
+def _command(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Run a command of lorahub as `python -m lorahub` does, without its output on stdout."""
+    os.environ.update(environment)
+    sys.argv = ["lorahub", *arguments]
+    with open(os.devnull, "w", encoding="utf-8") as sys.stdout:
+        runpy.run_module("lorahub", run_name="__main__")
 
 
 def _check_expected(summary: RunSummary, path: Path, expected: ExpectedRun) -> None:

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from browser import VIEWS, fits, open_tab, served, shoot, tab_to, visits
 from conftest import learnable
 from field_tables import documented
 from playwright.sync_api import expect
+from processes import Command
 
 from lorahub import records
 from lorahub.app.training_process import LONG, QUICK, Trainer, TrainingRequest, TrainingState
@@ -120,23 +119,14 @@ def test_a_long_curve_stays_short():
 
 def test_the_stream_is_as_documented_and_sigint_is_ctrl_c(data, tiny_base, tmp_path):
     """Read by a program that ignores SIGINT itself, as what a shell starts in the background does."""
-    code = "import signal, sys, runpy; signal.signal(signal.SIGINT, signal.SIG_IGN); sys.argv[0] = 'lorahub'; "
-    code += "runpy.run_module('lorahub', run_name='__main__')"
     arguments = ["train", "--data", data, "--base", tiny_base("bert"), "--out", tmp_path / "run", "--events", "--json"]
     arguments += ["--set", "train.epochs=50", "--set", "train.evaluate_every=5"]
-    training = subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    events = []
-    for line in training.stderr:
-        if line.startswith("{"):
-            events.append(json.loads(line))
-            if events[-1].get("validation"):
-                break
+    training = Command(*arguments, handler=signal.SIG_IGN)
+    training.until(lambda: '"validation": {' in training.err)
     training.send_signal(signal.SIGINT)
-    out, err = training.communicate(timeout=240)
-    assert training.returncode == 0, err
-    assert json.loads(out)["happened"]["interrupted"]
+    assert training.wait(240) == 0, training.err
+    assert json.loads(training.out)["happened"]["interrupted"]
+    events = [json.loads(line) for line in training.err.splitlines() if line.startswith("{")]
     text = (DOCS / "training.md").read_text(encoding="utf-8")
     fields = {field for (field,) in documented(text[text.index("## Follow a training from a program") :])}
     assert set().union(*events) == fields

@@ -5,7 +5,6 @@ import itertools
 import json
 import re
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -17,6 +16,7 @@ import psutil
 import pytest
 from field_tables import documented, leaves, matches
 from optuna.trial import TrialState
+from processes import Command
 
 from lorahub import config as configs
 from lorahub import records
@@ -66,8 +66,7 @@ def whole(base, tmp_path_factory):
 
 
 def start(flags, *more):
-    command = [sys.executable, "-m", "lorahub", "sweep", *flags, *map(str, more)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return Command("sweep", *flags, *more)
 
 
 def opened(url):
@@ -93,7 +92,7 @@ def wait_for(url, ready, process, seconds=300):
             if ready(study):
                 return study
         assert time.monotonic() < until
-        assert process.poll() is None, process.stderr.read()
+        assert process.poll() is None, process.err
         time.sleep(0.05)
 
 
@@ -137,8 +136,7 @@ def test_two_commands_on_one_storage_share_the_trials(flags, tmp_path):
     url = f"journal:{tmp_path / 'shared.log'}"
     both = [start(flags, "--trials", 4, "--storage", url, "--out", tmp_path / f"out{number}") for number in (1, 2)]
     for process in both:
-        _, err = process.communicate(timeout=500)
-        assert process.returncode == 0, err
+        assert process.wait(500) == 0, process.err
     assert len(complete(opened(url))) in (4, 5)
     found = [json.loads((tmp_path / f"out{number}" / "sweep.json").read_text()) for number in (1, 2)]
     assert found[0]["trials"] == found[1]["trials"]
@@ -177,9 +175,8 @@ def test_ctrl_c_is_one_line_and_exit_code_130(flags, tmp_path):
     first = start(flags, "--trials", 30, "--processes", 2, "--out", tmp_path / "out")
     wait_for(in_folder(tmp_path / "out"), lambda study: len(study.trials) >= 2, first)
     first.send_signal(signal.SIGINT)
-    _, err = first.communicate(timeout=120)
-    assert first.returncode == 130, err
-    assert "lorahub: stopped. Nothing half-written is left." in err
+    assert first.wait(120) == 130, first.err
+    assert "lorahub: stopped. Nothing half-written is left." in first.err
     states = Counter(trial.state for trial in opened(in_folder(tmp_path / "out")).trials)
     assert not states[TrialState.RUNNING]
 

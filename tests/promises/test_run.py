@@ -4,9 +4,6 @@ import json
 import random
 import re
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import LONG, learnable
+from processes import Command
 
 from lorahub import records
 from lorahub.serving.engine.engine import Engine
@@ -142,22 +140,15 @@ def test_a_finished_run_is_not_replaced_unasked(tiny_run, data, tiny_base, tmp_p
 def test_ctrl_c_keeps_the_best_so_far(data, tiny_base, tmp_path):
     out = tmp_path / "stopped"
     settings = ["train.epochs=100000", "train.evaluate_every=5", "eval.bootstrap=200"]
-    process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "lorahub", "-v", "train", "--data", data, "--base", str(tiny_base("bert")),
-         "--out", str(out), *(item for setting in settings for item in ("--set", setting))],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    for line in process.stderr:
-        if line.startswith("INFO: training"):
-            break
-    time.sleep(6)
+    flags = [item for setting in settings for item in ("--set", setting)]
+    process = Command("-v", "train", "--data", data, "--base", tiny_base("bert"), "--out", out, *flags, "--events")
+    process.until(lambda: '"validation": {' in process.err)
     process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+    assert process.wait(120) == 0, process.err
     record = records.load(out)
     assert record.progress.interrupted
     assert record.progress.best_step > 0
-    assert "interrupted after" in output
+    assert "interrupted after" in process.out
     assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
 
 
@@ -169,13 +160,8 @@ def test_a_run_killed_at_any_moment_is_absent_or_whole(data, tiny_base, tmp_path
     flags = [item for setting in settings for item in ("--set", setting)]
     for attempt in range(24 if LONG else 4):
         out = tmp_path / f"killed{attempt}"
-        process = subprocess.Popen(
-            [sys.executable, "-m", "lorahub", "train", "--data", data, "--base", str(tiny_base("bert")), "--out", out,
-             *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        try:
-            process.wait(timeout=moments.uniform(3, 14))
-        except subprocess.TimeoutExpired:
+        process = Command("train", "--data", data, "--base", tiny_base("bert"), "--out", out, *flags)
+        if process.wait(moments.uniform(0, 9)) is None:
             process.kill()
             process.wait()
         if out.exists():

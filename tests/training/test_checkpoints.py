@@ -4,14 +4,13 @@ import json
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import learnable
+from processes import Command
 from safetensors.torch import load_file
 
 from lorahub import records
@@ -130,10 +129,10 @@ def test_a_stopped_training_ends_as_the_uninterrupted_one(case, arguments, whole
         assert resumed == uninterrupted
 
 
-def command(options, out, *flags):
+def start(options, out, *flags):
     settings = [word for setting in options["settings"] for word in ("--set", setting)]
     named = ["--data", options["data"], "--base", options["base"], "--method", options["method"], "--out", str(out)]
-    return [sys.executable, "-m", "lorahub", "train", *named, *settings, *flags]
+    return Command("train", *named, *settings, *flags)
 
 
 def test_a_killed_training_ends_as_the_uninterrupted_one(arguments, whole, tmp_path):
@@ -141,16 +140,16 @@ def test_a_killed_training_ends_as_the_uninterrupted_one(arguments, whole, tmp_p
     options, parts = arguments(*key), tmp_path / "run"
     flags, step, kills = ("--save-every", "2", "--resume"), 0, 0
     while step < 50:
-        process = subprocess.Popen(command(options, parts, *flags), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        process, reached = start(options, parts, *flags), step + 25
         # Some steps further, wherever the process is by then: in a step, in an evaluation or writing a checkpoint.
-        while newest(parts) < step + 25 and process.poll() is None:
-            time.sleep(0.001)
+        process.until(lambda reached=reached: newest(parts) >= reached)
         process.kill()
-        assert process.wait() == -signal.SIGKILL, process.stderr.read()
+        assert process.wait() == -signal.SIGKILL, process.err
         assert not (parts / "record.json").exists()
         step, kills = newest(parts), kills + 1
     assert kills == 2
-    subprocess.run(command(options, parts, *flags), cwd=ROOT, check=True, capture_output=True)
+    last = start(options, parts, *flags)
+    assert last.wait() == 0, last.err
     assert len(records.load(parts).progress.resumed_at) == kills
     for resumed, uninterrupted in zip(outcome(parts), whole(*key), strict=True):
         assert resumed == uninterrupted
@@ -163,19 +162,15 @@ def newest(folder):
 def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(arguments, tmp_path):
     options = arguments("bert", "lora", "train.min_steps=3000", "train.evaluate_every=1000")
     out = tmp_path / "run"
-    process = subprocess.Popen(
-        command(options, out, "--save-every", "100"), cwd=ROOT, stderr=subprocess.PIPE, text=True
-    )
-    while newest(out) < 100 and process.poll() is None:
-        time.sleep(0.001)
+    process = start(options, out, "--save-every", "100")
+    process.until(lambda: newest(out) >= 100)
     time.sleep(0.05)  # the checkpoint of step 100 may still be being written
     process.send_signal(signal.SIGINT)
-    error = process.communicate()[1]
-    assert process.returncode == 130
+    assert process.wait() == 130
     step = newest(out)
     assert step % 100, "a checkpoint of its own"
-    assert f"lorahub: stopped. Step {step} is saved in {out / 'checkpoints'}. Continue with --resume." in error
-    assert "Traceback" not in error
+    assert f"lorahub: stopped. Step {step} is saved in {out / 'checkpoints'}. Continue with --resume." in process.err
+    assert "Traceback" not in process.err
 
 
 def test_a_checkpoint_holds_what_is_trained_and_nothing_of_the_base(arguments, tmp_path):

@@ -1,8 +1,6 @@
 """Half precision: trained modules stay in float32, in the files and on reload, and the figures are the files'."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import learnable
+from processes import Command
 
 from lorahub.config import BaseConfig
 from lorahub.labels import LabelSet
@@ -27,9 +26,8 @@ def train(base, folder, *settings):
     data.write_text("".join(json.dumps(row) + "\n" for row in learnable(200)), encoding="utf-8")
     short = ("train.min_steps=60", "train.epochs=1", "train.batch_size=16", "eval.bootstrap=100")
     flags = [word for setting in (*short, *settings) for word in ("--set", setting)]
-    command = [sys.executable, "-m", "lorahub", "train", "--data", data, "--base", base, "--out", out, *flags]
-    done = subprocess.run([*map(str, command)], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done = Command("train", "--data", data, "--base", base, "--out", out, *flags)
+    assert done.wait() == 0, done.err
     return out
 
 
