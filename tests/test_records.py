@@ -105,7 +105,10 @@ def test_a_run_of_today_survives_the_disk(tiny_run):
         ({"asked__train": 3}, ["asked", "'train'"]),
         ({"environment__labels": ["a", 3]}, ["environment.labels.1", "string"]),
         ({"environment__data__rows": None}, ["lacks environment.data.rows"]),
-        ({"environment__calibration__temperature": 0}, ["environment.calibration.temperature", "greater than 0"]),
+        (
+            {"environment__calibration__temperature": 0},
+            ["environment.calibration.temperature", "greater than or equal to 0.001"],
+        ),
         ({"results__test__adapter__f1_macro": "0.9"}, ["results.test.adapter.f1_macro", "number"]),
         ({"results__test__adapter__accuracy": True}, ["results.test.adapter.accuracy", "number"]),
         ({"results__test__adapter__interval": {"accuracy": [0.1]}}, ["results.test.adapter.interval.accuracy"]),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from lorahub.app import Json, zerogpu
-from lorahub.errors import ConfigError
+from lorahub.errors import ConfigError, NotFiniteError
 from lorahub.serving import attribution
 from lorahub.serving.attribution import Attribution
 from lorahub.serving.engine.engine import Engine
@@ -70,7 +70,10 @@ class Agreement:
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """The answers to one question by adapter, the seconds they took, and which adapters agree."""
+    """The answers to one question by adapter, the seconds they took, and which adapters agree.
+
+    `failed` says which of the asked adapters have no answer, and why; it is empty if all have.
+    """
 
     claim: str
     strength: float
@@ -78,6 +81,7 @@ class Answers:
     device: str
     adapters: dict[str, AdapterAnswer]
     agreement: list[Agreement]
+    failed: str = ""
 
     def labels(self, adapter: str) -> list[str]:
         """Return the labels of an adapter, in id order."""
@@ -95,15 +99,22 @@ def classifier(engine: Engine) -> Classify:
         texts, names, strength = [question.claim], question.adapters, question.strength
         evidence = [question.evidence] if question.evidence else None
         started = time.perf_counter()
-        verdicts = engine.classify(texts, names, evidence=evidence, strength=strength)
+        failed = ""
+        try:
+            verdicts = engine.classify(texts, names, evidence=evidence, strength=strength)
+        except NotFiniteError as error:
+            if not error.answered:
+                raise
+            verdicts, failed = {name: one.verdicts() for name, one in error.answered.items()}, str(error)
         seconds = time.perf_counter() - started
-        base = engine.classify_base(texts, names, evidence=evidence)
+        base = engine.classify_base(texts, list(verdicts), evidence=evidence)
         heads = {name for name, adapter in engine.adapters.items() if not adapter.lora}
         return Answers(
             claim=question.claim,
             strength=strength,
             seconds=round(seconds, 4),
             device=engine.device,
+            failed=failed,
             adapters={
                 name: AdapterAnswer(
                     adapter=verdict, base=base[name][0] if name in base else None, scales=name not in heads

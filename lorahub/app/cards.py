@@ -34,7 +34,7 @@ def answers(result: Answers, question: Question) -> str:
     )
     return _grid(
         f"“{result.claim}”",
-        html.paragraphs([*_strength(result.strength), *agreement(result)]),
+        html.paragraphs([*([result.failed] if result.failed else []), *_strength(result.strength), *agreement(result)]),
         [_answer(name, answer, result.strength) for name, answer in result.adapters.items()],
         notes,
         f'<p class="lh-note"><a href="{escape(link(question))}">Link to this question</a></p>',

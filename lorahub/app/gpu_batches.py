@@ -26,7 +26,7 @@ class GpuBatchPredictor(Predictor):
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         # The engine is not an argument of the function: it stays in the process that was forked with it.
-        self._predict = zerogpu.borrowed(engine.predict, self._rows)
+        self._compute = zerogpu.borrowed(engine.compute, self._rows)
 
     def _rows(self, request: Request) -> int:
         return len(request.texts) * len(self.names if request.adapters is None else request.adapters)
@@ -50,11 +50,11 @@ class GpuBatchPredictor(Predictor):
         """Return how many rows of a file to classify in one call with this number of adapters."""
         return max(1, _ROWS_PER_ALLOCATION // max(1, adapters)) if zerogpu.lends() else CHUNK_ROWS
 
-    def predict(self, request: Request) -> dict[str, Prediction]:
+    def compute(self, request: Request) -> dict[str, Prediction]:
         """Return the engine's predictions; waits and retries while the engine is full, so that no work is lost."""
         for seconds in _WAITS:
             try:
-                return self._predict(request)
+                return self._compute(request)
             except EngineBusyError:
                 time.sleep(seconds)
-        return self._predict(request)
+        return self._compute(request)

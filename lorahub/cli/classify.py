@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lorahub.cli.options import AdapterBase, Adjust, Json, Token
-from lorahub.errors import ConfigError, need
+from lorahub.errors import ConfigError, NotFiniteError, need
 
 if TYPE_CHECKING:
     from lorahub.serving.predictor import Verdict
@@ -50,7 +50,12 @@ def classify(
     predictor = MixedPredictor(open_predictors(adapter, base, token=token))
     if file is None or output is None:
         second = [evidence] * len(texts or ()) if evidence else None
-        _show(texts or [], predictor.classify(texts or [], evidence=second, adjust=adjust), as_json=as_json)
+        try:
+            _show(texts or [], predictor.classify(texts or [], evidence=second, adjust=adjust), as_json=as_json)
+        except NotFiniteError as error:
+            answered = {name: prediction.verdicts(adjust=adjust) for name, prediction in error.answered.items()}
+            _show(texts or [], answered, as_json=as_json)
+            raise
         return
     rows = 0
     with show.counting("classifying", quiet=as_json) as bar:

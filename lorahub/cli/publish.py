@@ -94,7 +94,7 @@ def card(
     folder = runfiles.locate(run)
     path = folder / runfiles.CARD
     generated = cards.render(records.load(folder), repo=repo, licence=licence, language=language)
-    text = sections.merge(path.read_text(encoding="utf-8"), generated) if path.is_file() else generated
+    text = sections.merge(runfiles.read_text(path), generated) if path.exists() else generated
     if write:
         atomic.write_text(path, text)
     if as_json:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from lorahub import atomic, runfiles
 from lorahub.errors import AdapterError, BaseModelError, HubError, one_line
 from lorahub.hub import client, safety
-from lorahub.runfiles import Part
+from lorahub.runfiles import NotReadableError, Part
 
 if TYPE_CHECKING:
     from huggingface_hub import CachedRevisionInfo
@@ -112,7 +112,11 @@ def copy(located: Located, folder: Path) -> None:
         for path in located.folder.glob(pattern):
             target = folder / path.relative_to(located.folder)
             target.parent.mkdir(exist_ok=True)
-            shutil.copyfile(path, target)
+            try:
+                with runfiles.open_file(path, folder=located.folder) as source, target.open("wb") as copied:
+                    shutil.copyfileobj(source, copied)
+            except NotReadableError as error:
+                raise AdapterError(f"{path} is not copied: {error}. Pull the adapter again.") from None
     atomic.write_json(folder / PULLED_FILE, {"repo": located.repo, "revision": located.revision})
 
 

@@ -22,6 +22,10 @@ HEADS = frozenset(
      "sequence_summary"}
 )  # fmt: skip
 _MAX_SIZE = 65_536
+# The prompt encoder, which peft builds whatever the adapter needs, has the square of it in values.
+_MAX_ENCODER = 8_192
+# The largest models have some hundreds of linear layers, whose names a config may list one by one.
+MOST_TARGETS, _MOST_HEADS = 2_000, 20
 # Settings that any method may have. The others change how weights are made or located, or name modules to import;
 # lorahub neither writes nor reads them.
 _COMMON = frozenset(
@@ -68,7 +72,7 @@ def _check_config(config: Config) -> Iterator[str]:
         yield f"{PEFT.config}: task_type is {_quoted(config.get('task_type'))}; lorahub supports SEQ_CLS"
     for key in sorted(set(config) - _COMMON - rule.settings):
         if config[key]:
-            yield f"{PEFT.config}: {key} is {_quoted(config[key])}, which lorahub does not support with {kind}"
+            yield f"{PEFT.config}: {key[:60]} is {_quoted(config[key])}, which lorahub does not support with {kind}"
     for key, values in rule.fixed.items():
         value = config.get(key, values[0])
         if not any(type(value) is type(allowed) and value == allowed for allowed in values):
@@ -96,7 +100,7 @@ def _check_tensors(shapes: Shapes, config: Config, labels: int) -> Iterator[str]
 def _check_head_config(config: Config) -> Iterator[str]:
     """Yield what a head_config.json contains beyond a classification head."""
     for key in sorted(set(config) - {"base_model_name_or_path", "revision", "modules_to_save"}):
-        yield f"{HEAD.config}: {key} is {_quoted(config[key])}, which lorahub does not support"
+        yield f"{HEAD.config}: {key[:60]} is {_quoted(config[key])}, which lorahub does not support"
     yield from _check_names(config, "modules_to_save", HEAD.config)
 
 
@@ -135,7 +139,8 @@ def _check_heads(shapes: Shapes, heads: Iterable[str], labels: int, file: str) -
         if head not in present:
             yield f"{file} has no tensor of the head {head!r}: it would be random on every load"
     if labels and outputs and labels not in outputs:
-        yield f"{LABELS} names {labels} labels, but the head has {sorted(outputs)} outputs"
+        sizes = ", ".join(map(str, sorted(outputs)[:5]))
+        yield f"{LABELS} names {labels} labels, but the head has {sizes} outputs"
 
 
 def head_of(tensor: str, heads: Iterable[str]) -> str | None:
@@ -150,12 +155,15 @@ def _of_method(tensor: str) -> bool:
 def _check_names(config: Config, key: str, file: str = PEFT.config) -> Iterator[str]:
     """Yield why a setting is not a list of layer names, or replaces a part of the backbone."""
     names = config.get(key)
-    if not isinstance(names, list) or not names:
+    most = MOST_TARGETS if key == "target_modules" else _MOST_HEADS
+    if isinstance(names, list) and len(names) > most:
+        yield f"{file}: {key} has {len(names):,} names, more than the {most:,} of any real adapter"
+    elif not isinstance(names, list) or not names:
         yield f"{file}: {key} is {_quoted(names)}, not a list of layer names; a pattern could match anything"
     elif not all(isinstance(name, str) and re.fullmatch(r"[\w.]{1,100}", name) for name in names):
         yield f"{file}: {key} contains something that is not a layer name"
     elif key == "modules_to_save" and not {name.split(".")[0] for name in names} <= HEADS:
-        yield f"{file}: modules_to_save {names} replaces more than a classification head"
+        yield f"{file}: modules_to_save {_quoted(names)} replaces more than a classification head"
 
 
 def _check_sizes(config: Config, keys: Iterable[str], largest: int) -> Iterator[str]:
@@ -178,31 +186,38 @@ def _wrong_shape(tensor: str, shape: tuple[int, ...], reason: str) -> str:
     return f"{tensor} in {PEFT.weights} has the shape {shape}, {reason}"
 
 
-def _is_target(layer: str, config: Config) -> bool:
-    return any(f".{layer}".endswith(f".{target}") for target in config["target_modules"])
+def _matcher(config: Config) -> Callable[[str], bool]:
+    """Return the function that says whether a layer has a target's name or ends with it, in time of its own length."""
+    targets = frozenset(config["target_modules"])
+
+    def matches(layer: str) -> bool:
+        parts = layer.split(".")
+        return any(".".join(parts[start:]) in targets for start in range(len(parts)))
+
+    return matches
 
 
 def _check_lora(config: Config) -> Iterator[str]:
     yield from _check_names(config, "target_modules")
     start, module = config.get("init_lora_weights", True), config.get("megatron_core")
-    if start not in (True, False, "gaussian"):
+    if not isinstance(start, bool) and start != "gaussian":
         yield f"{PEFT.config}: init_lora_weights {_quoted(start)} would change the base's weights"
     if module not in (None, "megatron.core"):
         yield f"{PEFT.config}: megatron_core names the module {_quoted(module)} to import"
     rank, alpha = config.get("r"), config.get("lora_alpha")
     if type(rank) is not int or not 1 <= rank <= LARGEST_RANK:
         yield f"{PEFT.config}: r is {_quoted(rank)}, not a rank between 1 and {LARGEST_RANK}"
-    if not isinstance(alpha, int | float) or not abs(alpha) <= LARGEST_ALPHA:
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) <= LARGEST_ALPHA:
         yield f"{PEFT.config}: lora_alpha is {_quoted(alpha)}, not a number up to {LARGEST_ALPHA}"
 
 
 def _lora(shapes: Shapes, config: Config) -> Iterator[str]:
     """Check A (r, in) and B (out, r), always both; with DoRA also a magnitude (out,) for each pair."""
-    rank, magnitude = config["r"], ".lora_magnitude_vector"
+    rank, magnitude, is_target = config["r"], ".lora_magnitude_vector", _matcher(config)
     for name, shape in shapes.items():
         layer, _, kind = name.partition(".lora_")
         if kind in ("A.weight", "B.weight"):
-            if not _is_target(layer, config):
+            if not is_target(layer):
                 yield f"{layer} is adapted but not among target_modules"
             if len(shape) != 2 or shape[0 if kind[0] == "A" else 1] != rank:
                 yield _wrong_shape(name, shape, f"which does not fit the config's rank {rank}")
@@ -221,11 +236,12 @@ def _lora(shapes: Shapes, config: Config) -> Iterator[str]:
 
 def _ia3(shapes: Shapes, config: Config) -> Iterator[str]:
     """Check one factor for every output of a layer, (out, 1)."""
+    is_target = _matcher(config)
     for name, shape in shapes.items():
         layer, _, kind = name.rpartition(".")
         if kind != _IA3:
             yield _unexpected(name)
-        elif not _is_target(layer, config):
+        elif not is_target(layer):
             yield f"{layer} is adapted but not among target_modules"
         elif len(shape) != 2 or shape[1] != 1:
             yield _wrong_shape(name, shape, "not one factor per output")
@@ -240,7 +256,7 @@ def _check_prompt(config: Config) -> Iterator[str]:
 
 def _check_encoded(config: Config) -> Iterator[str]:
     yield from _check_prompt(config)
-    yield from _check_sizes(config, ["encoder_hidden_size"], _MAX_SIZE)
+    yield from _check_sizes(config, ["encoder_hidden_size"], _MAX_ENCODER)
 
 
 def _prompt(shapes: Shapes, config: Config) -> Iterator[str]:

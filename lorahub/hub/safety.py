@@ -8,39 +8,40 @@ Hub may not.
 
 import fnmatch
 import json
-import math
+import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from lorahub import runfiles
 from lorahub.errors import AdapterError, UnsafeAdapterError, one_line
-from lorahub.hub import client, rules
+from lorahub.hub import client, headers, rules
+from lorahub.hub.headers import HeaderError, Tensor
 from lorahub.labels import LONGEST_NAME
 from lorahub.runfiles import FULL_MODEL, LABELS, PEFT, Layout
 
-if TYPE_CHECKING:
-    from huggingface_hub import SafetensorsFileMetadata
-
+# The only files of an adapter that are ever downloaded, as patterns, and their largest sizes.
+LIMITS = runfiles.LIMITS
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
 _PROGRAMS = (".py", ".sh", ".so", ".dll", ".exe")
-_KIB, _MIB = 1024, 1024**2
-# The only files of an adapter that are ever downloaded, as patterns, and the maximum size of all files of a pattern
-# together: several times that of the largest real ones, and nothing that fills a disk.
-LIMITS = {
-    PEFT.config: 64 * _KIB, PEFT.weights: 2048 * _MIB, LABELS: 64 * _KIB,
-    runfiles.RECORD: 16 * _MIB, runfiles.PROBE: 4 * _MIB, runfiles.CALIBRATION: 1 * _MIB,
-    runfiles.LINEAR_PROBE: 64 * _MIB, runfiles.CARD: 1 * _MIB, f"{runfiles.PLOTS}/*.png": 16 * _MIB,
-    "tokenizer_config.json": 4 * _MIB, "tokenizer.json": 64 * _MIB, "special_tokens_map.json": 1 * _MIB,
-    "added_tokens.json": 1 * _MIB, "vocab.txt": 16 * _MIB, "vocab.json": 16 * _MIB, "merges.txt": 16 * _MIB,
-    "tokenizer.model": 16 * _MIB, "spiece.model": 16 * _MIB, "sentencepiece.bpe.model": 16 * _MIB,
-}  # fmt: skip
+# A run has some dozens of files, and checkpoints.
+MOST_FILES = 10_000
+# Deeper JSON would exceed the recursion limit of those who read it later.
+_DEEPEST_JSON = 30
+# Of one kind; a report is read by people.
+_MOST_FINDINGS = 50
+_LONGEST_FINDING = 400
 # Bits of the exponent by dtype: all ones means infinity or NaN.
 _EXPONENT = {"F32": (np.uint32, 0x7F800000), "F16": (np.uint16, 0x7C00), "BF16": (np.uint16, 0x7F80)}
+# Bytes of a tensor that are checked at once.
+_CHUNK_BYTES = 2**24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,40 +72,39 @@ class Report:
 def remote(repo: str, revision: str, *, token: str | None = None) -> Report:
     """Check an adapter repository at a commit; only the header of its weights is fetched. Raises HubError."""
     api = client.api(token)
-    entries = client.call(
-        lambda: list(api.list_repo_tree(repo, recursive=True, revision=revision)), doing=f"list the files of {repo}"
-    )
+    tree = partial(api.list_repo_tree, repo, recursive=True, revision=revision)
+    entries = client.call(lambda: list(islice(tree(), MOST_FILES + 1)), doing=f"list the files of {repo}")
     files = {entry.path: int(entry.size) for entry in entries if hasattr(entry, "size")}
 
     def read(name: str) -> bytes:
         path = client.call(lambda: api.hf_hub_download(repo, name, revision=revision), doing=f"send {name} of {repo}")
-        return Path(path).read_bytes()
+        return runfiles.read_bytes(Path(path))
 
-    def header() -> "SafetensorsFileMetadata":
-        return client.call(
-            lambda: api.parse_safetensors_file_metadata(repo, PEFT.weights, revision=revision),
-            doing=f"send the header of {repo}",
-        )
+    def header() -> dict[str, Tensor]:
+        fetch = partial(headers.fetch, api, repo, PEFT.weights, revision, files[PEFT.weights])
+        return client.call(fetch, doing=f"send the header of {repo}")
 
-    return _check(files, PEFT, read, header)
+    findings = [] if len(entries) <= MOST_FILES else [_too_many_files()]
+    return _check(files, PEFT, read, header, findings)
 
 
 def local(folder: Path) -> Report:
     """Check an adapter folder, including the values of its tensors. Raises AdapterError if there is no folder."""
-    from huggingface_hub import parse_local_safetensors_file_metadata
-
     if not folder.is_dir():
         raise AdapterError(f"there is no adapter folder {folder}. `lorahub runs` lists the runs that exist.")
-    files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    files, findings = _list(folder)
     layout = runfiles.layout(folder)
     weights = folder / layout.weights
 
-    def header() -> "SafetensorsFileMetadata":
-        return parse_local_safetensors_file_metadata(weights)
+    def header() -> dict[str, Tensor]:
+        with runfiles.open_file(weights) as file:
+            return headers.read(file, os.fstat(file.fileno()).st_size)
 
-    report = _check(files, layout, lambda name: (folder / name).read_bytes(), header)
+    report = _check(files, layout, lambda name: runfiles.read_bytes(folder / name), header, findings)
     if not report.refused:
-        report.findings.extend(Finding(text=text) for text in _check_values(weights, header()))
+        report.findings.extend(_findings(_check_loads(weights)))
+    if not report.refused:
+        report.findings.extend(_findings(_check_values(weights, header())))
     return report
 
 
@@ -116,44 +116,90 @@ def refuse(report: Report, name: str | Path) -> None:
         raise UnsafeAdapterError(f"{name} is not loaded: {report.refused[0]}{more}. {fix}.")
 
 
+def _findings(texts: Iterable[str], *, refused: bool = True) -> list[Finding]:
+    """Return findings of one kind: not all of them, if there are many, and long ones shortened."""
+    shown = list(islice(texts, _MOST_FINDINGS + 1))
+    if len(shown) > _MOST_FINDINGS:
+        shown[-1] = "and more of this kind, which are not listed"
+    return [
+        Finding(text=text if len(text) <= _LONGEST_FINDING else text[: _LONGEST_FINDING - 3] + "...", refused=refused)
+        for text in shown
+    ]
+
+
+def _too_many_files() -> Finding:
+    return Finding(text=f"it has more than {MOST_FILES:,} files, more than any run")
+
+
+def _list(folder: Path) -> tuple[dict[str, int], list[Finding]]:
+    """Return the regular files below a folder with their sizes, and findings on everything else that is there.
+
+    Only files directly in the folder are ever loaded: what stands for one of them and is none is refused.
+    """
+    files: dict[str, int] = {}
+    others: dict[str, str] = {}
+    for place, _, names in os.walk(folder):
+        for file in names:
+            path = Path(place) / file
+            name = path.relative_to(folder).as_posix()
+            try:
+                files[name] = runfiles.regular(path, folder=folder).lstat().st_size
+            except OSError as error:
+                others[name] = f"{name[:100]} cannot be read: {error.strerror or error}"
+        if len(files) + len(others) > MOST_FILES:
+            return files, [_too_many_files()]
+    loaded = [text for name, text in others.items() if "/" not in name]
+    nested = [text for name, text in others.items() if "/" in name]
+    return files, [*_findings(loaded), *_findings(nested, refused=False)]
+
+
 def _check(
     files: Mapping[str, int],
     layout: Layout,
     read: Callable[[str], bytes],
-    header: Callable[[], "SafetensorsFileMetadata"],
+    header: Callable[[], Mapping[str, Tensor]],
+    findings: list[Finding],
 ) -> Report:
-    from huggingface_hub.errors import SafetensorsParsingError
-
     rule = rules.LAYOUTS[layout]
     in_config: list[Finding] = []
-    config, labels, tensors = {}, [], {}
+    config, labels = {}, []
+    tensors: Mapping[str, Tensor] = {}
     if layout.config in files and files[layout.config] <= LIMITS[PEFT.config]:
-        config = _parse(read(layout.config), dict, layout.config, in_config)
-        in_config += [Finding(text=text) for text in rule.config(config)]
+        config = _parse(partial(read, layout.config), dict, layout.config, in_config)
+        in_config += _findings(rule.config(config))
         in_config += _check_base(config) if layout != FULL_MODEL else []
-    findings = [*_check_files(files, layout), *in_config]
+    findings = [*findings, *_check_files(files, layout), *in_config]
     if LABELS in files and files[LABELS] <= LIMITS[LABELS]:
-        labels = _parse(read(LABELS), list, LABELS, findings)
+        labels = _parse(partial(read, LABELS), list, LABELS, findings)
         findings += list(_check_labels(labels))
     if layout.weights in files:
         try:
-            infos = header().tensors
-        except (SafetensorsParsingError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            tensors = header()
+        except (HeaderError, OSError) as error:
             text = f"{layout.weights} is damaged: its header cannot be read ({one_line(error)})"
-            findings.append(Finding(text=text))
-        else:
-            tensors = {name: tuple(info.shape) for name, info in infos.items()}
-            for name, info in infos.items():
-                if info.dtype not in _EXPONENT:
-                    findings.append(Finding(text=f"{name} has the type {info.dtype}, not a float of 16 or 32 bits"))
-            if config and not any(finding.refused for finding in in_config):
-                findings += [Finding(text=text) for text in rule.tensors(tensors, config, len(labels))]
-    return Report(files=files, config=config, labels=labels, tensors=tensors, findings=findings, layout=layout)
+            findings += _findings([text])
+        shapes = {name: tensor.shape for name, tensor in tensors.items()}
+        findings += _findings(_check_types(tensors))
+        if tensors and config and not any(finding.refused for finding in in_config):
+            findings += _findings(rule.tensors(shapes, config, len(labels)))
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    return Report(files=files, config=config, labels=labels, tensors=shapes, findings=findings, layout=layout)
 
 
-def _parse(content: bytes, kind: type, name: str, findings: list[Finding]) -> Any:
+def _check_types(tensors: Mapping[str, Tensor]) -> Iterator[str]:
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _EXPONENT:
+            yield f"{name} has the type {tensor.dtype[:20]}, not a float of 16 or 32 bits"
+
+
+def _parse(read: Callable[[], bytes], kind: type, name: str, findings: list[Finding]) -> Any:
+    """Return the value in a JSON file; if it cannot be used, add a finding and return an empty one."""
     try:
-        value = json.loads(content)
+        value = json.loads(read().decode(), parse_constant=_refuse_constant)
+        _check_json(value)
+    except OSError as error:
+        findings += _findings([f"{name} cannot be read: {error.strerror or error}"])
+        return kind()
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, kind):
@@ -162,23 +208,39 @@ def _parse(content: bytes, kind: type, name: str, findings: list[Finding]) -> An
     return value
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _check_json(value: Any) -> None:
+    """Raise ValueError for JSON that is nested too deeply, or has text that is not Unicode (lone surrogates)."""
+    level = [value]
+    for _ in range(_DEEPEST_JSON):
+        texts = [item for item in level if isinstance(item, str)]
+        texts += [key for item in level if isinstance(item, dict) for key in item]
+        "".join(texts).encode()
+        inside = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list)]
+        level = [item for items in inside for item in items]
+        if not level:
+            return
+    raise ValueError("it is nested too deeply")
+
+
 def _check_files(files: Mapping[str, int], layout: Layout) -> Iterator[Finding]:
     if layout.config not in files:
         yield Finding(text=f"it has no {layout.config}: it is not an adapter, or its run did not finish")
+    pickled = [name for name in files if name.endswith(_PICKLES)]
     if layout.weights not in files:
-        pickled = next(
-            (f", only {name}, which is pickled and can run code" for name in files if name.endswith(_PICKLES)), ""
-        )
-        yield Finding(text=f"it has no {layout.weights}{pickled}")
+        instead = f", only {pickled[0]}, which is pickled and can run code" if pickled else ""
+        yield from _findings([f"it has no {layout.weights}{instead}"])
     if LABELS not in files:
         yield Finding(text=f"it has no {LABELS}, the names of its labels")
-    for name in files:
-        if name.startswith(("/", "\\")) or ".." in Path(name).parts or "\\" in name:
-            yield Finding(text=f"a file is named {name!r}, which leads out of its folder")
-        if name.endswith(_PICKLES):
-            yield Finding(text=f"{name} is pickled and can run code: never downloaded and not loaded", refused=False)
-        if name.endswith(_PROGRAMS):
-            yield Finding(text=f"{name} is a program: never downloaded", refused=False)
+    outside = (name for name in files if name.startswith("/") or ".." in Path(name).parts or "\\" in name)
+    yield from _findings(f"a file is named {name!r}, which leads out of its folder" for name in outside)
+    notes = (f"{name} is pickled and can run code: never downloaded and not loaded" for name in pickled)
+    yield from _findings(notes, refused=False)
+    programs = (f"{name} is a program: never downloaded" for name in files if name.endswith(_PROGRAMS))
+    yield from _findings(programs, refused=False)
     # The config of another layout has the limit of PEFT's.
     for pattern, limit in {layout.config: LIMITS[PEFT.config], **LIMITS}.items():
         size = sum(bytes_ for name, bytes_ in files.items() if fnmatch.fnmatchcase(name, pattern))
@@ -191,8 +253,11 @@ def _check_files(files: Mapping[str, int], layout: Layout) -> Iterator[Finding]:
 def _check_base(config: rules.Config) -> Iterator[Finding]:
     base, revision = config.get("base_model_name_or_path"), config.get("revision")
     if not isinstance(base, str) or not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", base):
-        yield Finding(text=f"its base {str(base)[:80]!r} is not a Hub id", refused=False)
-    if not isinstance(revision, str) or not re.fullmatch(r"[0-9a-f]{40}", revision):
+        refused = not isinstance(base, str | None)
+        yield Finding(text=f"its base {str(base)[:80]!r} is not a Hub id", refused=refused)
+    if not isinstance(revision, str | None):
+        yield Finding(text=f"the revision of its base, {str(revision)[:80]!r}, is not text")
+    elif revision is None or not re.fullmatch(r"[0-9a-f]{40}", revision):
         yield Finding(text="it does not pin a revision of its base", refused=False)
 
 
@@ -205,17 +270,28 @@ def _check_labels(labels: list[Any]) -> Iterator[Finding]:
         yield Finding(text=f"{LABELS} has names with markup, which is shown as text", refused=False)
 
 
-def _check_values(path: Path, header: "SafetensorsFileMetadata") -> Iterator[str]:
+def _check_loads(path: Path) -> Iterator[str]:
+    """Yield why the library that loads the weights would refuse the file; nothing if it is not installed."""
+    if find_spec("safetensors") is None:
+        return
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(runfiles.regular(path), framework="numpy"):
+            pass
+    except (SafetensorError, OSError) as error:
+        yield f"{path.name} is damaged: safetensors cannot open it ({one_line(error)})"
+
+
+def _check_values(path: Path, tensors: Mapping[str, Tensor]) -> Iterator[str]:
     """Yield sentences on tensors with infinite or NaN values."""
-    content = np.memmap(path, dtype=np.uint8, mode="r")
-    start = 8 + int.from_bytes(content[:8].tobytes(), "little")
-    for name, info in header.tensors.items():
-        kind, exponent = _EXPONENT[info.dtype]
-        low, high = info.data_offsets
-        if high - low != math.prod(info.shape) * np.dtype(kind).itemsize or start + high > len(content):
-            yield f"{path.name} is damaged: the size of {name} does not fit its shape"
-            continue
-        # A copy, because a tensor may start at any byte.
-        bits = np.frombuffer(content[start + low : start + high].tobytes(), dtype=kind)
-        if ((bits & exponent) == exponent).any():
-            yield f"{name} in {path.name} holds values that are not finite numbers"
+    with runfiles.open_file(path) as file:
+        content = np.memmap(file, dtype=np.uint8, mode="r")
+    for name, tensor in tensors.items():
+        kind, exponent = _EXPONENT[tensor.dtype]
+        for start in range(tensor.start, tensor.end, _CHUNK_BYTES):
+            # A tensor may start at any byte, which numpy allows.
+            bits = content[start : min(start + _CHUNK_BYTES, tensor.end)].view(kind)
+            if ((bits & exponent) == exponent).any():
+                yield f"{name} in {path.name} holds values that are not finite numbers"
+                break

@@ -137,9 +137,11 @@ def load(folder: Path, *, name: str | None = None) -> Adapter:
     info = read_info(folder, report.config, name=name)
     stored = read_tensors(folder / report.layout.weights)
     tensors = {key.removeprefix(_PREFIX): tensor for key, tensor in stored.items()}
+    lora = _updates(report.config, tensors)
+    require_finite(info.name, {layer: up for layer, (_, up) in lora.items()})
     return Adapter(
         **vars(info),
-        lora=_updates(report.config, tensors),
+        lora=lora,
         magnitudes={key.removesuffix(_MAGNITUDE): value for key, value in tensors.items() if key.endswith(_MAGNITUDE)},
         heads=_head_states(report.config["modules_to_save"], tensors),
         probe=LinearProbe.load(folder, len(info.labels)),
@@ -157,9 +159,19 @@ def needs_own_base(report: safety.Report) -> str | None:
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """Read the tensors of a safetensors file in float32; raises AdapterError if it is damaged."""
     try:
-        return {key: tensor.float() for key, tensor in load_file(path).items()}
+        return {key: tensor.float() for key, tensor in load_file(runfiles.regular(path)).items()}
     except (SafetensorError, OSError) as error:
         raise AdapterError(f"{path} is damaged ({one_line(error)}). Restore it or train again.") from None
+
+
+def require_finite(name: str, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Raise AdapterError if a tensor, after it was converted and scaled, holds values that are not finite."""
+    for layer, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise AdapterError(
+                f"{name}: the update of {layer} holds values that are not finite numbers in float32. "
+                "Restore its weights or train again."
+            )
 
 
 def load_with_peft(folder: Path, base: Base) -> nn.Module:

@@ -83,11 +83,21 @@ def collect(folder: Path, *, base_id: str | None = None, token: str | None = Non
     named.config = replace(record.config, base=replace(record.config.base, id=base))
     config = runfiles.read_json(folder / _CONFIG, dict[str, JsonValue])
     tokenizer = runfiles.read_json(folder / _TOKENIZER, dict[str, JsonValue])
-    files: dict[str, bytes | Path] = {path: folder / path for path in sorted(PUBLISHED) if (folder / path).is_file()}
+    files: dict[str, bytes | Path] = {
+        path: _regular(folder, path) for path in sorted(PUBLISHED) if (folder / path).exists()
+    }
     files[runfiles.RECORD] = _json(named.to_dict(), sort=False)
     files[_CONFIG] = _json(config | {"base_model_name_or_path": base, "revision": revision})
     files[_TOKENIZER] = _json({key: tokenizer[key] for key in tokenizer if key not in _TOKENIZER_NOTES}, sort=False)
     return Export(record=named, files=files)
+
+
+def _regular(folder: Path, name: str) -> Path:
+    """Return the file to publish; raises PublishError for a link that leads out of the run, and for what is no file."""
+    try:
+        return runfiles.regular(folder / name, folder=folder)
+    except OSError as error:
+        raise PublishError(f"{folder / name} is not published: {error.strerror or error}. Remove it.") from None
 
 
 def scan(export: Export, folder: Path) -> None:

@@ -161,7 +161,7 @@ def send(push: Plan) -> Pushed:
 def _card(folder: Path, files: Export, remote: Remote, options: Options, *, known: str | None) -> str:
     """Return the card to publish: generated sections from the record, the other text as edited here or on the Hub."""
     path = folder / runfiles.CARD
-    local = path.read_text(encoding="utf-8") if path.is_file() else ""
+    local = runfiles.read_text(path) if path.exists() else ""
     generated = cards.render(files.record)
     chosen = guard.choose_card(local or generated, remote, generated=generated, known=known, force=options.force)
     matter = sections.join(sections.front_matter(local), sections.front_matter(remote.card or ""))

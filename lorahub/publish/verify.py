@@ -150,10 +150,7 @@ def _card(folder: Path, record: RunRecord) -> Iterator[Check]:
 
 def _card_text(folder: Path) -> str | None:
     path = folder / runfiles.CARD
-    try:
-        return path.read_text(encoding="utf-8") if path.is_file() else None
-    except UnicodeDecodeError as error:
-        raise AdapterError(f"{path} is not UTF-8 text ({error}). {runfiles.RESTORE}") from None
+    return runfiles.read_text(path) if path.exists() else None
 
 
 def _generated(card: str) -> list[str]:

@@ -10,8 +10,22 @@ from typing import Any
 import yaml
 
 Metadata = dict[str, Any]
-_SECTION = re.compile(r"<!-- lorahub:begin (\w+) -->\n.*?<!-- lorahub:end \1 -->\n?", re.S)
+# A section ends before the next one begins, so that a text of many beginnings is read in linear time.
+_SECTION = re.compile(
+    r"<!-- lorahub:begin (\w{1,40}) -->\n(?:(?!<!-- lorahub:begin ).)*?<!-- lorahub:end \1 -->\n?", re.S
+)
+# Real ones have some kilobytes, and the parser is slow.
+_LONGEST_METADATA = 2**16
 _FRONT_MATTER = re.compile(r"\A---\r?\n(.*?)\r?\n---\r?\n", re.S)
+
+
+class _Loader(yaml.SafeLoader):
+    """Loads YAML without aliases, with which a few lines can stand for gigabytes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not read")
+        return super().compose_node(parent, index)
 
 
 def merge(old: str, new: str) -> str:
@@ -51,7 +65,7 @@ def front_matter(card: str) -> Metadata:
     """Return the metadata at the top of a card; empty if there is none or it is not a valid YAML mapping."""
     match = _FRONT_MATTER.match(card)
     try:
-        metadata = yaml.safe_load(match[1]) if match else None
+        metadata = yaml.load(match[1], _Loader) if match and len(match[1]) <= _LONGEST_METADATA else None
     except (yaml.YAMLError, ValueError, RecursionError):  # invalid dates, lists that are nested too deep
         return {}
     return metadata if isinstance(metadata, dict) else {}

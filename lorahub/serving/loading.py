@@ -64,12 +64,12 @@ class MixedPredictor(Predictor):
         revisions = {predictor.base_revision for predictor in self._predictors}
         return revisions.pop() if len(revisions) == 1 else None
 
-    def predict(self, request: Request) -> dict[str, Prediction]:
+    def compute(self, request: Request) -> dict[str, Prediction]:
         """Return the predictions of all requested adapters, in the order of the request."""
         names = select_names(request.adapters, self.names)
         predictions: dict[str, Prediction] = {}
         for predictor in self._predictors:
             own = [name for name in predictor.names if name in names]
             if own:
-                predictions |= predictor.predict(replace(request, adapters=own))
+                predictions |= predictor.compute(replace(request, adapters=own))
         return {name: predictions[name] for name in names}

@@ -11,7 +11,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 
-from lorahub.errors import AdapterError, ConfigError
+import numpy as np
+
+from lorahub.errors import AdapterError, ConfigError, NotFiniteError
 from lorahub.labels import LabelSet
 from lorahub.models.adapters import AdapterInfo
 from lorahub.stats.verdicts import Calibration, Floats, abstains, calibrated, confidences, decide, softmax
@@ -45,6 +47,14 @@ class Prediction:
     logits: Floats
     labels: LabelSet
     calibration: Calibration = Calibration()
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all logits and all calibrated probabilities are finite numbers."""
+        if not np.isfinite(self.logits).all():
+            return False
+        with np.errstate(all="ignore"):
+            return len(self.logits) == 0 or bool(np.isfinite(calibrated(self.logits, self.calibration)).all())
 
     def verdicts(self, *, adjust: bool = True) -> list[Verdict]:
         """Return one verdict per row; `adjust=False` ignores bias, temperature and threshold."""
@@ -109,8 +119,15 @@ class Predictor(ABC):
         """The commit of the base model on the Hub; None for a local folder."""
 
     @abstractmethod
+    def compute(self, request: Request) -> dict[str, Prediction]:
+        """Return adapter name -> logits for checked arguments, which may not be finite; only `predict` calls this."""
+
     def predict(self, request: Request) -> dict[str, Prediction]:
-        """Return adapter name -> logits for checked arguments; `classify` and `logits` call this."""
+        """Return adapter name -> logits for checked arguments; `classify` and `logits` call this.
+
+        Raises NotFiniteError with the predictions of the others if an adapter's are not finite numbers.
+        """
+        return finite(self.compute(request))
 
     @property
     def names(self) -> list[str]:
@@ -150,11 +167,24 @@ class Predictor(ABC):
         adapters' update of the base weights: 0 applies their heads to the unchanged base. Setting `stop` ends the call
         before its next forward pass with concurrent.futures.CancelledError.
 
-        Raises ConfigError for invalid arguments, AdapterError for an unknown adapter and EngineBusyError when too many
-        requests are waiting.
+        Raises ConfigError for invalid arguments, AdapterError for an unknown adapter, NotFiniteError for one that gives
+        no finite numbers and EngineBusyError when too many requests are waiting.
         """
         predictions = self.predict(Request(texts, adapters, evidence=evidence, strength=strength, stop=stop))
         return {name: prediction.logits for name, prediction in predictions.items()}
+
+
+def finite(predictions: dict[str, Prediction]) -> dict[str, Prediction]:
+    """Return the predictions if all of them are finite; else raise NotFiniteError with those that are."""
+    answered = {name: prediction for name, prediction in predictions.items() if prediction.is_finite}
+    if len(answered) == len(predictions):
+        return predictions
+    names = ", ".join(name for name in predictions if name not in answered)
+    raise NotFiniteError(
+        f"{names}: the answer is not a finite number, so it is no answer. The weights or the calibration are damaged: "
+        "leave this adapter out, or restore it.",
+        answered,
+    )
 
 
 def select_names(names: Iterable[str] | None, known: Iterable[str]) -> list[str]:

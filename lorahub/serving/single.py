@@ -55,7 +55,7 @@ class SinglePredictor(Predictor):
         """The commit of the base on the Hub; None for a folder and for a full model."""
         return self._base.resolved.revision
 
-    def predict(self, request: Request) -> dict[str, Prediction]:
+    def compute(self, request: Request) -> dict[str, Prediction]:
         """Return the adapter's logits; texts are processed from the longest to the shortest."""
         base, info = self._base, self._info
         names = select_names(request.adapters, self.adapters)

@@ -91,7 +91,7 @@ class LinearProbe:
         safetensors = need("safetensors.numpy", extra="train")
         damaged = need("safetensors", extra="train").SafetensorError
         try:
-            arrays = safetensors.load_file(path)
+            arrays = safetensors.load(runfiles.read_bytes(path))
             weight, bias = arrays["weight"], arrays["bias"]
         except (KeyError, ValueError, TypeError, OSError, damaged) as error:
             raise AdapterError(f"{path} is damaged ({error}). Restore it or train again.") from None
@@ -100,12 +100,15 @@ class LinearProbe:
                 f"{path} does not fit {labels} labels: its weight is {weight.shape}, its bias {bias.shape}. "
                 "Restore it or train again."
             )
+        arrays = {}
         for name, values in (("weight", weight), ("bias", bias)):
-            if not np.issubdtype(values.dtype, np.floating) or not np.isfinite(values).all():
+            with np.errstate(over="ignore"):
+                arrays[name] = values.astype(np.float32)
+            if not np.issubdtype(values.dtype, np.floating) or not np.isfinite(arrays[name]).all():
                 raise AdapterError(
                     f"{path}: {name} holds values that are not finite numbers. Restore it or train again."
                 )
-        return cls(weight=weight.astype(np.float32), bias=bias.astype(np.float32))
+        return cls(**arrays)
 
 
 @dataclass(frozen=True, kw_only=True)

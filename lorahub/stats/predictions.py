@@ -18,6 +18,10 @@ from lorahub.errors import AdapterError, one_line
 from lorahub.labels import LabelSet
 from lorahub.stats.verdicts import Floats, Ids
 
+_LARGEST_FILE = 2**31
+# Larger ones overflow float32 when they are divided by the smallest temperature.
+_LARGEST_LOGIT = 1e30
+
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
@@ -49,7 +53,8 @@ class Predictions:
         if not path.exists():
             return None
         try:
-            table = pq.read_table(path, columns=["sha256", "gold", "logits"])
+            with runfiles.open_file(path, limit=_LARGEST_FILE, folder=folder) as file:
+                table = pq.read_table(file, columns=["sha256", "gold", "logits"])
             predictions = cls(
                 sha256=[str(value) for value in table["sha256"].to_pylist()],
                 gold=np.array(table["gold"].to_pylist(), dtype=np.int64),
@@ -59,7 +64,7 @@ class Predictions:
             raise AdapterError(f"{path} is damaged ({one_line(error)}). Restore it or train again.") from None
         fits = predictions.logits.ndim == 2 and predictions.logits.shape[1] == labels and len(predictions.gold) > 0
         ids_fit = ((predictions.gold >= 0) & (predictions.gold < labels)).all()
-        if not fits or not ids_fit or not np.isfinite(predictions.logits).all():
+        if not fits or not ids_fit or not (np.abs(predictions.logits) < _LARGEST_LOGIT).all():
             raise AdapterError(f"{path} does not hold finite logits of {labels} labels. Restore it or train again.")
         return predictions
 

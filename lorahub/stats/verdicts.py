@@ -6,6 +6,7 @@ neither: it is a mark next to the label.
 """
 
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +16,14 @@ from lorahub import atomic, runfiles
 from lorahub.errors import AdapterError
 from lorahub.runfiles import Part
 
+# Ten and more times what fitting can give: beyond, float32 probabilities are not finite, or all the same.
+SMALLEST_TEMPERATURE, LARGEST_TEMPERATURE, LARGEST_BIAS = 1e-3, 1e3, 1e4
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 
 
 class Calibration(Part):
-    """Values chosen on a validation split: a temperature > 0 and an additive bias per label (logits).
+    """Values chosen on a validation split: a temperature and an additive bias per label (logits).
 
     With a `threshold`, a system abstains from a claim on which its confidence, the calibrated probability of its label,
     is below it; without one it never abstains.
@@ -30,10 +33,11 @@ class Calibration(Part):
 
     temperature: float = Field(
         default=1.0,
-        gt=0,
+        ge=SMALLEST_TEMPERATURE,
+        le=LARGEST_TEMPERATURE,
         description="the adapter's logits, with the bias added, are divided by it; chosen on validation",
     )
-    bias: tuple[float, ...] = Field(
+    bias: tuple[Annotated[float, Field(ge=-LARGEST_BIAS, le=LARGEST_BIAS)], ...] = Field(
         default=(),
         description="added to the adapter's logits before the label is chosen; one value per label, or empty if it did "
         "not help on validation (logits)",

@@ -90,7 +90,7 @@ class FileEngine:
 
     names = ("a",)
 
-    def predict(self, request):
+    def compute(self, request):
         logits = np.tile(np.float32([2, 0]), (len(request.texts), 1))
         return {name: Prediction(logits=logits, labels=LabelSet(("no", "yes"))) for name in request.adapters}
 
@@ -157,15 +157,15 @@ def test_a_file_is_judged_in_few_loans(declared, monkeypatch, claims_file, tmp_p
 
 def test_a_file_waits_where_the_engine_takes_no_more(monkeypatch):
     engine, refused = FileEngine(), []
-    predict = engine.predict
+    compute = engine.compute
 
     def busy_twice(request):
         if len(refused) < 2:
             refused.append(request)
             raise EngineBusyError("requests waiting: 64, and the engine takes no more. Try again in a moment.")
-        return predict(request)
+        return compute(request)
 
-    monkeypatch.setattr(engine, "predict", busy_twice)
+    monkeypatch.setattr(engine, "compute", busy_twice)
     monkeypatch.setattr(gpu_batches, "_WAITS", (0, 0))
     predictor = gpu_batches.GpuBatchPredictor(engine)
     assert [verdict.label for verdict in predictor.classify(["one"], ["a"])["a"]] == ["no"]

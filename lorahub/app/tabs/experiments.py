@@ -34,8 +34,8 @@ def read(root: Path, name: str) -> Report:
     folders = gather(root)
     if name not in folders:
         raise ConfigError(f"there is no experiment {name!r}; there are {', '.join(folders) or 'none'}.")
-    texts = [path.read_text(encoding="utf-8") for path in sorted(folders[name].glob("*.md"))]
-    pictures = {path.name: path.read_bytes() for path in sorted(folders[name].glob("*.png"))}
+    texts = [runfiles.read_text(path) for path in sorted(folders[name].glob("*.md"))]
+    pictures = {path.name: runfiles.read_bytes(path) for path in sorted(folders[name].glob("*.png"))}
     return Report(markdown="\n\n".join(texts), pictures=pictures)
 
 

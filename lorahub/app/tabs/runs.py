@@ -94,10 +94,17 @@ def overview(runs: Runs) -> str:
     )
 
 
+def _picture(path: Path, folder: Path) -> bytes | None:
+    try:
+        return runfiles.read_bytes(path, folder=folder)
+    except OSError:
+        return None
+
+
 def describe(name: str, folder: Path, record: RunRecord) -> str:
     """Return one run: its verdict, facts, warnings, figures, pictures and labels."""
     files = {f"{name}: {caption}": folder / runfiles.PLOTS / f"{stem}.png" for stem, caption in PICTURES.items()}
-    pngs = {caption: path.read_bytes() for caption, path in files.items() if path.exists()}
+    pngs = {caption: png for caption, path in files.items() if (png := _picture(path, folder)) is not None}
     return (
         html.title(name, tables.verdict(record))
         + html.facts(facts(record))

@@ -25,7 +25,7 @@ from lorahub.serving.engine.compatibility import BaseShapes, base_config
 from lorahub.serving.engine.forward import ForwardPass
 from lorahub.serving.engine.lora_layers import LoadedAdapter
 from lorahub.serving.engine.scheduler import Job, Scheduler
-from lorahub.serving.predictor import Prediction, Predictor, Request, Verdict
+from lorahub.serving.predictor import Prediction, Predictor, Request, Verdict, finite
 
 # Rows times tokens of one forward pass. A CPU core is busy from about 400 on; above 1,000 the activations of a layer
 # leave its cache, and there is more padding (measured in docs/log.md).
@@ -157,9 +157,9 @@ class Engine(Predictor):
         """Run a short and a longest text, so that no request waits for the one-time setup of a device."""
         for text in ("a", "a " * self._base.max_length):
             self._scheduler.run([Job(items=self._encode([text], None, self._base.max_length), kind=_FEATURES)])
-            self.logits([text])
+            self.compute(Request([text]))
 
-    def predict(self, request: Request) -> dict[str, Prediction]:
+    def compute(self, request: Request) -> dict[str, Prediction]:
         """Return adapter name -> prediction, from one pass for all adapters whose rows can be mixed in a batch."""
         mixes = architectures.of(self._base.model.config.model_type).mixes_adapters
         with self._cache.hold(request.adapters) as held:
@@ -207,14 +207,15 @@ class Engine(Predictor):
         groups = self._tokenize(probed, request)
         jobs = [Job(items=items, kind=_FEATURES) for _, items in groups]
         self._scheduler.run(jobs, stop=stop)
-        verdicts = {}
+        predictions = {}
         for (names, _), job in zip(groups, jobs, strict=True):
             features = job.output()  # (N, H)
             for name in names:
                 adapter = probed[name].adapter
                 assert adapter.probe is not None
-                verdicts[name] = Prediction(logits=adapter.probe.logits(features), labels=adapter.labels).verdicts()
-        return {name: verdicts[name] for name in probed}
+                predictions[name] = Prediction(logits=adapter.probe.logits(features), labels=adapter.labels)
+        finite(predictions)
+        return {name: predictions[name].verdicts() for name in probed}
 
     def _load(self, source: fetch.Located, name: str) -> LoadedAdapter:
         """Load an evicted adapter again."""

@@ -21,7 +21,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from lorahub.models import architectures, quantization
-from lorahub.models.adapters import Adapter
+from lorahub.models.adapters import Adapter, require_finite
 
 _Pair = tuple[torch.Tensor, torch.Tensor]
 # Largest result, in rows times columns, for which a GPU multiplies all rows with the A of all adapters.
@@ -264,7 +264,8 @@ def wrap(model: PreTrainedModel, heads: Sequence[str]) -> None:
 def load(model: nn.Module, adapter: Adapter, device: torch.device) -> LoadedAdapter:
     """Copy an adapter, already checked to fit, to the device of a wrapped base.
 
-    DoRA's gain m / |W + B·A| is computed here, once. Source: arXiv:2402.09353, equation 5.
+    DoRA's gain m / |W + B·A| is computed here, once; AdapterError if it is not finite. Source: arXiv:2402.09353,
+    equation 5.
     """
     originals = {module.head: module.original for module in model.modules() if isinstance(module, RoutedHead)}
     linears = {module.layer: module.linear for module in model.modules() if isinstance(module, StackedLinear)}
@@ -275,6 +276,7 @@ def load(model: nn.Module, adapter: Adapter, device: torch.device) -> LoadedAdap
         bias = getattr(linears[layer], "bias", None)
         summand = torch.zeros_like(gain) if bias is None else (1 - gain) * bias.detach().cpu().float()
         lora[layer], gains[layer] = (down, gain[:, None] * up), (gain, summand)
+        require_finite(adapter.name, {layer: lora[layer][1], f"{layer} (DoRA)": gain})
     return LoadedAdapter(
         adapter=adapter,
         lora={layer: (down.to(device), up.to(device)) for layer, (down, up) in lora.items()},
