@@ -80,17 +80,16 @@ def _config(model_type, vocabulary):
     return AutoConfig.for_model(model_type, bos_token_id=1, eos_token_id=2, **shape)
 
 
-def pytest_collection_finish():
-    """Exempt the imported modules from garbage collection, which `lorahub train` runs before it measures memory."""
-    gc.freeze()
-
-
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory):
     """model_type -> folder of a tiny random base of that architecture, as it would lie on a disk."""
     import torch
     from transformers import AutoModel
 
+    import lorahub.training.run  # noqa: F401
+
+    # A training collects garbage before it measures memory; what is imported by now is exempt.
+    gc.freeze()
     root, made = tmp_path_factory.mktemp("bases"), {}
 
     def make(model_type):

@@ -6,7 +6,7 @@ scikit-learn, the macro mean covers the labels that occur as gold label or as pr
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
+from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
 
 from lorahub.labels import LabelSet
 from lorahub.stats import bootstrap
@@ -19,10 +19,12 @@ ECE_BINS = 15
 
 def quick(gold: Ids, predicted: Ids) -> dict[str, float]:
     """Return the three headline metrics, for the evaluations during training."""
+    # One call instead of one for each average: most of its time goes into checking the arrays.
+    _, _, f1, support = precision_recall_fscore_support(gold, predicted, average=None, zero_division=0)
     return {
-        "accuracy": float(accuracy_score(gold, predicted)),
-        "f1_weighted": float(f1_score(gold, predicted, average="weighted", zero_division=0)),
-        "f1_macro": float(f1_score(gold, predicted, average="macro", zero_division=0)),
+        "accuracy": float(np.mean(gold == predicted)),
+        "f1_weighted": float(np.average(f1, weights=support)),
+        "f1_macro": float(np.mean(f1)),
     }
 
 
