@@ -211,6 +211,6 @@ def find(root: Path) -> list[tuple[Path, RunRecord]]:
     for path in root.glob(f"*/{runfiles.RECORD}"):
         try:
             runs.append((path.parent, load(path.parent)))
-        except AdapterError as error:
+        except (AdapterError, OSError) as error:
             log.warning("%s is left out: %s", path.parent, error)
     return sorted(runs, key=lambda run: run[1].created, reverse=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from lorahub import records
+from lorahub import printable, records
 from lorahub.app import feedback, html
 from lorahub.app.catalogue import Catalogue
 from lorahub.app.feedback import Feedback
@@ -102,7 +102,7 @@ def run(page: gr.Blocks, *, host: str | None = None, port: int | None = None, wh
 
 def _say(text: str) -> None:
     """Print a line at once, also into a log file."""
-    sys.stdout.write(f"{text}\n")
+    sys.stdout.write(f"{printable.line(text)}\n")
     sys.stdout.flush()
 
 

@@ -102,7 +102,11 @@ def finished_runs(root: Path, named: Iterable[Located]) -> Runs:
         names.setdefault(folder.resolve(), folder.name)
     runs: Runs = {}
     for folder, folder_name in names.items():
-        runs[runfiles.free_name(folder_name, runs)] = (folder, records.load(folder))
+        try:
+            record = records.load(folder)
+        except (AdapterError, OSError):
+            continue  # damaged: `records.find` has said so, or whoever loads it will
+        runs[runfiles.free_name(folder_name, runs)] = (folder, record)
     return runs
 
 

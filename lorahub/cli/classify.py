@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lorahub.cli import terminal
 from lorahub.cli.options import AdapterBase, Adjust, Json, Token
 from lorahub.errors import ConfigError, NotFiniteError, need
 
@@ -66,7 +67,7 @@ def classify(
     if as_json:
         show.print_json({"rows": rows, "output": str(output), "adapters": predictor.names})
     else:
-        typer.echo(f"{rows:,} rows written to {output}")
+        terminal.line(f"{rows:,} rows written to {output}")
 
 
 def _show(texts: list[str], verdicts: "dict[str, list[Verdict]]", *, as_json: bool) -> None:

@@ -7,8 +7,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-import typer
-
+from lorahub.cli import terminal
 from lorahub.cli.options import Json
 
 _PACKAGES = {
@@ -57,11 +56,11 @@ def doctor(as_json: Json = False) -> None:
         [(name, version or "not installed", extra) for name, (version, extra) in packages.items()],
     )
     for key, fact in facts.items():
-        typer.echo(f"  {key.replace('_', ' ')}: {fact}")
+        terminal.line(f"  {key.replace('_', ' ')}: {fact}")
     for text in can:
-        typer.echo(f"  can: {text}")
+        terminal.line(f"  can: {text}")
     for text in missing:
-        typer.echo(f"  missing: {text}")
+        terminal.line(f"  missing: {text}")
 
 
 def _version(name: str) -> str | None:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from lorahub.cli import terminal
 from lorahub.cli.options import AdapterBase, Json, Set, Split
 from lorahub.errors import ConfigError, need
 
@@ -40,7 +41,7 @@ def evaluate(
 
     evaluation = evaluate.evaluate(adapters or (), data=data, split=split, base=base, settings=settings or ())
     for note in evaluation.notes:
-        typer.echo(f"note: {note}", err=True)
+        terminal.line(f"note: {note}", err=True)
     if as_json:
         show.print_json({name: result.to_dict() for name, result in evaluation.results.items()})
         return
@@ -48,7 +49,7 @@ def evaluate(
     show.table(("adapter", *tables.HEADER[1:], "claims"), rows, title=f"{data}, {evaluation.split}")
     for name, result in evaluation.results.items():
         if result.selective and result.selective.threshold is not None:
-            typer.echo(f"  {name}: {tables.abstaining(result.selective)}")
+            terminal.line(f"  {name}: {tables.abstaining(result.selective)}")
 
 
 def _evaluate_since(

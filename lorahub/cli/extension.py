@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lorahub.cli import terminal
 from lorahub.cli.options import Json
 from lorahub.errors import ConfigError, one_line
 
@@ -41,7 +42,7 @@ def hf_register(
         if removed:
             shutil.rmtree(folder)
         text = f"{folder} is removed: hf lorahub is unavailable." if removed else "hf lorahub was not registered."
-        show.print_json({"removed": removed, "folder": str(folder)}) if as_json else typer.echo(text)
+        show.print_json({"removed": removed, "folder": str(folder)}) if as_json else terminal.line(text)
         return
     manifest = _manifest()
     with atomic.replacing_folder(folder) as part:
@@ -49,8 +50,8 @@ def hf_register(
     if as_json:
         show.print_json({"folder": str(folder), "runs": manifest.executable_path})
     else:
-        typer.echo(f"wrote {folder / 'manifest.json'}: hf lorahub runs {manifest.executable_path}")
-        typer.echo("  Next:  hf lorahub --help")
+        terminal.line(f"wrote {folder / 'manifest.json'}: hf lorahub runs {manifest.executable_path}")
+        terminal.line("  Next:  hf lorahub --help")
 
 
 def _folder() -> Path:

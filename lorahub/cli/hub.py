@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from lorahub.cli import terminal
 from lorahub.cli.options import Adapter, Json, Root, Token
 from lorahub.errors import ConfigError, HubError
 
@@ -35,7 +36,9 @@ def pull(
     if as_json:
         show.print_json({"repo": download.repo, "revision": download.revision, "folder": str(folder)})
     else:
-        typer.echo(f'{pinned}\n  in {folder}\n  Next:  lorahub classify "your claim" --adapter {out or pinned}')
+        terminal.line(pinned)
+        terminal.line(f"  in {folder}")
+        terminal.line(f'  Next:  lorahub classify "your claim" --adapter {out or pinned}')
 
 
 def list_adapters(
@@ -61,13 +64,13 @@ def list_adapters(
         except HubError as error:
             if error.reached:
                 raise
-            typer.echo(f"note: listing only runs on this machine: {error}", err=True)
+            terminal.line(f"note: listing only runs on this machine: {error}", err=True)
     adapters = search.sort(adapters, sort)
     if as_json:
         show.print_json({"adapters": [asdict(item) for item in adapters]})
         return
     if not adapters:
-        typer.echo("no adapter found. Train one: lorahub train")
+        terminal.line("no adapter found. Train one: lorahub train")
         return
     show.table(search.HEADER, [search.row(item) for item in adapters])
 
@@ -86,10 +89,10 @@ def info(
         show.print_json(details.to_dict())
     else:
         for name, value in details.lines():
-            typer.echo(f"  {name}: {value}")
+            terminal.line(f"  {name}: {value}")
         for finding in details.report.findings:
-            typer.echo(f"  {'REFUSED' if finding.refused else 'note'}: {finding.text}")
+            terminal.line(f"  {'REFUSED' if finding.refused else 'note'}: {finding.text}")
         if not details.report.refused:
-            typer.echo("  safety: all checks passed")
+            terminal.line("  safety: all checks passed")
     if details.report.refused:
         raise typer.Exit(1)

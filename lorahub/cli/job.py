@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lorahub.cli import terminal
 from lorahub.cli.options import Base, Data, Json, Method, Private, Recipe, Seed, Set, Token
 
 if TYPE_CHECKING:
@@ -43,22 +44,23 @@ def job(
     if dry_run:
         show.print_json(plan.to_dict()) if as_json else _print(plan)
         return
-    typer.echo(f"note: {plan.cost}, at most {timeout}; Jobs need credits or a PRO account.", err=True)
+    terminal.line(f"note: {plan.cost}, at most {timeout}; Jobs need credits or a PRO account.", err=True)
     started = jobs.start(plan)
     log, cancel = f"hf jobs logs {started.id}", f"hf jobs cancel {started.id}"
-    typer.echo(f"job {started.id} on {flavor}: {started.url}\n  cancel it with:  {cancel}", err=True)
+    terminal.line(f"job {started.id} on {flavor}: {started.url}", err=True)
+    terminal.line(f"  cancel it with:  {cancel}", err=True)
     try:
-        stage = jobs.follow(started, token=token, tell=lambda line: typer.echo(line, err=as_json))
+        stage = jobs.follow(started, token=token, tell=lambda text: terminal.lines(text, err=as_json))
     except KeyboardInterrupt:
-        typer.echo(f"lorahub: the Job keeps running. Its log: {log}. Cancel it: {cancel}", err=True)
+        terminal.line(f"lorahub: the Job keeps running. Its log: {log}. Cancel it: {cancel}", err=True)
         raise typer.Exit(130) from None
     if as_json:
         show.print_json({"job": started.id, "url": started.url, "stage": stage, "repo": push})
     if stage != "COMPLETED":
-        typer.echo(f"lorahub: the Job ended with {stage}, so its run may be missing. Its log: {log}", err=True)
+        terminal.line(f"lorahub: the Job ended with {stage}, so its run may be missing. Its log: {log}", err=True)
         raise typer.Exit(1)
     if not as_json:
-        typer.echo(f"the Job is completed. Next:  lorahub verify {push}")
+        terminal.line(f"the Job is completed. Next:  lorahub verify {push}")
 
 
 def _print(plan: "Plan") -> None:
@@ -66,5 +68,5 @@ def _print(plan: "Plan") -> None:
         text = " ".join(value) if isinstance(value, list) else value
         if isinstance(value, dict):
             text = "; ".join(f"{', '.join(files)} to the private data set {repo}" for repo, files in value.items())
-        typer.echo(f"  {key}: {text or 'none'}")
-    typer.echo("  Nothing was sent or started.")
+        terminal.line(f"  {key}: {text or 'none'}")
+    terminal.line("  Nothing was sent or started.")

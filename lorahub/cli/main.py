@@ -15,6 +15,8 @@ from typing import Any
 import typer
 import typer.core
 
+from lorahub import printable
+from lorahub.cli import terminal
 from lorahub.errors import LorahubError
 
 
@@ -30,7 +32,7 @@ class _Commands(typer.core.TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:  # outside of this method, typer has already turned it into an exit code
-            typer.echo(f"lorahub: stopped. {stop if stop.args else 'Nothing half-written is left.'}", err=True)
+            terminal.line(f"lorahub: stopped. {stop if stop.args else 'Nothing half-written is left.'}", err=True)
             raise typer.Exit(130) from None
 
 
@@ -47,11 +49,18 @@ app = typer.Typer(
 )
 
 
+class _OneLine(logging.Formatter):
+    """Writes a message in one line, whatever it quotes."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name in logging
+        return printable.line(super().formatMessage(record))
+
+
 def _show_version(wanted: bool) -> None:
     if wanted:
         from lorahub import __version__
 
-        typer.echo(f"lorahub {__version__}")
+        terminal.line(f"lorahub {__version__}")
         raise typer.Exit
 
 
@@ -65,7 +74,9 @@ def _root(
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     level = logging.INFO if verbose else logging.WARNING
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("lorahub").setLevel(level)
     if not verbose:
         # Deprecations and missing extras of libraries are not for users of lorahub.
@@ -130,5 +141,5 @@ def main() -> None:
     try:
         command_line()(standalone_mode=True)
     except LorahubError as error:
-        typer.echo(f"lorahub: {error}", err=True)
+        terminal.line(f"lorahub: {error}", err=True)
         sys.exit(2)

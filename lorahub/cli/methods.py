@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from lorahub.cli import terminal
 from lorahub.cli.options import Base, Data, Discard, Json, Recipe, Set
 from lorahub.errors import need
 from lorahub.method_names import METHODS
@@ -47,7 +48,7 @@ def methods(
         out=out,
         keep_runs=not discard,
         reference=reference,
-        on_run=lambda text, done, total: typer.echo(f"run {done + 1} of {total}: {text}", err=True),
+        on_run=lambda text, done, total: terminal.line(f"run {done + 1} of {total}: {text}", err=True),
     )
     built = report.build(comparison)
     show.report(built, as_json=as_json, written=built.save(folder))

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lorahub.cli import terminal
 from lorahub.cli.options import BaseId, Json, Language, License, Message, Private, Run, Token
 
 if TYPE_CHECKING:
@@ -62,20 +63,20 @@ def push(
         return
     show.notes(plan.worse, plan.notes)
     if plan.deleted:
-        typer.echo(f"note: removing {', '.join(plan.deleted)}, which are not in this run.", err=True)
+        terminal.line(f"note: removing {', '.join(plan.deleted)}, which are not in this run.", err=True)
     if plan.changed and not as_json:
-        typer.echo(
+        terminal.line(
             f"sending {len(plan.changed)} files, {tables.size(plan.bytes_to_send)}, to {plan.remote.repo}", err=True
         )
     done = publishing.send(plan)
     if as_json:
         show.print_json({**vars(done), "worse": plan.worse, "notes": plan.notes})
     elif not plan.changed and not plan.deleted:
-        typer.echo(f"{done.url} is up to date: no new commit.")
+        terminal.line(f"{done.url} is up to date: no new commit.")
     else:
         where = done.pull_request or f"{done.url} at {done.commit}"
-        typer.echo(f"published {len(done.sent)} files ({tables.size(done.bytes_sent)}) as {where}")
-        typer.echo(f"  Next:  lorahub verify {done.repo}")
+        terminal.line(f"published {len(done.sent)} files ({tables.size(done.bytes_sent)}) as {where}")
+        terminal.line(f"  Next:  lorahub verify {done.repo}")
 
 
 def card(
@@ -87,7 +88,7 @@ def card(
     as_json: Json = False,
 ) -> None:
     """Print the card of a run, generated from its record, or update it in place."""
-    from lorahub import atomic, records, runfiles
+    from lorahub import atomic, printable, records, runfiles
     from lorahub.cli import show
     from lorahub.reports import cards, sections
 
@@ -100,7 +101,7 @@ def card(
     if as_json:
         show.print_json({"card": text, "metadata": sections.front_matter(text)})
     else:
-        typer.echo(f"{path} is updated." if write else text)
+        terminal.lines(f"{printable.line(str(path))} is updated." if write else text)
 
 
 def _print_json(plan: "Plan") -> None:
@@ -136,7 +137,7 @@ def _show_plan(plan: "Plan") -> None:
         bytes_to_send=plan.bytes_to_send,
         notes=[*plan.worse, *plan.notes],
     )
-    typer.echo(f"\n{plan.card}")
+    terminal.lines(f"\n{plan.card}")
 
 
 def _state(plan: "Plan", path: str) -> str:

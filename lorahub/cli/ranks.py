@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from lorahub.cli import terminal
 from lorahub.cli.options import Discard, Json
 from lorahub.errors import ConfigError, need
 
@@ -41,7 +42,7 @@ def ranks(
         base=base,
         out=out,
         keep_runs=not discard,
-        on_stage=lambda text: typer.echo(text, err=True),
+        on_stage=lambda text: terminal.line(text, err=True),
     )
     built = report.build(curves)
     show.report(built, as_json=as_json, written=built.save(folder))

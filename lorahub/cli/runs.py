@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from lorahub.cli import terminal
 from lorahub.cli.options import Json, Root
 
 
@@ -47,9 +48,9 @@ def runs(
         return
     if not chosen:
         none = f"no finished run under {root}. Train one with: lorahub train"
-        typer.echo("no run meets these conditions." if every else none)
+        terminal.line("no run meets these conditions." if every else none)
         return
     table = run_table.table(chosen, fields, memory=memory)
     show.table(table.header, table.rows)
     for run in chosen if not fields else ():
-        typer.echo(f"  {run.name}: {tables.verdict(run)}")
+        terminal.line(f"  {run.name}: {tables.verdict(run)}")

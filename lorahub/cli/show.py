@@ -1,8 +1,8 @@
 """Output of the commands: tables and JSON on stdout, notes and progress on stderr."""
 
 import json
+import math
 import signal
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from lorahub import printable
+from lorahub.cli import terminal
 from lorahub.records import RunRecord
 from lorahub.reports import tables
 from lorahub.reports.report import Report
@@ -23,25 +25,41 @@ if TYPE_CHECKING:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON."""
-    print(json.dumps(value, indent=1, ensure_ascii=False))
+    """Print a value as JSON; numbers that JSON does not have are null."""
+    terminal.json_text(json.dumps(_of_json(value), indent=1, ensure_ascii=False))
+
+
+def _of_json(value: Any) -> Any:
+    """Return the value with what JSON can hold: cards have dates, and files of strangers anything."""
+    if isinstance(value, Mapping):
+        return {key if isinstance(key, str) else str(key): _of_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_of_json(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str | int) else str(value)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
     """Print a table. Without a terminal, it is wide enough that no cell wraps."""
     console = _console()
-    shown = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    shown = Table(
+        title=None if title is None else printable.line(title),
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        title_style="bold",
+    )
     for index, name in enumerate(header):
-        shown.add_column(name, justify="left" if index == 0 else "right", overflow="fold")
+        shown.add_column(printable.line(name), justify="left" if index == 0 else "right", overflow="fold")
     for row in rows:
-        shown.add_row(*row)
+        shown.add_row(*map(printable.line, row))
     console.print(shown)
 
 
 def notes(*groups: Sequence[str]) -> None:
     """Print each line as a note on stderr."""
     for line in (line for group in groups for line in group):
-        print(f"note: {line}.", file=sys.stderr)
+        terminal.line(f"note: {line}.", err=True)
 
 
 def planned_upload(
@@ -56,9 +74,9 @@ def planned_upload(
     """Print what a dry run would send; `files` gives the size in bytes and the state of each path."""
     rows = [(path, tables.size(count), state) for path, (count, state) in files.items()]
     table(("file", "size", ""), [*rows, *((path, "", "would be deleted") for path in deleted)], title=title)
-    print(f"  {changed} files, {tables.size(bytes_to_send)}, would be sent. Nothing was sent.")
+    terminal.line(f"  {changed} files, {tables.size(bytes_to_send)}, would be sent. Nothing was sent.")
     for line in notes:
-        print(f"  note: {line}.")
+        terminal.line(f"  note: {line}.")
 
 
 def _console() -> Console:
@@ -71,18 +89,18 @@ def report(shown: Report, *, as_json: bool, as_markdown: bool = False, written: 
     if as_json:
         print_json(shown.data.to_dict())
     elif as_markdown:
-        print(shown.to_markdown(figures=False), end="")
+        terminal.lines(shown.to_markdown(figures=False), end="")
     else:
-        print(shown.title)
+        terminal.line(shown.title)
         for item in shown.tables:
             if item.note:
-                print(item.note)
+                terminal.line(item.note)
             if item.rows:
                 table(item.header, item.rows, title=item.heading or None)
         for line in (*shown.sentences, shown.explanation, *(f"note: {note}" for note in shown.notes)):
-            print(f"  {line}")
+            terminal.line(f"  {line}")
     for path in written:
-        print(f"  written to {path}", file=sys.stderr if as_json or as_markdown else sys.stdout)
+        terminal.line(f"  written to {path}", err=as_json or as_markdown)
 
 
 def before_and_after(record: RunRecord) -> None:
@@ -92,7 +110,7 @@ def before_and_after(record: RunRecord) -> None:
     console = _console()
     for system, sentence in tables.comparisons(record).items():
         if system in ("untrained", tables.best_baseline(record)):
-            console.print("  " + sentence)
+            console.print("  " + printable.line(sentence))
     console.print(
         "  Square brackets: 95 % bootstrap intervals."
         if record.config.eval.confidence == 0.95
@@ -106,8 +124,7 @@ def training_events() -> Iterator["Callbacks"]:
     from lorahub.training.progress import Callbacks
 
     def write(event: str, **values: object) -> None:
-        sys.stderr.write(json.dumps({"event": event, **values}, ensure_ascii=False) + "\n")
-        sys.stderr.flush()
+        terminal.json_text(json.dumps(_of_json({"event": event, **values}), ensure_ascii=False), err=True)
 
     # The parent program stops the training with SIGINT, which a background process ignores by default.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lorahub.cli import terminal
 from lorahub.cli.options import Json, Message, Private, Token
 from lorahub.errors import ConfigError
 
@@ -51,10 +52,12 @@ def space(
     if as_json:
         show.print_json({**vars(done), "notes": plan.notes})
     elif not plan.changed and not plan.deleted:
-        typer.echo(f"{done.url} is up to date: no new commit.")
+        terminal.line(f"{done.url} is up to date: no new commit.")
     else:
-        typer.echo(f"published {len(done.sent)} files ({tables.size(done.bytes_sent)}) as {done.url} at {done.commit}")
-        typer.echo("  The Hub builds it in a few minutes; the page of the Space shows the progress.")
+        terminal.line(
+            f"published {len(done.sent)} files ({tables.size(done.bytes_sent)}) as {done.url} at {done.commit}"
+        )
+        terminal.line("  The Hub builds it in a few minutes; the page of the Space shows the progress.")
 
 
 def _print_json(plan: "Plan") -> None:
@@ -95,7 +98,7 @@ def _show(plan: "Plan") -> None:
         notes=plan.notes,
     )
     for name in ("README.md", "requirements.txt"):
-        typer.echo(f"\n{name}:\n\n{_text(plan, name)}")
+        terminal.lines(f"\n{name}:\n\n{_text(plan, name)}")
 
 
 def _text(plan: "Plan", name: str) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lorahub import durations
+from lorahub.cli import terminal
 from lorahub.cli.options import Base, Data, Json, Method, Recipe, Set
 from lorahub.errors import need
 
@@ -72,7 +73,7 @@ def sweep(
     def on_trial(trial: "TrialResult", ended: int, wanted: int) -> None:
         if trial.answers is not None:
             best[:] = [max([*best, trial.quality])]
-        typer.echo(f"{ended} of {wanted}: {_line(trial, best)}", err=True)
+        terminal.line(f"{ended} of {wanted}: {_line(trial, best)}", err=True)
 
     with show.training_progress(quiet=as_json) as callbacks:
         search = experiment.sweep(
@@ -98,7 +99,7 @@ def sweep(
     show.report(report, as_json=as_json, written=report.save(search.folder))
     if not as_json:
         recipe_file, run = search.folder / experiment.RECIPE, search.folder / experiment.RUN
-        typer.echo(f"  best config: lorahub train {recipe_file}   (its run: {run})")
+        terminal.line(f"  best config: lorahub train {recipe_file}   (its run: {run})")
 
 
 def _line(trial: "TrialResult", best: list[float]) -> str:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lorahub.cli import terminal
 from lorahub.cli.options import Base, BaseId, Data, Json, Language, License, Method, Private, Recipe, Seed, Set, Token
 from lorahub.errors import ConfigError, need
 
@@ -82,7 +83,7 @@ def train(
         plan = publishing.plan(finished.folder, options)
         show.notes(plan.worse, plan.notes)
         pushed = publishing.send(plan)
-        typer.echo(f"  published as {pushed.url} at {pushed.commit}", err=as_json)
+        terminal.line(f"  published as {pushed.url} at {pushed.commit}", err=as_json)
 
 
 def _check_base_for_push(recipe: str | None, base: str | None, settings: list[str] | None, base_id: str | None) -> None:
@@ -106,17 +107,17 @@ def _print(finished: "Run") -> None:
     progress = finished.record.progress
     selective = finished.record.adapter().selective
     if selective and selective.threshold is not None:
-        typer.echo(f"  {tables.abstaining(selective)}")
+        terminal.line(f"  {tables.abstaining(selective)}")
     for warning in progress.warnings:
-        typer.echo(f"  note: {warning}")
-    typer.echo(
+        terminal.line(f"  note: {warning}")
+    terminal.line(
         f"  {progress.trainable_parameters:,} of {progress.total_parameters:,} parameters trained "
         f"in {progress.seconds:.0f} s ({progress.samples_per_second:.0f} claims/s); "
         f"kept step {progress.best_step} of {progress.steps}."
     )
     if progress.rank is not None:
-        typer.echo(f"  rank {progress.rank.trained} trained, kept {progress.rank.why}.")
-    typer.echo(f'  written to {finished.folder}. Next:  lorahub classify "your claim" --adapter {finished.folder}')
+        terminal.line(f"  rank {progress.rank.trained} trained, kept {progress.rank.why}.")
+    terminal.line(f'  written to {finished.folder}. Next:  lorahub classify "your claim" --adapter {finished.folder}')
 
 
 def recipes() -> None:
@@ -125,4 +126,4 @@ def recipes() -> None:
 
     for name, path in config.shipped_recipes().items():
         first = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
-        typer.echo(f"{name:20} {first}")
+        terminal.line(f"{name:20} {first}")

@@ -104,7 +104,7 @@ def _folder_splits(folder: Path, split: str) -> dict[str, Table]:
             continue
         if name in files:
             raise DataError(f"{folder} holds both {files[name].name} and {path.name} for {name}. Keep one of them.")
-        files[name] = path
+        files[name] = tables.check(path, folder=folder)
     if "train" not in files and split not in files:
         raise DataError(
             f"{folder} has no {split} file. A data folder holds train, validation and test, "

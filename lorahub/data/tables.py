@@ -6,6 +6,7 @@ and labels. Every error names the file and, where it applies, the row (the first
 
 import csv
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lorahub import runfiles
 from lorahub.errors import DataError, one_line
 
 Row = dict[str, Any]
@@ -25,8 +27,17 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _DELIMITER_NAMES = {",": "a comma", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _CHUNK = 4096
+# A spreadsheet runs a cell that begins with one of these signs as a formula, unless it is a plain number. The writer of
+# csv and tsv puts an apostrophe before it, and one more where apostrophes stand before the sign already; the reader
+# takes one away there, so that any text comes back as it was.
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+_QUOTED_FORMULA = re.compile(r"'+[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+_NUMBER = re.compile(r"'*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
+# Rows of a file are streamed, but nothing that is read to its end may be endless.
+_LARGEST_FILE = 2**38
 # The default limit of the csv module, 131,072, is shorter than an article; a longer cell than this is an open quote.
 _MAX_CELL = 2**24
+_LONGEST_LINE = 2**26
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +49,11 @@ class Table:
     rows: Callable[[], Iterator[Row]]
 
 
-def check(path: Path) -> Path:
-    """Return `path` if it is a readable table; else raise DataError with the fix."""
+def check(path: Path, *, folder: Path | None = None) -> Path:
+    """Return `path` if it is a readable table; else raise DataError with the fix.
+
+    A symbolic link that is named itself is followed; in a data `folder`, only inside of it.
+    """
     if not path.exists():
         raise DataError(f"there is no file {path}. Check the path; relative paths start at {Path.cwd().name}/.")
     if path.is_dir():
@@ -48,6 +62,11 @@ def check(path: Path) -> Path:
         raise DataError(
             f"{path} has the ending {path.suffix!r}; lorahub reads {', '.join(SUFFIXES)}. Save it as one of them."
         )
+    try:
+        with runfiles.open_file(path, limit=_LARGEST_FILE, folder=folder or path.resolve().parent):
+            pass
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}. Check the path.") from None
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty. It needs a header and at least one row.")
     return path
@@ -97,6 +116,16 @@ def schema(path: Path) -> pa.Schema:
     return pa.schema(list(types.items()))
 
 
+def neutralized(cell: Any) -> Any:
+    """Return a cell as it is written to csv and tsv: text that a spreadsheet would run begins with an apostrophe."""
+    return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) and not _NUMBER.fullmatch(cell) else cell
+
+
+def original(cell: str) -> str:
+    """Return a cell of a csv or tsv file without the apostrophe of `neutralized`."""
+    return cell[1:] if _QUOTED_FORMULA.match(cell) and not _NUMBER.fullmatch(cell) else cell
+
+
 def other_delimiter(columns: Sequence[str]) -> str | None:
     """Return the name of the delimiter if the only column is a whole header with another one than its suffix says."""
     if len(columns) != 1:
@@ -113,7 +142,10 @@ class _Lines:
     def __iter__(self) -> Iterator[str]:
         try:
             with self._path.open(encoding="utf-8-sig", newline="") as file:
-                yield from file
+                while line := file.readline(_LONGEST_LINE):
+                    if len(line) == _LONGEST_LINE:
+                        raise DataError(f"{self._path} has a line of more than {_LONGEST_LINE:,} characters. Split it.")
+                    yield line
         except UnicodeDecodeError:
             raise _wrong_encoding(self._path) from None
         self.ended = True
@@ -142,7 +174,7 @@ def _cells(path: Path) -> Iterator[list[str]]:
 
 
 def _header(path: Path, rows: Iterator[list[str]]) -> list[str]:
-    header = next(rows, [])
+    header = [original(name) for name in next(rows, [])]
     if len(set(header)) != len(header):
         repeated = sorted({name for name in header if header.count(name) > 1})
         raise DataError(f"{path}: the header repeats {', '.join(repeated)}. Rename one of the columns.")
@@ -164,7 +196,7 @@ def _read_delimited(path: Path) -> Iterator[Row]:
                 f"{path}, row {number} has {len(cells)} cells, the header has {len(header)}. "
                 f"Put quotes around text that contains {name}."
             )
-        yield dict(zip(header, cells, strict=True))
+        yield dict(zip(header, map(original, cells), strict=True))
 
 
 def _spans_rows(cell: str, columns: int) -> bool:
@@ -178,8 +210,9 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}, row {number} is not JSON ({error.msg}). A jsonl row is one line.") from None
+        except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, and deep nesting
+            why = error.msg if isinstance(error, json.JSONDecodeError) else one_line(error)
+            raise DataError(f"{path}, row {number} is not JSON ({why}). A jsonl row is one line.") from None
         if not isinstance(row, dict):
             raise DataError(f'{path}, row {number} is not a JSON object. Write it as {{"claim": …, "label": …}}.')
         if "\\u" in line and not _is_unicode(row):
@@ -271,7 +304,7 @@ class Writer:
             arrays = [self._array(column, [row.get(column.name) for row in rows]) for column in self._schema]
             self._parquet.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
         if self._csv is not None:
-            self._csv.writerows(rows)
+            self._csv.writerows({name: neutralized(cell) for name, cell in row.items()} for row in rows)
         self._done += len(rows)
 
     def write_none(self, columns: Sequence[str]) -> None:
@@ -288,7 +321,7 @@ class Writer:
             self._parquet = pq.ParquetWriter(self._path, self._schema)
         else:
             self._csv = csv.DictWriter(self._file, self._schema.names, delimiter=_DELIMITERS[self._kind])
-            self._csv.writeheader()
+            self._csv.writerow({name: neutralized(name) for name in self._schema.names})
 
     def _array(self, column: pa.Field, values: list[Any]) -> pa.Array:
         if pa.types.is_string(column.type):
@@ -306,7 +339,7 @@ class Writer:
 def _infer_type(values: list[Any]) -> pa.DataType:
     try:
         kind = pa.array(values).type
-    except (pa.ArrowException, OverflowError):
+    except (pa.ArrowException, OverflowError, ValueError, TypeError, RecursionError):
         return pa.string()
     return pa.string() if "struct<>" in str(kind) else kind  # parquet has no empty objects
 

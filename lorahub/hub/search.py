@@ -5,15 +5,17 @@ with the safety findings. From the Hub only its listing, two small JSON files an
 """
 
 import datetime
+import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorahub import records, runfiles
-from lorahub.errors import ConfigError, LorahubError
+from lorahub.errors import ConfigError, LorahubError, one_line
 from lorahub.hub import client, fetch, safety
 from lorahub.records import RunRecord
 from lorahub.reports import metadata, tables
@@ -22,8 +24,12 @@ from lorahub.stats.results import LOWER_IS_BETTER
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
 
+log = logging.getLogger(__name__)
+
 HEADER = ("adapter", "where", "base", "data", "labels", "accuracy", "macro F1", "size", "date")
 _DAY = len("2026-01-01")
+# Of what a card says; a list shows less.
+_LONGEST_TEXT, _MOST_ITEMS = 500, 100
 _METRIC_KEYS = {name: key for key, (_, name, _) in metadata.METRICS.items()}
 
 
@@ -52,10 +58,24 @@ def hub(base: str | None = None, *, limit: int = 100, token: str | None = None) 
     tag = f"base_model:adapter:{base_id(base)}" if base else "lorahub"
     expand: list[Any] = ["cardData", "tags", "lastModified", "sha", "usedStorage"]
     api = client.api(token)
-    rows = client.call(
-        lambda: list(islice(api.list_models(filter=[tag], expand=expand, limit=limit), limit)), doing="list adapters"
-    )
-    return [describe(row) for row in rows]
+
+    def rows_with(fields: list[Any]) -> "list[ModelInfo]":
+        listed = partial(api.list_models, filter=[tag], expand=fields, limit=limit)
+        return client.call(lambda: list(islice(listed(), limit)), doing="list adapters")
+
+    try:
+        rows = rows_with(expand)
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        # One card that huggingface_hub cannot read ends its whole listing.
+        log.warning("adapters are listed without what their cards say: one cannot be read (%s)", one_line(error))
+        rows = rows_with([field for field in expand if field != "cardData"])
+    adapters = []
+    for row in rows:
+        try:
+            adapters.append(describe(row))
+        except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
+            log.warning("%s is left out: its card cannot be read (%s)", row.id, one_line(error))
+    return adapters
 
 
 def here(root: Path, base: str | None = None) -> list[AdapterInfo]:
@@ -94,25 +114,26 @@ def describe_run(folder: Path, record: RunRecord) -> AdapterInfo:
 
 
 def describe(info: "ModelInfo") -> AdapterInfo:
-    """Return the description of a repository from the Hub's own."""
+    """Return the description of a repository from the Hub's own; what its card holds may be of any type."""
     card = info.card_data.to_dict() if info.card_data else {}  # type: ignore[no-untyped-call]
     results = [row for row in (getattr(info.card_data, "eval_results", None) or []) if row.dataset_split == "test"]
     names = card.get("label_names")
     when = info.last_modified or info.created_at or datetime.datetime.fromtimestamp(0, datetime.UTC)
+    licence = card.get("license")
     return AdapterInfo(
         id=info.id,
         where="hub",
         base=", ".join(_as_list(card.get("base_model"))),
-        data=results[0].dataset_name if results else ", ".join(_as_list(card.get("datasets"))),
-        labels=[str(name) for name in names] if isinstance(names, list) else [],
+        data=_text(results[0].dataset_name) if results else ", ".join(_as_list(card.get("datasets"))),
+        labels=_as_list(names) if isinstance(names, list) else [],
         date=when.isoformat(timespec="seconds"),
-        size_bytes=info.used_storage,
+        size_bytes=info.used_storage if isinstance(info.used_storage, int) else None,
         revision=info.sha,
-        licence=card.get("license"),
+        licence=None if licence is None else _text(licence),
         metrics={
             _METRIC_KEYS[row.metric_name]: float(row.metric_value)
             for row in results
-            if row.metric_name in _METRIC_KEYS and isinstance(row.metric_value, int | float)
+            if isinstance(row.metric_name, str) and row.metric_name in _METRIC_KEYS and _is_share(row.metric_value)
         },
     )
 
@@ -146,8 +167,19 @@ def base_id(base: str) -> str:
     return fetch.MINILM if base == "minilm" else base
 
 
-def _as_list(value: str | Sequence[str] | None) -> list[str]:
-    return [value] if isinstance(value, str) else [str(item) for item in value or []]
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+def _text(value: Any) -> str:
+    """Return a value of a card as text of bounded length."""
+    return (value if isinstance(value, str) else repr(value))[:_LONGEST_TEXT]
+
+
+def _as_list(value: Any) -> list[str]:
+    """Return the entries of a list in a card, or its only entry, as texts."""
+    items = [] if value is None else value if isinstance(value, list | tuple) else [value]
+    return [_text(item) for item in items[:_MOST_ITEMS]]
 
 
 @dataclass(frozen=True, kw_only=True)

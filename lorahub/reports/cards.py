@@ -9,7 +9,8 @@ import json
 from pathlib import Path
 from string import Template
 
-from lorahub import config
+from lorahub import config, runfiles
+from lorahub.errors import AdapterError, one_line
 from lorahub.records import RunRecord
 from lorahub.reports import metadata, tables
 from lorahub.stats.results import SystemResult
@@ -42,8 +43,19 @@ def render(
 ) -> str:
     """Return the card; its snippets load the adapter from `repo`, or from the folder of the card.
 
-    `licence` and `language` are Hub ids such as mit and en; the default is that of the named data set.
+    `licence` and `language` are Hub ids such as mit and en; the default is that of the named data set. Raises
+    AdapterError if the record lacks what a card shows.
     """
+    try:
+        return _render(record, repo, licence, language)
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        raise AdapterError(
+            f"{record.name}: record.json does not hold what a card needs ({type(error).__name__}: {one_line(error)}). "
+            f"{runfiles.RESTORE}"
+        ) from None
+
+
+def _render(record: RunRecord, repo: str | None, licence: str | None, language: str | None) -> str:
     front_matter = metadata.card_data(record, licence=licence, language=language)
     return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
         front_matter=f"{front_matter.to_yaml(line_break=chr(10))}\n",

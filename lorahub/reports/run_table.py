@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lorahub.errors import ConfigError
+from lorahub.errors import ConfigError, LorahubError
 from lorahub.records import RunRecord
 from lorahub.reports import tables
 from lorahub.reports.report import Table
@@ -52,8 +52,15 @@ Fields = Mapping[str, Any]
 
 
 def cells(run: RunRecord) -> tuple[str, ...]:
-    """Return the cells of a run under `COLUMNS`."""
-    return tuple(cell(run) for cell in COLUMNS.values())
+    """Return the cells of a run under `COLUMNS`; `-` for what its record lacks."""
+    return tuple(_cell(cell, run) for cell in COLUMNS.values())
+
+
+def _cell(cell: Callable[[RunRecord], str], run: RunRecord) -> str:
+    try:
+        return cell(run)
+    except (LorahubError, LookupError, ValueError, TypeError, ArithmeticError):
+        return "-"
 
 
 def table(runs: Sequence[RunRecord], fields: Sequence[str] = (), *, memory: bool = False) -> Table:

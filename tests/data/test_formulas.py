@@ -1,0 +1,62 @@
+"""A spreadsheet runs no cell that lorahub writes, and lorahub reads every cell back as it was."""
+
+import csv
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lorahub.data import tables
+
+FORMULAS = ["=1+1", "+1+1", "-2+3", "@SUM(A1)", "\tx", "\r=1", "\n=1", "=cmd|' /C calc'!A0", "-", "+", "\uff1d1+1"]
+PLAIN = ["-5", "+3.5", "-1e-5", "'tis", "''", "'-5", "a=b", "", "it's", "'", "a", " =1"]
+AWKWARD = ["'=1", "''=1", "'@x", "'-x", "'''+a", "'-5 degrees"]
+
+
+def raw(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
+
+
+def written(path, rows):
+    with tables.Writer(path, kind=path.suffix) as writer:
+        writer.write(rows)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+@pytest.mark.parametrize("text", FORMULAS + PLAIN + AWKWARD)
+def test_a_cell_and_a_header_come_back_and_run_nowhere(tmp_path, suffix, text):
+    rows = [{"claim": text, f"{text}h": "x"}]
+    path = written(tmp_path / f"out{suffix}", rows)
+    assert list(tables.read(path)) == rows
+    assert tables.columns(path) == list(rows[0])
+    for cell in (cell for row in raw(path) for cell in row):
+        assert cell[:1] not in ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d") or text in PLAIN, cell
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_formats_without_formulas_are_written_as_they_are(tmp_path, suffix):
+    rows = [{"claim": text} for text in FORMULAS]
+    assert list(tables.read(written(tmp_path / f"out{suffix}", rows))) == rows
+
+
+@given(st.text(st.sampled_from("'=+-@\t\r\n5e.a ")) | st.text())
+def test_any_text_comes_back(text):
+    cell = tables.neutralized(text)
+    assert tables.original(cell) == text
+    # A file that was read and is written again has the cells that it had.
+    assert tables.neutralized(tables.original(cell)) == cell
+
+
+def test_numbers_stay_numbers(tmp_path):
+    path = written(tmp_path / "out.csv", [{"n": -0.5, "t": "-0.5"}])
+    assert raw(path)[1] == ["-0.5", "-0.5"]
+
+
+def test_a_line_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "_LONGEST_LINE", 1000)
+    for name in ("a.csv", "a.jsonl"):
+        (tmp_path / name).write_text("claim" + "x" * 2000)
+        with pytest.raises(tables.DataError, match="a line of more than 1,000 characters"):
+            list(tables.read(tmp_path / name))
