@@ -35,7 +35,7 @@ def runs(
     """List finished runs with their test results: before training, the best baseline, and after."""
     from lorahub import records, runfiles
     from lorahub.cli import show
-    from lorahub.reports import run_table, tables
+    from lorahub.reports import run_table
 
     every = [records.load(runfiles.locate(name)) for name in names] if names else [run for _, run in records.find(root)]
     chosen = run_table.select(every, where=where or (), sort=sort, limit=limit)
@@ -53,4 +53,4 @@ def runs(
     table = run_table.table(chosen, fields, memory=memory)
     show.table(table.header, table.rows)
     for run in chosen if not fields else ():
-        terminal.line(f"  {run.name}: {tables.verdict(run)}")
+        terminal.line(f"  {run.name}: {run_table.verdict(run)}")

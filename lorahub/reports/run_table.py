@@ -56,6 +56,12 @@ def cells(run: RunRecord) -> tuple[str, ...]:
     return tuple(_cell(cell, run) for cell in COLUMNS.values())
 
 
+def verdict(run: RunRecord) -> str:
+    """Return `tables.verdict`, or that the record lacks what it needs."""
+    found = _cell(tables.verdict, run)
+    return "Its record lacks a system or a metric that was to be compared." if found == "-" else found
+
+
 def _cell(cell: Callable[[RunRecord], str], run: RunRecord) -> str:
     try:
         return cell(run)
