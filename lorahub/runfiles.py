@@ -53,6 +53,7 @@ LIMITS = {
 }  # fmt: skip
 # Of every other file that is read whole.
 LARGEST_FILE = 16 * _MIB
+_LONGEST_DESCRIPTION = 400
 # The Hub's cache holds a snapshot as links to files in `blobs`, beside the folder `snapshots`.
 _SNAPSHOTS, _BLOBS = "snapshots", "blobs"
 # Without O_NONBLOCK, opening a FIFO waits for a writer. Windows has none of these flags except O_BINARY.
@@ -174,7 +175,12 @@ def read_json(path: Path, kind: type[T], *, fix: str = RESTORE) -> T:
 
 
 def describe(error: ValidationError) -> str:
-    """Return what is wrong with a file as the second half of a sentence."""
+    """Return what is wrong with a file as the second half of a sentence of bounded length."""
+    text = _describe(error)
+    return text if len(text) <= _LONGEST_DESCRIPTION else f"{text[:_LONGEST_DESCRIPTION]}..."
+
+
+def _describe(error: ValidationError) -> str:
     problems = error.errors(include_url=False)
     missing = [".".join(map(str, item["loc"])) for item in problems if item["type"] == "missing"]
     if missing:

@@ -8,6 +8,7 @@ Hub may not.
 
 import fnmatch
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -171,7 +172,10 @@ def _check(
     findings = [*findings, *_check_files(files, layout), *in_config]
     if LABELS in files and files[LABELS] <= LIMITS[LABELS]:
         labels = _parse(partial(read, LABELS), list, LABELS, findings)
-        findings += list(_check_labels(labels))
+        found = list(_check_labels(labels))
+        findings += found
+        # What are no names of labels is not shown as such.
+        labels = [] if any(finding.refused for finding in found) else labels
     if layout.weights in files:
         try:
             tensors = header()
@@ -213,12 +217,14 @@ def _refuse_constant(name: str) -> None:
 
 
 def _check_json(value: Any) -> None:
-    """Raise ValueError for JSON that is nested too deeply, or has text that is not Unicode (lone surrogates)."""
+    """Raise ValueError for JSON that is nested too deeply, has lone surrogates, or numbers that are not finite."""
     level = [value]
     for _ in range(_DEEPEST_JSON):
         texts = [item for item in level if isinstance(item, str)]
         texts += [key for item in level if isinstance(item, dict) for key in item]
         "".join(texts).encode()
+        if any(isinstance(item, float) and not math.isfinite(item) for item in level):
+            raise ValueError("a number is too large")
         inside = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list)]
         level = [item for items in inside for item in items]
         if not level:

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 HEADER = ("adapter", "where", "base", "data", "labels", "accuracy", "macro F1", "size", "date")
 _DAY = len("2026-01-01")
 # Of what a card says; a list shows less.
-_LONGEST_TEXT, _MOST_ITEMS = 500, 100
+_LONGEST_TEXT, _MOST_ITEMS, _MOST_SHOWN = 500, 100, 30
 _METRIC_KEYS = {name: key for key, (_, name, _) in metadata.METRICS.items()}
 
 
@@ -224,7 +224,8 @@ class Inspection:
             yield "revision", info.revision
         pinned = f" at {config['revision']}" if config.get("revision") else ""
         yield "base", f"{config.get('base_model_name_or_path')}{pinned}"
-        yield "labels", ", ".join(map(str, self.labels))
+        more = "" if len(self.labels) <= _MOST_SHOWN else f" and {len(self.labels) - _MOST_SHOWN:,} more"
+        yield "labels", ", ".join(self.labels[:_MOST_SHOWN]) + more
         if info:
             yield "data", info.data
             for key, (_, name, _) in metadata.METRICS.items():

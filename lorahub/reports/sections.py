@@ -15,17 +15,22 @@ _SECTION = re.compile(
     r"<!-- lorahub:begin (\w{1,40}) -->\n(?:(?!<!-- lorahub:begin ).)*?<!-- lorahub:end \1 -->\n?", re.S
 )
 # Real ones have some kilobytes, and the parser is slow.
-_LONGEST_METADATA = 2**16
+_LONGEST_METADATA, _DEEPEST_METADATA = 2**16, 30
 _FRONT_MATTER = re.compile(r"\A---\r?\n(.*?)\r?\n---\r?\n", re.S)
 
 
 class _Loader(yaml.SafeLoader):
-    """Loads YAML without aliases, with which a few lines can stand for gigabytes."""
+    """Loads YAML without aliases, with which a few lines can stand for gigabytes, and without deep nesting."""
+
+    _depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases are not read")
-        return super().compose_node(parent, index)
+        if self.check_event(yaml.AliasEvent) or self._depth > _DEEPEST_METADATA:
+            raise yaml.YAMLError("aliases and deep nesting are not read")
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
 
 def merge(old: str, new: str) -> str:

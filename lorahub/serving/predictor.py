@@ -6,6 +6,7 @@ In: texts, with or without evidence, and adapter names. Out: per adapter one `Ve
 
 import logging
 import math
+import re
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +20,8 @@ from lorahub.models.adapters import AdapterInfo
 from lorahub.stats.verdicts import Calibration, Floats, abstains, calibrated, confidences, decide, softmax
 
 log = logging.getLogger(__name__)
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +94,8 @@ class Request:
             for place, value in enumerate(() if values is None else values):
                 if not isinstance(value, str):
                     raise ConfigError(f"{name}[{place}] is {value!r:.60}, not a string. Remove or convert it.")
+                if _SURROGATE.search(value):
+                    raise ConfigError(f"{name}[{place}] holds half a character (a lone surrogate). Remove it.")
         if self.evidence is not None and len(self.evidence) != len(self.texts):
             raise ConfigError(
                 f"{len(self.texts)} texts came with {len(self.evidence)} pieces of evidence; give one per text."
