@@ -139,8 +139,7 @@ def _check_heads(shapes: Shapes, heads: Iterable[str], labels: int, file: str) -
         if head not in present:
             yield f"{file} has no tensor of the head {head!r}: it would be random on every load"
     if labels and outputs and labels not in outputs:
-        sizes = ", ".join(map(str, sorted(outputs)[:5]))
-        yield f"{LABELS} names {labels} labels, but the head has {sizes} outputs"
+        yield f"{LABELS} names {labels} labels, but the head has {sorted(outputs)[:5]} outputs"
 
 
 def head_of(tensor: str, heads: Iterable[str]) -> str | None:
