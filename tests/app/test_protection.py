@@ -401,8 +401,7 @@ def test_an_explanation_costs_bounded_work(address, claim, evidence, adapters, w
 
 # Types
 
-WRONG = [None, 5, -1, 1.5, True, "x", "", [], [1], ["x"], [[]], {}, {"path": 5}, {"path": "/etc/passwd"}, "\ud800"]
-WRONG += [["\ud800"], 10**30, 1e308, {"\ud800": "\ud800"}]
+WRONG = [None, 5, "x", [1], {}, {"path": "/etc/passwd"}, "\ud800", ["\ud800"]]
 
 
 def test_wrong_types_are_refused_with_what_they_must_be_in_every_endpoint(address, capfd):
@@ -424,10 +423,10 @@ def test_wrong_types_are_refused_with_what_they_must_be_in_every_endpoint(addres
     def send(asked):
         endpoint, name, wrong, body = asked
         url, kind = f"{address}gradio_api/call{endpoint}", {"Content-Type": "application/json"}
-        begun = httpx.post(url, content=body, headers=kind, timeout=60)
+        begun = httpx.post(url, content=body, headers=kind, timeout=20)
         assert begun.status_code in (200, 400, 422), (asked, begun.text)
         if begun.status_code == 200:
-            answer = httpx.get(f"{url}/{begun.json()['event_id']}", timeout=60).text
+            answer = httpx.get(f"{url}/{begun.json()['event_id']}", timeout=20).text
             assert "is a bug" not in answer, asked
             assert '{"error": null}' not in answer, asked
 
