@@ -40,14 +40,14 @@ def test_the_corpus_is_large():
 
 def test_every_hostile_folder_is_refused_or_answers(engine, folder):
     outcomes, slow = Counter(), []
-    failures = hostile.run(hostile.CASES if LONG else hostile.CASES[::3], folder, engine, outcomes, slow)
+    failures = hostile.run(hostile.CASES if LONG else hostile.CASES[::9], folder, engine, outcomes, slow)
     told("folders", outcomes, slow)
     assert not failures, "\n".join(failures)
     assert hostile.judge(folder.path, engine) == "finite answers"
 
 
 @pytest.mark.parametrize(
-    "count", [300, pytest.param(5000, marks=[pytest.mark.long, pytest.mark.skipif(not LONG, reason="make test-long")])]
+    "count", [60, pytest.param(5000, marks=[pytest.mark.long, pytest.mark.skipif(not LONG, reason="make test-long")])]
 )
 def test_every_mutation_is_refused_or_answers(engine, folder, count):
     outcomes, slow = Counter(), []
@@ -63,7 +63,7 @@ def test_mutations_of_every_method_are_refused_or_answer(engine, make_adapter, t
     for path in source.iterdir():
         target.files.setdefault(path.name, path.read_bytes())
     outcomes, slow = Counter(), []
-    failures = hostile.run(hostile.mutations(target, method, 300 if LONG else 15), target, engine, outcomes, slow)
+    failures = hostile.run(hostile.mutations(target, method, 300 if LONG else 5), target, engine, outcomes, slow)
     told(method, outcomes, slow)
     assert not failures, "\n".join(failures)
 
@@ -73,7 +73,7 @@ REPOSITORIES = [case for case in hostile.CASES if case.kind not in ("special fil
 
 def test_every_hostile_repository_is_refused_or_loaded_and_none_breaks_the_list(hub, engine, folder):
     outcomes, failures = Counter(), []
-    step = 1 if LONG else 7
+    step = 1 if LONG else 21
     for number, case in enumerate(REPOSITORIES[::step]):
         folder.restore()
         case.change(folder.path)
