@@ -5,10 +5,8 @@ prints it and exits with 2. Any other exception is a bug and keeps its traceback
 ValueErrors, as Python programs expect.
 """
 
-from collections.abc import Mapping
 from importlib import import_module
 from types import ModuleType
-from typing import Any
 
 
 class LorahubError(Exception):
@@ -32,17 +30,6 @@ class BaseModelError(LorahubError):
 
 class AdapterError(LorahubError):
     """An adapter or run folder is incomplete, damaged or does not fit its base."""
-
-
-class NotFiniteError(AdapterError):
-    """Adapters answer with values that are not finite numbers.
-
-    `answered` holds what the other adapters of the same request answered, by name.
-    """
-
-    def __init__(self, message: str, answered: Mapping[str, Any] | None = None) -> None:
-        super().__init__(message)
-        self.answered: Mapping[str, Any] = {} if answered is None else answered
 
 
 class UnsafeAdapterError(AdapterError):

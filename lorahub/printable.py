@@ -1,20 +1,26 @@
-"""Text of strangers as it may be shown: control characters are written as escapes, so that they control nothing.
+"""Escape control characters in text from files, before it is printed.
 
-In: any string, of a label, a record, a card, a file name. Out: the same string, where a terminal, or a reader, cannot
-take one line for two, one color for another, or the end of a word for its beginning.
+In: a label, a field of a record, a card or a file name. Out: the same text with control characters, directional marks
+and line separators as escape sequences, so that they have no effect on a terminal.
 """
 
 import json
 import re
 
-# Control characters, signs that change the direction of text, other ends of lines, lone surrogates, and characters
-# that are invisible and only mark text. Joiners are part of words in some scripts, and stay.
+# Control characters, directional marks, line separators, lone surrogates and invisible format characters. Joiners are
+# part of words in some scripts and are kept.
 _UNSEEN = (
     "\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb"
     "\U000e0000-\U000e007f"
 )
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _ESCAPED = re.compile(f"[{_UNSEEN}]")
 _ESCAPED_IN_TEXT = re.compile(rf"(?!\n)[{_UNSEEN}]")
+
+
+def has_surrogate(text: str) -> bool:
+    """Return whether the text has a lone surrogate, which UTF-8 cannot encode."""
+    return not text.isascii() and _SURROGATE.search(text) is not None
 
 
 def line(text: str) -> str:

@@ -101,7 +101,7 @@ class NotReadableError(OSError):
 def regular(path: Path, *, folder: Path | None = None) -> Path:
     """Return the regular file at `path`; a symbolic link is followed inside `folder` and the Hub's cache only.
 
-    `folder` is the folder of the path by default. Raises NotReadableError, and OSError if there is no such file.
+    `folder` is the folder of the path by default. Raises NotReadableError, and OSError if the file does not exist.
     """
     found = Path(os.path.realpath(path))
     if not _is_inside(found, Path(os.path.realpath(folder or path.parent))):
@@ -115,7 +115,7 @@ def regular(path: Path, *, folder: Path | None = None) -> Path:
 def _is_inside(found: Path, folder: Path) -> bool:
     if found.is_relative_to(folder):
         return True
-    # `found` is resolved, so `blobs` itself is no link.
+    # `found` is resolved, so `blobs` itself is not a link.
     snapshots = next((parent for parent in folder.parents if parent.name == _SNAPSHOTS), None)
     return snapshots is not None and found.is_relative_to(snapshots.parent / _BLOBS)
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from lorahub.app import Json, zerogpu
-from lorahub.errors import ConfigError, NotFiniteError
+from lorahub.errors import ConfigError
 from lorahub.serving import attribution
 from lorahub.serving.attribution import Attribution
 from lorahub.serving.engine.engine import Engine
-from lorahub.serving.predictor import Verdict
+from lorahub.serving.predictor import NotFiniteError, Verdict
 
 MAX_STRENGTH = 2
 # More than any base reads, but its tokenizer would have to.

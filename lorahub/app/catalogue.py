@@ -4,6 +4,7 @@ In: search words, a base, an adapter's id. Out: plain values. A visitor can name
 repositories on the Hub, but no other path of this machine.
 """
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from lorahub.hub.search import AdapterInfo, Inspection
 from lorahub.records import RunRecord
 from lorahub.serving.engine.engine import Engine
 
+log = logging.getLogger(__name__)
 # The places to search, as the page and the endpoint name them.
 HERE, HUB = "this machine", "the Hub"
 Runs = dict[str, tuple[Path, RunRecord]]
@@ -97,16 +99,18 @@ class Catalogue:
 
 def finished_runs(root: Path, named: Iterable[Located]) -> Runs:
     """Return folder and record by the adapter's name: the named ones first, then those under `root`, newest first."""
-    names = {one.folder.resolve(): one.name for one in named if runfiles.is_finished(one.folder)}
-    for folder, _ in records.find(root):
-        names.setdefault(folder.resolve(), folder.name)
+    found: dict[Path, tuple[str, RunRecord]] = {}
+    for one in named:
+        if runfiles.is_finished(one.folder):
+            try:
+                found[one.folder.resolve()] = (one.name, records.load(one.folder))
+            except (AdapterError, OSError) as error:
+                log.warning("%s is left out: %s", one.folder, error)
+    for folder, record in records.find(root):
+        found.setdefault(folder.resolve(), (folder.name, record))
     runs: Runs = {}
-    for folder, folder_name in names.items():
-        try:
-            record = records.load(folder)
-        except (AdapterError, OSError):
-            continue  # damaged: `records.find` has said so, or whoever loads it will
-        runs[runfiles.free_name(folder_name, runs)] = (folder, record)
+    for folder, (name, record) in found.items():
+        runs[runfiles.free_name(name, runs)] = (folder, record)
     return runs
 
 

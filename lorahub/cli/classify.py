@@ -8,7 +8,7 @@ import typer
 
 from lorahub.cli import terminal
 from lorahub.cli.options import AdapterBase, Adjust, Json, Token
-from lorahub.errors import ConfigError, NotFiniteError, need
+from lorahub.errors import ConfigError, need
 
 if TYPE_CHECKING:
     from lorahub.serving.predictor import Verdict
@@ -44,6 +44,7 @@ def classify(
     from lorahub.cli import show
     from lorahub.serving import files
     from lorahub.serving.loading import MixedPredictor, open_predictors
+    from lorahub.serving.predictor import NotFiniteError
 
     if file is not None and output is not None:
         # Before the bases, which take longer.

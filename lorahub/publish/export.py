@@ -18,14 +18,14 @@ from pydantic import JsonValue
 
 from lorahub import records, runfiles
 from lorahub.errors import AdapterError, PublishError
-from lorahub.hub import client, fetch, safety
+from lorahub.hub import client, fetch
 from lorahub.records import RunRecord
 from lorahub.reports import plots
 
 _CONFIG, _TOKENIZER = runfiles.PEFT.config, "tokenizer_config.json"
 # The files of a run that are published, which are also those that a push may delete if a newer run lacks them. The card
 # is not among them: it may hold text of the user.
-PUBLISHED = frozenset(name for name in safety.LIMITS if "*" not in name and name != runfiles.CARD) | {
+PUBLISHED = frozenset(name for name in runfiles.LIMITS if "*" not in name and name != runfiles.CARD) | {
     f"{runfiles.PLOTS}/{name}" for name in (plots.CONFUSION, plots.RELIABILITY, plots.CURVE, plots.COVERAGE)
 }
 _REQUIRED = (_CONFIG, runfiles.PEFT.weights, runfiles.LABELS, runfiles.PROBE, _TOKENIZER)
@@ -93,7 +93,7 @@ def collect(folder: Path, *, base_id: str | None = None, token: str | None = Non
 
 
 def _regular(folder: Path, name: str) -> Path:
-    """Return the file to publish; raises PublishError for a link that leads out of the run, and for what is no file."""
+    """Return the file to publish; raises PublishError unless it is a regular file inside the run folder."""
     try:
         return runfiles.regular(folder / name, folder=folder)
     except OSError as error:

@@ -53,20 +53,20 @@ Fields = Mapping[str, Any]
 
 def cells(run: RunRecord) -> tuple[str, ...]:
     """Return the cells of a run under `COLUMNS`; `-` for what its record lacks."""
-    return tuple(_cell(cell, run) for cell in COLUMNS.values())
+    return tuple(_if_recorded(cell, run) or "-" for cell in COLUMNS.values())
 
 
 def verdict(run: RunRecord) -> str:
     """Return `tables.verdict`, or that the record lacks what it needs."""
-    found = _cell(tables.verdict, run)
-    return "Its record lacks a system or a metric that was to be compared." if found == "-" else found
+    return _if_recorded(tables.verdict, run) or "Its record lacks a system or a metric of the comparison."
 
 
-def _cell(cell: Callable[[RunRecord], str], run: RunRecord) -> str:
+def _if_recorded(describe: Callable[[RunRecord], str], run: RunRecord) -> str | None:
+    """Return a description of a run; None if its record, which may be a downloaded one, lacks what is described."""
     try:
-        return cell(run)
+        return describe(run)
     except (LorahubError, LookupError, ValueError, TypeError, ArithmeticError):
-        return "-"
+        return None
 
 
 def table(runs: Sequence[RunRecord], fields: Sequence[str] = (), *, memory: bool = False) -> Table:

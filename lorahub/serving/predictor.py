@@ -6,7 +6,6 @@ In: texts, with or without evidence, and adapter names. Out: per adapter one `Ve
 
 import logging
 import math
-import re
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,14 +13,22 @@ from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 
-from lorahub.errors import AdapterError, ConfigError, NotFiniteError
+from lorahub import printable
+from lorahub.errors import AdapterError, ConfigError
 from lorahub.labels import LabelSet
 from lorahub.models.adapters import AdapterInfo
-from lorahub.stats.verdicts import Calibration, Floats, abstains, calibrated, confidences, decide, softmax
+from lorahub.stats.verdicts import (
+    LARGEST_LOGIT,
+    Calibration,
+    Floats,
+    abstains,
+    calibrated,
+    confidences,
+    decide,
+    softmax,
+)
 
 log = logging.getLogger(__name__)
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +60,8 @@ class Prediction:
 
     @property
     def is_finite(self) -> bool:
-        """Whether all logits and all calibrated probabilities are finite numbers."""
-        if not np.isfinite(self.logits).all():
-            return False
-        with np.errstate(all="ignore"):
-            return len(self.logits) == 0 or bool(np.isfinite(calibrated(self.logits, self.calibration)).all())
+        """Whether all logits are finite, and with them the probabilities under any valid calibration."""
+        return bool((np.abs(self.logits) < LARGEST_LOGIT).all())
 
     def verdicts(self, *, adjust: bool = True) -> list[Verdict]:
         """Return one verdict per row; `adjust=False` ignores bias, temperature and threshold."""
@@ -74,6 +78,14 @@ class Prediction:
             )
             for best, raw, sure, mark in zip(ids, plain, shown, marks, strict=True)
         ]
+
+
+class NotFiniteError(AdapterError):
+    """Adapters whose logits are not finite numbers; `answered` has the predictions of the others by name."""
+
+    def __init__(self, message: str, answered: Mapping[str, Prediction]) -> None:
+        super().__init__(message)
+        self.answered = answered
 
 
 @dataclass(frozen=True)
@@ -94,7 +106,7 @@ class Request:
             for place, value in enumerate(() if values is None else values):
                 if not isinstance(value, str):
                     raise ConfigError(f"{name}[{place}] is {value!r:.60}, not a string. Remove or convert it.")
-                if _SURROGATE.search(value):
+                if printable.has_surrogate(value):
                     raise ConfigError(f"{name}[{place}] holds half a character (a lone surrogate). Remove it.")
         if self.evidence is not None and len(self.evidence) != len(self.texts):
             raise ConfigError(
@@ -186,8 +198,7 @@ def finite(predictions: dict[str, Prediction]) -> dict[str, Prediction]:
         return predictions
     names = ", ".join(name for name in predictions if name not in answered)
     raise NotFiniteError(
-        f"{names}: the answer is not a finite number, so it is no answer. The weights or the calibration are damaged: "
-        "leave this adapter out, or restore it.",
+        f"{names}: the logits are not finite numbers. The weights are damaged: leave this adapter out, or restore it.",
         answered,
     )
 

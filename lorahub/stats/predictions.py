@@ -16,11 +16,9 @@ import pyarrow.parquet as pq
 from lorahub import runfiles
 from lorahub.errors import AdapterError, one_line
 from lorahub.labels import LabelSet
-from lorahub.stats.verdicts import Floats, Ids
+from lorahub.stats.verdicts import LARGEST_LOGIT, Floats, Ids
 
 _LARGEST_FILE = 2**31
-# Larger ones overflow float32 when they are divided by the smallest temperature.
-_LARGEST_LOGIT = 1e30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +62,7 @@ class Predictions:
             raise AdapterError(f"{path} is damaged ({one_line(error)}). Restore it or train again.") from None
         fits = predictions.logits.ndim == 2 and predictions.logits.shape[1] == labels and len(predictions.gold) > 0
         ids_fit = ((predictions.gold >= 0) & (predictions.gold < labels)).all()
-        if not fits or not ids_fit or not (np.abs(predictions.logits) < _LARGEST_LOGIT).all():
+        if not fits or not ids_fit or not (np.abs(predictions.logits) < LARGEST_LOGIT).all():
             raise AdapterError(f"{path} does not hold finite logits of {labels} labels. Restore it or train again.")
         return predictions
 

@@ -18,6 +18,8 @@ from lorahub.runfiles import Part
 
 # Ten and more times what fitting can give: beyond, float32 probabilities are not finite, or all the same.
 SMALLEST_TEMPERATURE, LARGEST_TEMPERATURE, LARGEST_BIAS = 1e-3, 1e3, 1e4
+# Larger logits can overflow float32 when they are divided by the smallest temperature.
+LARGEST_LOGIT = 1e30
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 

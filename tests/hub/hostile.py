@@ -540,7 +540,7 @@ def run(cases, folder, engine, outcomes, slow):
         try:
             with limited(case):
                 outcome = judge(folder.path, engine)
-        except Exception as error:  # what must not happen is told with its case
+        except Exception as error:  # any other error is a failure of the case
             place = error.__traceback__
             while place.tb_next:
                 place = place.tb_next

@@ -24,7 +24,7 @@ def folder(tiny_run, tmp_path_factory):
     return hostile.Folder(tiny_run.folder, tmp_path_factory.mktemp("hostile") / "runs" / "target")
 
 
-def told(title, outcomes, slow):
+def print_counts(title, outcomes, slow):
     """Print the counts by outcome."""
     by_outcome = Counter()
     for (_, outcome), count in outcomes.items():
@@ -41,7 +41,7 @@ def test_the_corpus_is_large():
 def test_every_hostile_folder_is_refused_or_answers(engine, folder):
     outcomes, slow = Counter(), []
     failures = hostile.run(hostile.CASES if LONG else hostile.CASES[::9], folder, engine, outcomes, slow)
-    told("folders", outcomes, slow)
+    print_counts("folders", outcomes, slow)
     assert not failures, "\n".join(failures)
     assert hostile.judge(folder.path, engine) == "finite answers"
 
@@ -52,7 +52,7 @@ def test_every_hostile_folder_is_refused_or_answers(engine, folder):
 def test_every_mutation_is_refused_or_answers(engine, folder, count):
     outcomes, slow = Counter(), []
     failures = hostile.run(hostile.mutations(folder, SEED, count), folder, engine, outcomes, slow)
-    told("mutations", outcomes, slow)
+    print_counts("mutations", outcomes, slow)
     assert not failures, "\n".join(failures)
 
 
@@ -64,7 +64,7 @@ def test_mutations_of_every_method_are_refused_or_answer(engine, make_adapter, t
         target.files.setdefault(path.name, path.read_bytes())
     outcomes, slow = Counter(), []
     failures = hostile.run(hostile.mutations(target, method, 300 if LONG else 5), target, engine, outcomes, slow)
-    told(method, outcomes, slow)
+    print_counts(method, outcomes, slow)
     assert not failures, "\n".join(failures)
 
 

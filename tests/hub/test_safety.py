@@ -85,7 +85,7 @@ HOSTILE = {
     "integers": (tensors(lambda t: t.update({f"{QUERY}.lora_A.weight": torch.ones(4, 32, dtype=torch.int32)})), "I32"),
 }
 # Beside the weights, whose size follows from the config.
-BESIDE = sorted(set(safety.LIMITS) - {CONFIG, WEIGHTS, "labels.json"})
+BESIDE = sorted(set(runfiles.LIMITS) - {CONFIG, WEIGHTS, "labels.json"})
 VALUES = {
     "not a number": (tensors(lambda t: t[f"{QUERY}.lora_A.weight"].fill_(float("nan"))), "not finite"),
     "infinite": (
@@ -250,7 +250,7 @@ def test_a_head_alone_and_a_whole_model_are_looked_at_here_and_not_taken_from_th
 
 @pytest.mark.parametrize("pattern", BESIDE)
 def test_a_file_that_fills_the_disk_is_refused_and_not_downloaded(hub, sound, pattern, monkeypatch):
-    monkeypatch.setitem(safety.LIMITS, pattern, 10_000_000)
+    monkeypatch.setitem(runfiles.LIMITS, pattern, 10_000_000)
     name = pattern.replace("*", "x")
     (sound / name).parent.mkdir(exist_ok=True)
     (sound / name).write_bytes(bytes(10_000_001))

@@ -1,4 +1,4 @@
-"""Only regular files of a bounded size are opened in a folder; whatever else stands there is told in one line."""
+"""Only regular files of a bounded size are opened in a folder; anything else is refused in one line."""
 
 import json
 import os

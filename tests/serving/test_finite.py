@@ -12,11 +12,12 @@ from lorahub.app import answers
 from lorahub.app.answers import Question
 from lorahub.app.gpu_batches import GpuBatchPredictor
 from lorahub.classifier import ClaimClassifier
-from lorahub.errors import AdapterError, NotFiniteError
+from lorahub.errors import AdapterError
 from lorahub.runfiles import PEFT
 from lorahub.serving.engine.engine import Engine
 from lorahub.serving.files import classify_file
 from lorahub.serving.loading import MixedPredictor, open_predictors
+from lorahub.serving.predictor import NotFiniteError
 from lorahub.stats.predictions import Predictions
 from lorahub.stats.verdicts import Calibration
 
@@ -84,7 +85,7 @@ def test_an_adapter_without_a_finite_answer_is_an_error_and_its_neighbours_answe
     expected = engine.classify([CLAIM])["good"]
     engine.add(bad)
     for predictor in (engine, GpuBatchPredictor(engine), MixedPredictor([engine])):
-        with pytest.raises(NotFiniteError, match="bad: the answer is not a finite number") as caught:
+        with pytest.raises(NotFiniteError, match="bad: the logits are not finite numbers") as caught:
             predictor.classify([CLAIM, CLAIM])
         assert "\n" not in str(caught.value)
         np.testing.assert_allclose(
@@ -150,7 +151,7 @@ def test_the_command_shows_the_answers_that_there_are(copy, base, good, cli):
     code, out, err = cli("classify", CLAIM, "--adapter", good, "--adapter", bad, "--base", base, "--json")
     assert code == 2
     assert [row["adapter"] for row in json.loads(out)] == ["good"]
-    assert err.startswith("lorahub: bad: the answer is not a finite number")
+    assert err.startswith("lorahub: bad: the logits are not finite numbers")
     assert err.count("\n") == 1
 
 
