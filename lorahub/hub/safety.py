@@ -14,7 +14,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -275,10 +274,10 @@ def _check_labels(labels: list[Any]) -> Iterator[Finding]:
 
 def _check_loads(path: Path) -> Iterator[str]:
     """Yield why the library that loads the weights would refuse the file; nothing if it is not installed."""
-    if find_spec("safetensors") is None:
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ModuleNotFoundError:
         return
-    from safetensors import SafetensorError, safe_open
-
     try:
         with safe_open(runfiles.regular(path), framework="numpy"):
             pass
