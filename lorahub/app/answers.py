@@ -18,6 +18,9 @@ from lorahub.serving.predictor import NotFiniteError, Verdict
 MAX_STRENGTH = 2
 # More than any base reads, but its tokenizer would have to.
 _MAX_CHARACTERS = 20_000
+# For word effects, a claim with its evidence is read once per word, and classified once per word and adapter.
+_MAX_CHARACTERS_EXPLAINED = 5_000
+_MAX_ADAPTERS_EXPLAINED = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,10 @@ class Question:
         for name, text in (("claim", claim), ("evidence", evidence)):
             if len(text) > _MAX_CHARACTERS:
                 raise ConfigError(f"The {name} has {len(text):,} characters. Give at most {_MAX_CHARACTERS:,}.")
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise ConfigError(f"The {name} is no valid Unicode: it has half of a surrogate pair.") from None
         if strength is None or not 0 <= strength <= MAX_STRENGTH:
             raise ConfigError(f"The strength is {strength}. Give 0 (the base) to {MAX_STRENGTH}; 1 is as trained.")
         return cls(claim=claim, adapters=tuple(dict.fromkeys(adapters)), evidence=evidence, strength=strength)
@@ -131,16 +138,33 @@ def classifier(engine: Engine) -> Classify:
 def explainer(engine: Engine) -> Explain:
     """Return the function that finds, by adapter, which words moved the answers to a question.
 
-    It raises ConfigError where the claim has too few or too many words, AdapterError where an adapter is not loaded.
+    It raises ConfigError where the claim has too few or too many words, or there are too many characters or adapters;
+    AdapterError where an adapter is not loaded.
     """
 
     def explain(question: Question) -> dict[str, Attribution]:
+        _check_explained(question)
         evidence, strength = question.evidence or None, question.strength
         return attribution.leave_one_out(
             engine, question.claim, question.adapters, evidence=evidence, strength=strength
         )
 
     return zerogpu.borrowed(explain, lambda question: attribution.MOST_WORDS * len(question.adapters))
+
+
+def _check_explained(question: Question) -> None:
+    """Raise ConfigError where the effects of the words would cost too much."""
+    characters = len(question.claim) + len(question.evidence)
+    if characters > _MAX_CHARACTERS_EXPLAINED:
+        raise ConfigError(
+            f"Claim and evidence have {characters:,} characters; word effects are computed for at most "
+            f"{_MAX_CHARACTERS_EXPLAINED:,}."
+        )
+    if len(question.adapters) > _MAX_ADAPTERS_EXPLAINED:
+        raise ConfigError(
+            f"Word effects are computed for at most {_MAX_ADAPTERS_EXPLAINED} adapters at once; choose some of the "
+            f"{len(question.adapters)}."
+        )
 
 
 def explanation(claim: str, attributions: Mapping[str, Attribution]) -> Json:

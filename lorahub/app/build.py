@@ -15,12 +15,16 @@ from pathlib import Path
 import gradio as gr
 
 from lorahub import printable, records
-from lorahub.app import feedback, html
+from lorahub.app import FOLDER, feedback, html, protection, uploads
 from lorahub.app.catalogue import Catalogue
 from lorahub.app.feedback import Feedback
+from lorahub.app.page import Page
+from lorahub.app.protection import Access
 from lorahub.app.tabs import adapters as adapters_tab
 from lorahub.app.tabs import check, compare, experiments, runs, train
 from lorahub.app.training_process import Trainer
+from lorahub.app.uploads import Uploads
+from lorahub.app.visitor_access import ALLOW_PRIVATE, VisitorAccess
 from lorahub.errors import AdapterError, BaseModelError, ConfigError
 from lorahub.hub import fetch
 from lorahub.hub.fetch import Located
@@ -36,8 +40,10 @@ _MAX_RUNS = 12
 _MAX_IN_MEMORY = 32
 # malloc.h
 _M_ARENA_MAX = -8
-# Seconds between deletions of visitors' files, and their age then: enough to compare again and to download.
-_DELETE_FILES = (300, 3600)
+# Seconds between deletions of visitors' files by gradio, and their age then.
+_DELETE_FILES = (60, int(uploads.KEPT_SECONDS))
+# Waiting requests: more would wait for longer than a visitor does.
+_MOST_WAITING = 1000
 
 
 def launch(
@@ -48,13 +54,21 @@ def launch(
     port: int,
     corrections: Path | None = None,
     training: bool | None = None,
+    loading: bool | None = None,
+    private: Sequence[str] = (),
+    allowed_hosts: Sequence[str] = (),
+    rate: int | None = None,
+    file_mb: int = uploads.FILE_MB,
 ) -> None:
     """Load the engine and serve the page until Ctrl-C; without names, the runs under `runs/` that share a base.
 
     `corrections` is the folder of visitors' corrections, see `feedback.opened`. With `training` visitors can train on
-    this machine; by default, they can where only this machine can reach the page; on a Space, never. Raises a
-    LorahubError where the port is in use, there is no run, or a named adapter does not load.
+    this machine, with `loading` they load and drop adapters for all; by default, they can where only this machine can
+    reach the page; they never train on a Space. `private` are repositories that visitors see with the owner's token.
+    `allowed_hosts` and `rate` are those of `Access`, `file_mb` is the largest upload. Raises a LorahubError where the
+    port is in use, there is no run, or a named adapter does not load.
     """
+    access, visitors = Access.parse(host, allowed_hosts, rate), VisitorAccess(private)
     # Before the base is loaded, which takes seconds.
     _check_free(host, port)
     kept = feedback.opened(corrections, host=host, default=RUNS / "feedback")
@@ -62,11 +76,20 @@ def launch(
     if engine.device != "cpu":
         engine.warm_up()
     trainer = None
-    if _may_train(training, host):
+    if _trains(training, access):
         trainer = Trainer(root=RUNS, base=base or engine.base_id, load=lambda folder: engine.add(folder)[0])
-    page = build(engine, named=named, left_out=left_out, corrections=kept, trainer=trainer)
+    page = build(
+        engine,
+        named=named,
+        left_out=left_out,
+        corrections=kept,
+        changeable=access.permits(loading),
+        trainer=trainer,
+        visitors=visitors,
+    )
     try:
-        run(page, host=host, port=port, what=f"{', '.join(engine.adapters)} on {engine.base_id}")
+        what = f"{', '.join(engine.adapters)} on {engine.base_id}"
+        run(page, access, port=port, file_mb=file_mb, what=what)
     finally:
         if trainer is not None:
             if trainer.state is not None and trainer.state.running:
@@ -74,9 +97,9 @@ def launch(
             trainer.close()
 
 
-def _may_train(training: bool | None, host: str) -> bool:
+def _trains(asked: bool | None, access: Access) -> bool:
     """Return whether the page trains: a visitor who trains can fill the disk and read data by its path."""
-    return "SPACE_ID" not in os.environ and (host in feedback.LOOPBACK if training is None else training)
+    return access.permits(asked) and not protection.on_space()
 
 
 def page(adapters: Sequence[str], *, base: str) -> gr.Blocks:
@@ -85,12 +108,22 @@ def page(adapters: Sequence[str], *, base: str) -> gr.Blocks:
     A Space calls this at the top level of its module: its GPU can use only what is loaded before the page is served.
     """
     engine, named, left_out = _load(adapters, base)
-    return build(engine, named=named, left_out=left_out, corrections=feedback.opened(None), changeable=False)
+    visitors = VisitorAccess(os.environ.get(ALLOW_PRIVATE, "").split())
+    kept = feedback.opened(None)
+    return build(engine, named=named, left_out=left_out, corrections=kept, changeable=False, visitors=visitors)
 
 
-def run(page: gr.Blocks, *, host: str | None = None, port: int | None = None, what: str = "the app") -> None:
+def run(
+    page: gr.Blocks,
+    access: Access | None = None,
+    *,
+    port: int | None = None,
+    file_mb: int = uploads.FILE_MB,
+    what: str = "the app",
+) -> None:
     """Serve a page until Ctrl-C. Default host and port are gradio's, which a Space sets in its environment."""
-    address = serve(page, host, port)
+    access = access or Access.parse(None)
+    address = serve(page, access.host, port, access=access, file_mb=file_mb)
     _say(f"lorahub: {what}: open {address} (Ctrl-C ends it)")
     try:
         while page.is_running:
@@ -163,13 +196,15 @@ def build(
     corrections: Feedback | None = None,
     changeable: bool = True,
     trainer: Trainer | None = None,
+    visitors: VisitorAccess | None = None,
 ) -> gr.Blocks:
     """Return the page for a loaded engine without serving it.
 
     Visitors can leave corrections where `corrections` is given, load and drop adapters where the page is `changeable`,
-    and train where there is a `trainer`.
+    and train where there is a `trainer`. `visitors` tells which repositories of the Hub they can name.
     """
-    with gr.Blocks(title="lorahub", analytics_enabled=False, delete_cache=_DELETE_FILES) as page:
+    visitors = visitors or VisitorAccess()
+    with Page(title="lorahub", analytics_enabled=False, delete_cache=_DELETE_FILES) as page:
         gr.HTML(html.header(engine.base_id))
         with gr.Tabs() as tabs:
             with gr.Tab(_CHECK, id=_CHECK) as tab:
@@ -177,21 +212,34 @@ def build(
             with gr.Tab(_COMPARE, id=_COMPARE) as tab:
                 compared = compare.build(engine, tab)
             with gr.Tab("Adapters") as tab:
-                adapters_tab.build(engine, Catalogue(engine, root, named), tab, changeable=changeable)
+                adapters_tab.build(engine, Catalogue(engine, root, named, visitors), tab, changeable=changeable)
             with gr.Tab("Runs") as tab:
                 runs.build(root, tab, named)
                 experiments.build(root, tab)
             if trainer is not None:
                 with gr.Tab("Train") as tab:
-                    train.build(engine, trainer, tab, tabs, {_CHECK: checked, _COMPARE: compared})
+                    train.build(engine, trainer, tab, tabs, {_CHECK: checked, _COMPARE: compared}, visitors)
     return page
 
 
-def serve(page: gr.Blocks, host: str | None, port: int | None) -> str:
+def serve(
+    page: gr.Blocks,
+    host: str | None,
+    port: int | None,
+    *,
+    access: Access | None = None,
+    file_mb: int = uploads.FILE_MB,
+    stall_seconds: float = uploads.STALL_SECONDS,
+) -> str:
     """Start serving in the background and return the address; `page.close()` ends it.
 
-    Nothing of a visitor is kept: no analytics, no history of claims in the browser.
+    Nothing of a visitor is kept: no analytics, no history of claims in the browser. Requests are checked as in
+    app/protection.py; files have at most `file_mb` megabytes, and a request that stalls for `stall_seconds` is dropped.
     """
+    access = access or Access.parse(host)
+    files = Uploads(folder=Path(FOLDER), file_mb=file_mb, stall_seconds=stall_seconds)
+    if isinstance(page, Page):
+        page.fetches = not access.shared
     if sys.platform == "linux":
         # One heap for all threads, where the C library is glibc: each of gradio's forty threads would keep the memory
         # that it once needed, and the process would grow for minutes (benchmarks/app_users.py).
@@ -199,7 +247,7 @@ def serve(page: gr.Blocks, host: str | None, port: int | None) -> str:
             ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
     # Even with `quiet`, gradio prints the address of the MCP server; standard output is the caller's.
     with contextlib.redirect_stdout(io.StringIO()):
-        _, address, _ = page.queue(default_concurrency_limit=4).launch(
+        _, address, _ = page.queue(default_concurrency_limit=4, max_size=_MOST_WAITING, api_open=False).launch(
             server_name=host,
             server_port=port,
             css_paths=STYLE,
@@ -211,7 +259,15 @@ def serve(page: gr.Blocks, host: str | None, port: int | None) -> str:
             share=False,
             quiet=True,
             prevent_thread_lock=True,
+            max_file_size=file_mb * uploads.MB,
+            ssr_mode=False,
+            app_kwargs={
+                "middleware": [*protection.middleware(access), *files.middleware()],
+                "lifespan": uploads.lifespan(page, files),
+            },
         )
+    # Each upload gets a folder of its own.
+    page.app.uploaded_file_dir = files
     return str(address)
 
 

@@ -1,17 +1,20 @@
 """Catalogue of adapters: the runs on this machine, what was pulled, and the Hub's; loads one into the engine.
 
 In: search words, a base, an adapter's id. Out: plain values. A visitor can name the runs that the page knows and
-repositories on the Hub, but no other path of this machine.
+repositories on the Hub, but no other path of this machine. The Hub is asked without the owner's token, except for
+repositories that the owner allows.
 """
 
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from lorahub import records, runfiles
+from lorahub.app.visitor_access import VisitorAccess
 from lorahub.errors import AdapterError, ConfigError, HubError
-from lorahub.hub import fetch, search
+from lorahub.hub import client, fetch, search
 from lorahub.hub.fetch import Located
 from lorahub.hub.search import AdapterInfo, Inspection
 from lorahub.records import RunRecord
@@ -25,17 +28,27 @@ Runs = dict[str, tuple[Path, RunRecord]]
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """The adapters that match; `missing` says why those of the Hub are not listed, if so."""
+    """The adapters that match; `missing` says which are not listed because the Hub does not answer, if so."""
 
     adapters: list[AdapterInfo]
     missing: str
 
 
 class Catalogue:
-    """The adapters available to one engine: runs under `root`, those `named` at the start, and the Hub's."""
+    """The adapters available to one engine: runs under `root`, those `named` at the start, and the Hub's.
 
-    def __init__(self, engine: Engine, root: Path, named: Iterable[Located] = ()) -> None:
+    Of the Hub's, and of what was pulled from there, those that `access` lets visitors see.
+    """
+
+    def __init__(
+        self, engine: Engine, root: Path, named: Iterable[Located] = (), access: VisitorAccess | None = None
+    ) -> None:
         self._engine, self._root, self._named = engine, root, list(named)
+        self._access = access or VisitorAccess()
+
+    def runs(self, base: str = "") -> Listing:
+        """Return the runs on this machine that fit the base, newest first, without what was pulled from the Hub."""
+        return Listing(adapters=search.sort(self._runs(base), None), missing="")
 
     def listing(self, *, words: str = "", base: str = "", where: Sequence[str] = (HERE,)) -> Listing:
         """Return the adapters whose id, data or labels contain all the words, newest first.
@@ -45,35 +58,44 @@ class Catalogue:
         """
         if not where or set(where) - {HERE, HUB}:
             raise ConfigError(f"Choose where to look: {HERE}, {HUB}, or both.")
-        adapters, missing = [], ""
+        adapters, missing = [], []
         if HERE in where:
-            adapters += [*self._runs(base), *search.cached(base or None)]
+            pulled, reason = self._pulled(base)
+            adapters += [*self._runs(base), *pulled]
+            missing += [reason] if reason else []
         if HUB in where:
             try:
-                adapters += search.hub(base or None)
+                adapters += self._on_hub(base)
             except HubError as error:
                 if HERE not in where:
                     raise
-                missing = f"The Hub's adapters are not listed: {error}"
-        return Listing(adapters=[one for one in search.sort(adapters, None) if _matches(one, words)], missing=missing)
+                missing.append(f"The Hub's adapters are not listed: {error}")
+        matching = [one for one in search.sort(adapters, None) if _matches(one, words)]
+        return Listing(adapters=matching, missing=" ".join(missing))
 
     def inspect(self, identifier: str) -> Inspection:
         """Return an adapter's figures and safety findings; raises AdapterError and HubError."""
-        pulled = {f"{repo}@{row.commit_hash}": row.snapshot_path for repo, row in fetch.snapshots()}
         local = self._local(identifier)
-        folder = local.folder if local else pulled.get(identifier)
-        return replace(search.inspect(str(folder) if folder else _hub_id(identifier)), id=identifier)
+        if local is not None:
+            return replace(search.inspect(str(local.folder.absolute())), id=identifier)
+        repo, revision = _hub_id(identifier)
+        self._access.check(repo)
+        for name, row in fetch.snapshots(repo):
+            if (name, row.commit_hash) == (repo, revision):
+                return replace(search.inspect(str(row.snapshot_path)), id=identifier)
+        return replace(search.inspect_remote(repo, revision, token=self._access.token(repo)), id=identifier)
 
     def load(self, identifier: str) -> str:
         """Load an adapter into the running engine and return the name under which it answers.
 
-        Raises AdapterError where it does not fit the base or is damaged, UnsafeAdapterError where it is not safe,
-        HubError where the Hub refuses, ConfigError where it is loaded already or does not fit into memory.
+        Raises AdapterError where it does not fit the base, is damaged or not public, UnsafeAdapterError where it is not
+        safe, HubError where the Hub refuses, ConfigError where it is loaded already or does not fit into memory.
         """
         located = self._local(identifier)
         if located is None:
-            repo, _, revision = _hub_id(identifier).partition("@")
-            located = fetch.download(repo, revision or None)
+            repo, revision = _hub_id(identifier)
+            self._access.check(repo)
+            located = fetch.download(repo, revision, token=self._access.token(repo))
         loaded = self._engine.name_of(located.folder)
         if loaded is not None:
             raise ConfigError(f"{identifier} is loaded already; it answers as {loaded}.")
@@ -85,6 +107,30 @@ class Catalogue:
         runs = finished_runs(self._root, [one for one in self._named if one.repo is None])
         adapters = [replace(search.describe_run(*run), id=run[0].resolve().name) for run in runs.values()]
         return [one for one in adapters if one.fits(base)]
+
+    def _pulled(self, base: str) -> tuple[list[AdapterInfo], str]:
+        """Return the adapters in the Hub's cache that visitors may see, and why some are not listed, if so."""
+        pulled, reason = [], ""
+        for one in search.cached(base or None):
+            repo = one.id.partition("@")[0]
+            # Where the Hub does not answer once, it is not asked again: a listing must not wait for each.
+            if reason and self._access.token(repo) is False:
+                continue
+            try:
+                pulled += [one] if self._access.sees(repo) else []
+            except HubError as error:
+                reason = f"Pulled adapters are not listed, because the Hub does not say which are public: {error}"
+        return pulled, reason
+
+    def _on_hub(self, base: str) -> list[AdapterInfo]:
+        """Return the Hub's public adapters, and the private ones that the owner allows. Raises HubError."""
+        adapters = search.hub(base or None, token=False)
+        listed = {one.id for one in adapters}
+        for repo in self._access.allowed:
+            if repo not in listed:
+                one = search.describe(client.call(partial(client.api().model_info, repo), doing=f"show {repo}"))
+                adapters += [one] if one.fits(base) else []
+        return adapters
 
     def _local(self, identifier: str) -> Located | None:
         """Return an adapter that the page knows on this machine, by its name or, under the root, its path."""
@@ -119,7 +165,8 @@ def _matches(adapter: AdapterInfo, words: str) -> bool:
     return all(word in text for word in words.casefold().split())
 
 
-def _hub_id(identifier: str) -> str:
-    if fetch.hub_id(identifier) is None:
+def _hub_id(identifier: str) -> tuple[str, str | None]:
+    hub_id = fetch.hub_id(identifier)
+    if hub_id is None:
         raise AdapterError(f"{identifier!r} is no run that this page knows and no adapter on the Hub (USER/NAME).")
-    return identifier
+    return hub_id

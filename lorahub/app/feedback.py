@@ -5,6 +5,7 @@ adapters have different labels. Nothing is kept that a visitor did not send for 
 """
 
 import datetime
+import errno
 import json
 import os
 import tempfile
@@ -13,13 +14,15 @@ from pathlib import Path
 
 from huggingface_hub import CommitScheduler
 
+from lorahub.app.protection import LOOPBACK
 from lorahub.errors import ConfigError
 from lorahub.hub import client
 
 # A data set on the Hub, USER/NAME: where a Space keeps corrections, because its disk is lost on a restart.
 DATASET = "LORAHUB_FEEDBACK_DATASET"
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _MINUTES_BETWEEN_COMMITS = 5
+# Corrections of one adapter: what strangers send must not fill the disk.
+_MOST_BYTES = 100_000_000
 
 
 class Feedback:
@@ -45,14 +48,28 @@ class Feedback:
         try:
             with self._lock:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                with path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                _append(path, json.dumps(row, ensure_ascii=False))
         except OSError as error:
             raise ConfigError(
                 f"the correction is not kept: {path.name} cannot be written ({error.strerror}). "
                 "The app has to be started with another --feedback."
             ) from error
         return path
+
+
+def _append(path: Path, line: str) -> None:
+    """Append a whole line or nothing; raises OSError. A full disk takes only a part of what is written to it."""
+    with path.open("ab", buffering=0) as file:
+        start = file.tell()
+        if start >= _MOST_BYTES:
+            raise OSError(errno.EFBIG, f"it has {_MOST_BYTES // 1_000_000} MB")
+        content = f"{line}\n".encode()
+        try:
+            if file.write(content) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            file.truncate(start)
+            raise
 
 
 def opened(folder: Path | None, *, host: str | None = None, default: Path | None = None) -> Feedback | None:

@@ -7,6 +7,8 @@ import typer
 
 from lorahub.errors import need
 
+_MOST_MB = 100_000
+
 
 def serve(
     adapters: Annotated[
@@ -38,10 +40,57 @@ def serve(
             help="Let every visitor of the page train on this machine; default: only on a loopback --host.",
         ),
     ] = None,
+    load: Annotated[
+        bool | None,
+        typer.Option(
+            "--load/--no-load",
+            help="Let every visitor load and drop adapters for all; default: only on a loopback --host.",
+        ),
+    ] = None,
+    allow_private: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="LORAHUB_ALLOW_PRIVATE",
+            metavar="USER/NAME",
+            help="Let visitors use this private repository with your token; repeatable. All others are asked for "
+            "without a token.",
+        ),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="LORAHUB_ALLOW_HOST",
+            metavar="NAME",
+            help="Host name under which the page is reached, as behind a proxy; repeatable.",
+        ),
+    ] = None,
+    rate: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Requests a minute that one visitor may send, 0 for no limit; default: 600, on a loopback --host 0.",
+        ),
+    ] = None,
+    max_upload: Annotated[
+        int,
+        typer.Option(metavar="MB", min=1, max=_MOST_MB, help="Largest file of a visitor; five such files are kept."),
+    ] = 200,
 ) -> None:
     """Start the web app: classify claims with several adapters and the base side by side."""
     need("torch", extra="train")
     need("gradio", extra="app")
     from lorahub.app import build
 
-    build.launch(adapters, base=base, host=host, port=port, corrections=feedback, training=train)
+    build.launch(
+        adapters,
+        base=base,
+        host=host,
+        port=port,
+        corrections=feedback,
+        training=train,
+        loading=load,
+        private=allow_private or (),
+        allowed_hosts=allow_host or (),
+        rate=rate,
+        file_mb=max_upload,
+    )

@@ -2,7 +2,7 @@
 
 In: a request as a function. Out: its result, or a HubError of one line with the fix. Timeouts, broken connections, 429
 and 5xx are retried, four attempts in all; 401, 403, 404 and the like fail at once. Endpoint (`HF_ENDPOINT`) and login
-are read at each call. A token is passed to huggingface_hub only.
+are read at each call. A token is passed to huggingface_hub only; `False` as token asks without one, despite a login.
 """
 
 import logging
@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 from lorahub.errors import HubError, PublishError, one_line
 
@@ -51,13 +51,18 @@ _BY_STATUS = {
 TOKEN = r"\bhf_(?:oauth_[\w.-]{16,}|[A-Za-z0-9]{16,})"
 _SECRET = re.compile(rf"{TOKEN}|Bearer \S+")
 Result = TypeVar("Result")
+# A token, None for the login, or False for no token at all.
+Token: TypeAlias = str | Literal[False] | None
 
 
-def api(token: str | None = None) -> "HfApi":
-    """Return the client of huggingface_hub; without `token` it uses the login (`HF_TOKEN` or `hf auth login`)."""
+def api(token: Token = None) -> "HfApi":
+    """Return the client of huggingface_hub.
+
+    Without `token` it uses the login (`HF_TOKEN` or `hf auth login`); with False it asks as nobody.
+    """
     from huggingface_hub import HfApi
 
-    return HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=token or None)
+    return HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=token if token is False else token or None)
 
 
 def call(request: Callable[[], Result], *, doing: str, tries: int = TRIES) -> Result:

@@ -75,7 +75,7 @@ def remote_id(identifier: str | Path) -> tuple[str, str | None] | None:
     return None if path.is_dir() or path.parent.name and path.parent.is_dir() else hub_id(str(identifier))
 
 
-def adapter(identifier: str | Path | Located, *, token: str | None = None) -> Located:
+def adapter(identifier: str | Path | Located, *, token: client.Token = None) -> Located:
     """Locate an adapter: a folder, the name of a run under `runs/`, or USER/NAME[@REVISION] on the Hub.
 
     An adapter on the Hub is pinned to a commit, checked, and downloaded; without a network the cache is used. Raises
@@ -94,10 +94,15 @@ def adapter(identifier: str | Path | Located, *, token: str | None = None) -> Lo
     return Located(folder=folder, name=name, repo=origin.repo, revision=origin.revision)
 
 
-def download(repo: str, revision: str | None = None, *, token: str | None = None) -> Located:
-    """Download an adapter from the Hub like `adapter`, even if a local folder has its name."""
+def download(repo: str, revision: str | None = None, *, token: client.Token = None) -> Located:
+    """Download an adapter from the Hub like `adapter`, even if a local folder has its name.
+
+    Without a network the cache is used, but not for False as token: the cache may hold private adapters.
+    """
     commit = pin(repo, revision, token=token)
     if commit is None:
+        if token is False:
+            raise AdapterError(f"the Hub cannot be asked whether {repo} is public. Check the network of the server.")
         folder = _cached(repo, revision)
     else:
         safety.refuse(safety.remote(repo, commit, token=token), repo)
@@ -120,7 +125,7 @@ def copy(located: Located, folder: Path) -> None:
     atomic.write_json(folder / PULLED_FILE, {"repo": located.repo, "revision": located.revision})
 
 
-def pin(repo: str, revision: str | None, *, token: str | None = None) -> str | None:
+def pin(repo: str, revision: str | None, *, token: client.Token = None) -> str | None:
     """Return the current commit of a revision; None if the Hub cannot be reached. Raises HubError if it refuses."""
     try:
         show = partial(client.api(token).model_info, repo, revision=revision)
@@ -219,7 +224,7 @@ def _check_base(folder: Path, files: list[str]) -> None:
         )
 
 
-def _download(repo: str, revision: str | None, files: list[str], token: str | None) -> Path:
+def _download(repo: str, revision: str | None, files: list[str], token: client.Token) -> Path:
     """Return the folder in the cache with these files of a repository; raises HubError."""
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 

@@ -67,7 +67,7 @@ class Report:
         return [finding.text for finding in self.findings if finding.refused]
 
 
-def remote(repo: str, revision: str, *, token: str | None = None) -> Report:
+def remote(repo: str, revision: str, *, token: client.Token = None) -> Report:
     """Check an adapter repository at a commit; only the header of its weights is fetched. Raises HubError."""
     api = client.api(token)
     tree = partial(api.list_repo_tree, repo, recursive=True, revision=revision)

@@ -53,7 +53,7 @@ class AdapterInfo:
         return not base or self.base.lower() == base_id(base).lower()
 
 
-def hub(base: str | None = None, *, limit: int = 100, token: str | None = None) -> list[AdapterInfo]:
+def hub(base: str | None = None, *, limit: int = 100, token: client.Token = None) -> list[AdapterInfo]:
     """List adapters on the Hub: all of a base, or without one those that lorahub published. Raises HubError."""
     tag = f"base_model:adapter:{base_id(base)}" if base else "lorahub"
     expand: list[Any] = ["cardData", "tags", "lastModified", "sha", "usedStorage"]
@@ -236,14 +236,18 @@ class Inspection:
         yield "size", f"{self.report.files.get(runfiles.PEFT.weights, 0):,} bytes, {self.parameters:,} values"
 
 
-def inspect(identifier: str, *, token: str | None = None) -> Inspection:
+def inspect(identifier: str, *, token: client.Token = None) -> Inspection:
     """Inspect one adapter; raises AdapterError if it does not exist, HubError if the Hub refuses."""
     remote = fetch.remote_id(identifier)
     if remote is None:
         folder = runfiles.locate(identifier)
         info = describe_run(folder, records.load(folder)) if runfiles.is_finished(folder) else None
         return Inspection(id=str(identifier), report=safety.local(folder), info=info)
-    repo, revision = remote
+    return inspect_remote(*remote, token=token)
+
+
+def inspect_remote(repo: str, revision: str | None = None, *, token: client.Token = None) -> Inspection:
+    """Inspect an adapter on the Hub, even if a local folder has its name; raises HubError if the Hub refuses."""
     model = client.call(lambda: client.api(token).model_info(repo, revision=revision), doing=f"show {repo}")
     report = safety.remote(repo, str(model.sha), token=token)
     return Inspection(id=repo, report=report, info=describe(model))

@@ -228,6 +228,7 @@ def test_a_page_without_a_trainer_has_no_such_tab_and_no_endpoint(engine, tiny_r
 )
 def test_training_is_for_this_machine_and_never_for_a_space(asked, host, space, offered, monkeypatch):
     from lorahub.app import build
+    from lorahub.app.protection import Access
 
     monkeypatch.setenv("SPACE_ID", "user/space") if space else monkeypatch.delenv("SPACE_ID", raising=False)
-    assert build._may_train(asked, host) is offered
+    assert build._trains(asked, Access.parse(host)) is offered

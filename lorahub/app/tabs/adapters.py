@@ -5,7 +5,7 @@ from dataclasses import asdict
 import gradio as gr
 
 from lorahub.app import Json, errors, html
-from lorahub.app.catalogue import HERE, HUB, Catalogue
+from lorahub.app.catalogue import HERE, HUB, Catalogue, Listing
 from lorahub.errors import ConfigError, LorahubError
 from lorahub.hub import search
 from lorahub.hub.search import Inspection
@@ -25,7 +25,8 @@ def build(engine: Engine, catalogue: Catalogue, tab: gr.Tab, *, changeable: bool
         base = gr.Textbox(engine.base_id, label="Base", placeholder="Any base", max_lines=1)
         where = gr.CheckboxGroup([HERE, HUB], value=[HERE], label="Where")
     search_button = gr.Button("Search", variant="primary", elem_classes="lh-check")
-    listing, ids = _search(catalogue, "", engine.base_id, [HERE])
+    # Without what was pulled from the Hub: the Hub is asked only when a visitor searches.
+    listing, ids = _table(catalogue.runs(engine.base_id))
     results = gr.HTML(listing, label="Found adapters", html_template=html.region("Found adapters"))
     # A name that is not in the list is accepted too: an adapter's id on the Hub.
     choice = gr.Dropdown(
@@ -104,6 +105,10 @@ def _search(catalogue: Catalogue, words: str, base: str, where: list[str]) -> tu
         listing = catalogue.listing(words=words, base=base.strip(), where=where)
     except LorahubError as error:
         return html.problem(str(error)), []
+    return _table(listing)
+
+
+def _table(listing: Listing) -> tuple[str, list[str]]:
     missing = html.problem(listing.missing) if listing.missing else ""
     if not listing.adapters:
         return missing + html.note("No adapter matches these words and this base."), []
@@ -118,7 +123,7 @@ def _required(name: str | None) -> str:
 
 
 def _endpoints(engine: Engine, catalogue: Catalogue, *, changeable: bool) -> None:
-    @errors.shown()
+    @errors.endpoint
     def adapters(words: str = "", base: str = "", where: list[str] = [HERE]) -> Json:  # noqa: B006
         """List adapters: the runs here and what was pulled ("this machine"), and those on "the Hub".
 
@@ -133,7 +138,7 @@ def _endpoints(engine: Engine, catalogue: Catalogue, *, changeable: bool) -> Non
         listing = catalogue.listing(words=words, base=base, where=where)
         return {"found": [asdict(adapter) for adapter in listing.adapters], "missing": listing.missing}
 
-    @errors.shown()
+    @errors.endpoint
     def inspect_adapter(adapter: str) -> Json:
         """Inspect one adapter before it is loaded: what it is, its figures, and whether it is safe to load.
 
@@ -143,11 +148,12 @@ def _endpoints(engine: Engine, catalogue: Catalogue, *, changeable: bool) -> Non
         """
         return catalogue.inspect(_required(adapter)).to_dict()
 
+    @errors.endpoint
     def loaded_adapters() -> Json:
         """List the engine's adapters, which of them are in memory, and the bytes that they take."""
         return asdict(engine.status())
 
-    @errors.shown()
+    @errors.endpoint
     def load_adapter(adapter: str) -> str:
         """Load an adapter; returns the name under which it answers.
 
@@ -157,7 +163,7 @@ def _endpoints(engine: Engine, catalogue: Catalogue, *, changeable: bool) -> Non
         """
         return catalogue.load(_required(adapter))
 
-    @errors.shown()
+    @errors.endpoint
     def drop_adapter(name: str) -> str:
         """Unload an adapter; requests under way finish with it. Returns its name.
 

@@ -20,6 +20,8 @@ EXAMPLES = (
     "Unemployment fell to 4.1 percent in March.",
     "Teachers deserve so much better than this.",
 )
+# One explanation at a time: it classifies up to 808 texts, and claims are answered meanwhile.
+_ONE_AT_A_TIME: dict[str, int | str] = {"concurrency_limit": 1, "concurrency_id": "explanations"}
 # More cards do not fit side by side.
 _CHOSEN_AT_FIRST = 4
 _PRIVATE = {"api_visibility": "private"}
@@ -95,7 +97,7 @@ def build(
     # A visitor who asks again before the answer came gets the answer to the last question.
     gr.on([button.click, claim.submit], check, inputs, outputs, trigger_mode="always_last", **_PRIVATE)
     examples.load_input_event.then(check, inputs, outputs, **_PRIVATE)
-    why.click(explain_answers, answered, words, **_PRIVATE)
+    why.click(explain_answers, answered, words, **_ONE_AT_A_TIME, **_PRIVATE)
     # In two steps, as in adapter_choice: both events come as soon as the page opens.
     page.load(read_link, None, linked, show_progress="hidden", **_PRIVATE)
     linked.change(follow_link, linked, [*inputs, *outputs], **_PRIVATE)
@@ -128,7 +130,7 @@ def _correction(classify: Classify, answered: gr.State, corrections: Feedback) -
         keep(*answered, adapter, label)
         return html.note(f"Kept: for {adapter} the claim is {label}.")
 
-    @errors.shown()
+    @errors.endpoint
     def feedback(claim: str, label: str, adapter: str, evidence: str = "") -> str:
         """Keep what an adapter should have answered to a claim, for training; returns where it is kept.
 
@@ -150,7 +152,7 @@ def _correction(classify: Classify, answered: gr.State, corrections: Feedback) -
 
 
 def _endpoints(classifier: Classify, explainer: Explain) -> None:
-    @errors.shown()
+    @errors.endpoint
     def classify(claim: str, adapters: list[str], evidence: str = "", strength: float = 1.0) -> Json:
         """Classify one claim with the named adapters; strength 0 is the base, 1 the adapters as trained, 2 the maximum.
 
@@ -166,7 +168,7 @@ def _endpoints(classifier: Classify, explainer: Explain) -> None:
         """
         return asdict(classifier(Question.parse(claim, adapters, evidence, strength)))
 
-    @errors.shown()
+    @errors.endpoint
     def explain(claim: str, adapters: list[str], evidence: str = "", strength: float = 1.0) -> Json:
         """Find which words of a claim moved the named adapters' answers.
 
@@ -183,4 +185,4 @@ def _endpoints(classifier: Classify, explainer: Explain) -> None:
         return answers.explanation(question.claim, explainer(question))
 
     gr.api(classify, api_name="classify")
-    gr.api(explain, api_name="explain")
+    gr.api(explain, api_name="explain", **_ONE_AT_A_TIME)

@@ -11,7 +11,7 @@ import gradio as gr
 from gradio.components.api_component import Api
 from gradio_client.utils import python_type_to_json_schema
 
-from lorahub.app import Json, adapter_choice, errors, file_report, html
+from lorahub.app import Json, adapter_choice, errors, file_report, html, uploads
 from lorahub.app.gpu_batches import GpuBatchPredictor
 from lorahub.data import columns, table_check, tables
 from lorahub.data.table_check import CheckedTable
@@ -133,14 +133,14 @@ def build(engine: Engine, tab: gr.Tab) -> gr.CheckboxGroup:
 def _endpoint(predictor: GpuBatchPredictor) -> None:
     """Add the endpoint: `gr.api` accepts no files, so its arguments are components that are not visible."""
 
-    @errors.shown()
+    @errors.endpoint
     def compare(
         file: str | None,
         adapters: list[str] | None,
-        claim: str,
-        label: str,
-        evidence: str,
-        label_map: dict[str, str] | None,
+        claim: str = "",
+        label: str = "",
+        evidence: str = "",
+        label_map: dict[str, str] | None = None,
     ) -> tuple[Json, str]:
         """Classify a csv, tsv, jsonl or parquet file with adapters; with labels, score and compare them.
 
@@ -201,6 +201,7 @@ def _read(
         raise ConfigError("Choose a file first.")
     if not claim:
         raise ConfigError("Choose the column that holds the claims.")
+    uploads.used(path)
     return table_check.read(
         Path(path), claim=claim, label=label or None, evidence=evidence or None, label_map=label_map
     )

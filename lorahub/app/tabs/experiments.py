@@ -65,11 +65,12 @@ def build(root: Path, tab: gr.Tab) -> None:
     tab.select(open_tab, choice, [part, choice, text], api_visibility="private")
     choice.input(show, choice, text, api_visibility="private")
 
+    @errors.endpoint
     def experiments() -> list[str]:
         """List the experiments whose reports can be read: methods, ranks, sweeps and comparisons."""
         return list(gather(root))
 
-    @errors.shown()
+    @errors.endpoint
     def experiment(name: str) -> str:
         """Read the report of an experiment.
 

@@ -55,12 +55,12 @@ def build(root: Path, tab: gr.Tab, named: Iterable[Located] = ()) -> None:
     tab.select(open_tab, choice, [listed, choice, details], api_visibility="private")
     choice.input(show, choice, details, api_visibility="private")
 
-    @errors.shown()
+    @errors.endpoint
     def runs() -> list[dict[str, str]]:
         """List the finished runs with their headline figures on test."""
         return [dict(zip(run_table.COLUMNS, row, strict=True)) for row in rows(finished_runs(root, named))]
 
-    @errors.shown()
+    @errors.endpoint
     def run(name: str) -> Json:
         """Read the record of a run: its configuration, its training, its environment, and every figure.
 

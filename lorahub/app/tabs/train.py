@@ -12,6 +12,7 @@ from lorahub import records
 from lorahub.app import Json, adapter_choice, errors, html
 from lorahub.app.tabs import runs
 from lorahub.app.training_process import PRESETS, RECIPE, TRAINING, Trainer, TrainingRequest, TrainingState
+from lorahub.app.visitor_access import VisitorAccess
 from lorahub.data.named import NAMED
 from lorahub.errors import LorahubError
 from lorahub.method_names import METHODS
@@ -21,10 +22,18 @@ from lorahub.serving.engine.engine import Engine
 _SECONDS_BETWEEN_UPDATES = 1.0
 
 
-def build(engine: Engine, trainer: Trainer, tab: gr.Tab, tabs: gr.Tabs, opens: Mapping[str, gr.CheckboxGroup]) -> None:
+def build(
+    engine: Engine,
+    trainer: Trainer,
+    tab: gr.Tab,
+    tabs: gr.Tabs,
+    opens: Mapping[str, gr.CheckboxGroup],
+    visitors: VisitorAccess,
+) -> None:
     """Lay out the tab inside the current gr.Blocks; every visitor who opens it sees the same training.
 
-    `opens` maps the ids of the tabs in which a trained adapter can be opened to their fields of adapters.
+    `opens` maps the ids of the tabs in which a trained adapter can be opened to their fields of adapters. `visitors`
+    tells which data sets on the Hub can be trained on.
     """
     gr.HTML(
         html.note(
@@ -75,6 +84,7 @@ def build(engine: Engine, trainer: Trainer, tab: gr.Tab, tabs: gr.Tabs, opens: M
     @errors.shown()
     def begin(data: str, method: str, preset: str, name: str, seed: int) -> list[Any]:
         try:
+            visitors.check_data(data or "")
             trainer.start(
                 TrainingRequest(data=data or "", method=method, preset=preset, name=name or "", seed=int(seed or 0))
             )
@@ -99,11 +109,11 @@ def build(engine: Engine, trainer: Trainer, tab: gr.Tab, tabs: gr.Tabs, opens: M
     tab.select(refresh, None, outputs, **private)
     for title, button in buttons.items():
         button.click(partial(open_in, title), opens[title], [tabs, opens[title]], **private)
-    _endpoints(trainer)
+    _endpoints(trainer, visitors)
 
 
-def _endpoints(trainer: Trainer) -> None:
-    @errors.shown()
+def _endpoints(trainer: Trainer, visitors: VisitorAccess) -> None:
+    @errors.endpoint
     def train(data: str, method: str = "lora", preset: str = RECIPE, name: str = "", seed: int = 0) -> Json:
         """Start training an adapter on this page's base; the endpoint training returns its progress.
 
@@ -118,13 +128,15 @@ def _endpoints(trainer: Trainer) -> None:
             The state of the training, as the endpoint training returns it.
 
         """
+        visitors.check_data(data)
         return asdict(trainer.start(TrainingRequest(data=data, method=method, preset=preset, name=name, seed=seed)))
 
+    @errors.endpoint
     def training() -> Json | None:
         """Return the state of the current or last training, and at the end the name under which the adapter answers."""
         return asdict(trainer.state) if trainer.state else None
 
-    @errors.shown()
+    @errors.endpoint
     def stop_training() -> Json:
         """Stop the current training; its best state so far is kept as a finished run."""
         return asdict(trainer.stop())
