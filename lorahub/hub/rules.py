@@ -147,6 +147,12 @@ def head_of(tensor: str, heads: Iterable[str]) -> str | None:
     return next((head for head in heads if f".{head}." in f".{tensor}"), None)
 
 
+def names_of(layer: str) -> Iterator[str]:
+    """Yield the names in target_modules that select a layer: its full name and every ending of it, as in peft."""
+    parts = layer.split(".")
+    return (".".join(parts[start:]) for start in range(len(parts)))
+
+
 def _of_method(tensor: str) -> bool:
     return tensor == _PROMPT or tensor.endswith(f".{_IA3}") or ".lora_" in tensor
 
@@ -186,14 +192,9 @@ def _wrong_shape(tensor: str, shape: tuple[int, ...], reason: str) -> str:
 
 
 def _matcher(config: Config) -> Callable[[str], bool]:
-    """Return the function that says whether a layer has a target's name or ends with it, in time of its own length."""
+    """Return the function that says whether a config selects a layer; see `names_of`."""
     targets = frozenset(config["target_modules"])
-
-    def matches(layer: str) -> bool:
-        parts = layer.split(".")
-        return any(".".join(parts[start:]) in targets for start in range(len(parts)))
-
-    return matches
+    return lambda layer: any(name in targets for name in names_of(layer))
 
 
 def _check_lora(config: Config) -> Iterator[str]:

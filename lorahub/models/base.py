@@ -55,6 +55,12 @@ class Base:
     reasons: dict[str, str] = field(default_factory=dict)
     moved: dict[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
 
+    @property
+    def precision(self) -> str:
+        """The name of the dtype in which the frozen layers compute."""
+        dtype = self.dtype if self.quantize == quantization.NONE else torch.bfloat16
+        return str(dtype).removeprefix("torch.")
+
     def shorten(self, tokens: int, why: str) -> None:
         """Truncate inputs to `tokens` tokens if they are longer now."""
         if tokens < self.max_length:

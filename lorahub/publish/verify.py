@@ -1,9 +1,9 @@
 """`lorahub verify`: load an adapter the way a new user would, and measure its claimed figures again.
 
 In: an adapter, here or on the Hub. Out: checks, each with the claimed and the measured value: safety of the files,
-commit of the base, probe logits in plain peft and in the engine, the card's tables against the record, fingerprints of
-the data, and the metrics of card and record on that data. The record's figures of other systems, and text that users
-wrote into the card, are not checked.
+commit of the base, probe logits in plain peft and in the engine, the checks of serving/load_checks.py, the card's
+tables against the record, fingerprints of the data, and the metrics of card and record on that data. The record's
+figures of other systems, and text that users wrote into the card, are not checked.
 """
 
 from collections.abc import Iterator
@@ -54,6 +54,7 @@ class Options:
 def verify(identifier: str, options: Options) -> Iterator[Check]:
     """Yield one check after the other; raises AdapterError if there is no adapter or no record of one."""
     need("torch", extra="train")
+    from lorahub.serving import load_checks
     from lorahub.serving.loading import open_predictors
 
     safe = Check(name="file safety", claimed="loads without risk", found="no finding", ok=True)
@@ -71,7 +72,10 @@ def verify(identifier: str, options: Options) -> Iterator[Check]:
     # First, because it checks whether the adapter fits its base.
     (engine,) = open_predictors([located], base.id, settings=base, token=options.token)
     yield from _revision(record, engine)
-    yield from _probe(located.folder, base, engine, options)
+    claims, logits = _read_probe(located.folder)
+    yield from _probe(located.folder, base, engine, claims, logits, options)
+    for loaded in load_checks.check(engine, engine.names[0], claims):
+        yield Check(name=loaded.name, claimed=loaded.expected, found=loaded.found, ok=loaded.ok)
     yield from _card(located.folder, record)
     yield from _figures(located, record, engine, options)
 
@@ -88,13 +92,14 @@ def _revision(record: RunRecord, engine: "Predictor") -> Iterator[Check]:
         )
 
 
-def _probe(folder: Path, base: BaseConfig, engine: "Predictor", options: Options) -> Iterator[Check]:
+def _probe(
+    folder: Path, base: BaseConfig, engine: "Predictor", claims: ClaimSet, claimed: "np.ndarray", options: Options
+) -> Iterator[Check]:
     from lorahub.labels import LabelSet
     from lorahub.models import adapters
     from lorahub.models import base as bases
     from lorahub.training.folder import probe_logits
 
-    claims, claimed = _read_probe(folder)
     fresh = bases.load(base, LabelSet.load(folder), token=options.token)
     yield _logits(
         "probe logits in plain peft", claimed, probe_logits(adapters.load_with_peft(folder, fresh), fresh, claims)
@@ -106,13 +111,13 @@ def _probe(folder: Path, base: BaseConfig, engine: "Predictor", options: Options
 def _read_probe(folder: Path) -> tuple[ClaimSet, "np.ndarray"]:
     import numpy as np
 
+    from lorahub.serving import load_checks
+
     path = folder / runfiles.PROBE
     rows = runfiles.read_json(path, list[ProbeRow])
     if len({len(row.logits) for row in rows}) != 1:
         raise AdapterError(f"{path} does not hold the same number of logits for each claim. {runfiles.RESTORE}")
-    second = [row.evidence for row in rows if row.evidence is not None]
-    claims = ClaimSet(texts=[row.claim for row in rows], gold=np.zeros(len(rows), np.int64), evidence=second or None)
-    return claims, np.array([row.logits for row in rows], dtype=np.float32)
+    return load_checks.claims_of(rows), np.array([row.logits for row in rows], dtype=np.float32)
 
 
 def _logits(name: str, claimed: "np.ndarray", found: "np.ndarray") -> Check:

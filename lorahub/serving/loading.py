@@ -28,7 +28,7 @@ def open_predictors(
     *,
     settings: BaseConfig | None = None,
     token: str | None = None,
-) -> list[Predictor]:
+) -> list[Engine | SinglePredictor]:
     """Open adapters of any method; a warning names each one that needs its own base.
 
     `base` replaces the recorded base. Repeated names are numbered. Raises BaseModelError and AdapterError.
@@ -37,7 +37,7 @@ def open_predictors(
     located = [fetch.adapter(item, token=token) for item in adapters]
     contents = [adapter_files.needs_own_base(safety.local(item.folder)) for item in located]
     shared = [item for item, content in zip(located, contents, strict=True) if content is None]
-    predictors: list[Predictor] = [Engine(base, shared, config=settings, token=token)] if shared else []
+    predictors: list[Engine | SinglePredictor] = [Engine(base, shared, config=settings, token=token)] if shared else []
     for item, content in zip(located, contents, strict=True):
         if content is not None:
             name = free_name(item.name, [name for predictor in predictors for name in predictor.names])

@@ -55,6 +55,11 @@ class SinglePredictor(Predictor):
         """The commit of the base on the Hub; None for a folder and for a full model."""
         return self._base.resolved.revision
 
+    @property
+    def precision(self) -> str:
+        """The name of the dtype in which the base computes."""
+        return self._base.precision
+
     def compute(self, request: Request) -> dict[str, Prediction]:
         """Return the adapter's logits; texts are processed from the longest to the shortest."""
         base, info = self._base, self._info

@@ -88,6 +88,7 @@ def test_a_run_is_found_looked_at_loaded_asked_and_dropped(visit, engine):
     assert "hedged, plain" in said(page).inner_text()
     press(page, "Load")
     said(page).get_by_text("Loaded: it answers as fitting.").wait_for()
+    assert "No check failed." in said(page).inner_text()
     table = page.get_by_role("region", name="Loaded adapters")
     assert table.get_by_role("rowheader").all_inner_texts() == ["first", "fitting"]
     open_tab(page, "Check a claim")
@@ -99,6 +100,8 @@ def test_a_run_is_found_looked_at_loaded_asked_and_dropped(visit, engine):
     open_tab(page, "Adapters")
     page.get_by_role("combobox", name="Loaded adapter").click()
     page.get_by_role("option", name="fitting").click()
+    press(page, "Run checks")
+    page.get_by_role("status", name="Checks").get_by_text("Checks of fitting").wait_for()
     press(page, "Drop")
     page.get_by_role("status", name="Drop").get_by_text("Dropped: fitting.").wait_for()
     assert engine.names == ["first"]

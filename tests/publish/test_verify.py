@@ -36,7 +36,8 @@ def test_a_true_card_holds(pushed, verify):
     assert code == 0, checks
     assert set(checks) == {
         "file safety", "base revision", "probe logits in plain peft", "probe logits in lorahub's engine",
-        "card's results", "claims.jsonl, test",
+        "adapted layers", "norm of B", "effect on the logits", "same logits in a batch as alone",
+        "same logits beside a long text", "predicted labels", "card's results", "claims.jsonl, test",
         "Accuracy", "Macro F1", "Weighted F1", "Expected calibration error",
     }  # fmt: skip
     assert all(check["ok"] for check in checks.values())

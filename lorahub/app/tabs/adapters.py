@@ -10,6 +10,7 @@ from lorahub.errors import ConfigError, LorahubError
 from lorahub.hub import search
 from lorahub.hub.search import Inspection
 from lorahub.reports import tables
+from lorahub.serving import load_checks
 from lorahub.serving.engine.engine import Engine, Status
 
 
@@ -18,6 +19,8 @@ def build(engine: Engine, catalogue: Catalogue, tab: gr.Tab, *, changeable: bool
     status = gr.HTML(loaded(engine.status()), label="Loaded adapters")
     known = gr.Dropdown(engine.names, value=None, label="Loaded adapter", interactive=True, visible=changeable)
     drop_button = gr.Button("Drop", elem_classes="lh-check", visible=changeable)
+    check_button = gr.Button("Run checks", elem_classes="lh-check", visible=changeable)
+    checks = gr.HTML("", label="Checks", html_template=html.region("Checks"))
     dropped, names = gr.HTML("", label="Drop", html_template=html.region("Drop")), gr.State(engine.names)
     gr.HTML(html.title("Find adapters"))
     with gr.Row():
@@ -47,8 +50,14 @@ def build(engine: Engine, catalogue: Catalogue, tab: gr.Tab, *, changeable: bool
         return inspected(catalogue.inspect(_required(identifier)))
 
     @errors.in_place
+    def check(name: str | None) -> str:
+        return checked(engine, _required(name))
+
+    @errors.in_place
     def load(identifier: str | None) -> str:
-        return html.note(f"Loaded: it answers as {catalogue.load(_required(identifier))}.")
+        name = catalogue.load(_required(identifier))
+        # Its own errors: if the engine is busy, the adapter is loaded nevertheless.
+        return html.note(f"Loaded: it answers as {name}.") + check(name)
 
     @errors.in_place
     def drop(name: str | None) -> str:
@@ -66,6 +75,7 @@ def build(engine: Engine, catalogue: Catalogue, tab: gr.Tab, *, changeable: bool
     names.change(lambda names: gr.Dropdown(names, value=None), names, known, show_progress="hidden", **private)
     if changeable:
         load_button.click(lambda one: (load(one), *refresh()), choice, [answer, status, names], **private)
+        check_button.click(check, known, checks, **private)
         drop_button.click(lambda one: (drop(one), *refresh()), known, [dropped, status, names], **private)
     _endpoints(engine, catalogue, changeable=changeable)
 
@@ -84,6 +94,19 @@ def loaded(status: Status) -> str:
     count = sum(adapter.loaded for adapter in status.adapters)
     return html.title("Loaded adapters", f"{count} in memory, {tables.size(status.bytes)}. {limit}") + html.table(
         "Loaded adapters", ("adapter", "memory", "state"), rows
+    )
+
+
+def checked(engine: Engine, name: str) -> str:
+    """Run the checks of a loaded adapter and return them as a table; raises the errors of `load_checks.check`."""
+    found = load_checks.check(engine, name, load_checks.claims_for(engine.folder_of(name)))
+    answers = {True: "yes", False: "NO", None: "undecided"}
+    failed = ", ".join(one.name for one in found if one.ok is False)
+    verdict = f"Failed: {failed}." if failed else "No check failed."
+    return html.title(f"Checks of {name}", verdict) + html.table(
+        f"Checks of {name}",
+        ("check", "expected", "found", "holds"),
+        [(one.name, one.expected, one.found, answers[one.ok]) for one in found],
     )
 
 

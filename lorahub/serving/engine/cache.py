@@ -101,6 +101,12 @@ class Cache:
             names = (entry.name for entry in self._entries.values() if entry.source.folder.resolve() == path)
             return next(names, None)
 
+    def source(self, name: str) -> Located:
+        """Return where an adapter was loaded from; raises AdapterError for an unknown name."""
+        with self._changed:
+            (entry,) = self._select([name])
+            return entry.source
+
     def pin(self, name: str, pinned: bool) -> None:
         """Keep an adapter in memory, or make it evictable again; raises the errors of `hold`."""
         with self.hold([name]), self._changed:

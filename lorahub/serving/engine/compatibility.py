@@ -5,13 +5,13 @@ difference.
 """
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from torch import nn
 
 from lorahub.config import BaseConfig
 from lorahub.errors import AdapterError
-from lorahub.hub import fetch
+from lorahub.hub import fetch, rules
 from lorahub.models import architectures
 from lorahub.models.adapters import Adapter, AdapterInfo
 from lorahub.models.base import Base
@@ -36,6 +36,19 @@ def base_config(base: str | None, located: fetch.Located, adapter: AdapterInfo, 
             f"downloaded file. If you trust it, give --base {adapter.base_id or 'ID'}."
         )
     return replace(settings, id=fetch.MINILM)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coverage:
+    """The layers that an adapter's config selects in its base, and those that its weights adapt.
+
+    `selected` are layers of the base, without those of the heads; `unknown` are names in the config that select none of
+    them. `norms` maps every adapted layer to the Frobenius norm of B with the scale. All are empty for a head alone.
+    """
+
+    selected: list[str]
+    unknown: list[str]
+    norms: dict[str, float]
 
 
 class BaseShapes:
@@ -80,6 +93,21 @@ class BaseShapes:
                 f"{adapter.name}: its linear probe reads {adapter.probe.weight.shape[1]} features, {id} has {hidden}. "
                 "Restore it or train again."
             )
+
+    def coverage(self, adapter: Adapter) -> Coverage:
+        """Return which layers of the base an adapter selects and adapts."""
+        selected, used, targets = [], set(), set(adapter.targets)
+        for layer in self._linears:
+            names = targets.intersection(rules.names_of(layer))
+            # As in peft: a layer in a module that is saved in full is not adapted.
+            if names and rules.head_of(f"{layer}.", adapter.heads) is None:
+                selected.append(layer)
+                used |= names
+        return Coverage(
+            selected=selected,
+            unknown=sorted(targets - used),
+            norms={layer: float(up.norm()) for layer, (_, up) in adapter.lora.items()},
+        )
 
     def _check_source(self, adapter: Adapter) -> None:
         base = self._base

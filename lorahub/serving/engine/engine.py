@@ -21,7 +21,7 @@ from lorahub.models import base as bases
 from lorahub.models.adapters import Adapter
 from lorahub.serving.engine import first_token, lora_layers
 from lorahub.serving.engine.cache import AdapterStatus, Cache
-from lorahub.serving.engine.compatibility import BaseShapes, base_config
+from lorahub.serving.engine.compatibility import BaseShapes, Coverage, base_config
 from lorahub.serving.engine.forward import ForwardPass
 from lorahub.serving.engine.lora_layers import LoadedAdapter
 from lorahub.serving.engine.scheduler import Job, Scheduler
@@ -106,6 +106,11 @@ class Engine(Predictor):
         return str(self._base.device)
 
     @property
+    def precision(self) -> str:
+        """The name of the dtype in which the base computes."""
+        return self._base.precision
+
+    @property
     def tokens_per_pass(self) -> int:
         """Rows times tokens of one forward pass, padding included; a single text may have more."""
         on_cpu = self._base.device.type == "cpu"
@@ -124,6 +129,18 @@ class Engine(Predictor):
     def name_of(self, folder: Path) -> str | None:
         """Return the name of the adapter loaded from a folder; None if there is none."""
         return self._cache.name_of(folder)
+
+    def folder_of(self, name: str) -> Path:
+        """Return the folder of a known adapter; raises AdapterError for an unknown name."""
+        return self._cache.source(name).folder
+
+    def coverage(self, name: str) -> Coverage:
+        """Return which layers of the base an adapter's config selects and which its weights adapt.
+
+        Raises AdapterError for an unknown name.
+        """
+        with self._cache.hold([name]) as held:
+            return self._shapes.coverage(held[name].adapter)
 
     def status(self) -> Status:
         """Return which adapters are known, in memory, pinned and in use, with their bytes."""
