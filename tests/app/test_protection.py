@@ -15,6 +15,8 @@ import httpx
 import pytest
 from browser import ask, free_port, open_tab, served, visits
 from conftest import LONG, sentences
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from lorahub.app.protection import Access
 from lorahub.errors import ConfigError
@@ -449,6 +451,43 @@ def test_wrong_types_are_refused_with_what_they_must_be_in_every_endpoint(addres
 def test_bodies_that_are_no_call_are_refused(address, path, body, capfd):
     answer = httpx.post(f"{address}gradio_api/{path}", content=body, headers={"Content-Type": "application/json"})
     assert 400 <= answer.status_code < 500 or answer.status_code == 200
+    assert "Traceback" not in capfd.readouterr().err
+
+
+TEXTS = st.text(st.characters())
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters())
+    | st.sampled_from(["tiny", CLAIM]),
+    lambda inside: st.lists(inside, max_size=3) | st.dictionaries(st.text(max_size=9), inside, max_size=3),
+    max_leaves=6,
+)
+QUESTIONS = st.tuples(TEXTS, st.just(["tiny"]), TEXTS, st.floats(-1, 3))
+ENDPOINTS = ("classify", "explain", "compare", "adapters", "inspect_adapter", "run", "experiment", "feedback")
+
+
+@settings(max_examples=300 if LONG else 20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(endpoint=st.sampled_from(ENDPOINTS), arguments=st.lists(VALUES, max_size=6) | QUESTIONS, mark=st.uuids())
+def test_any_body_gets_a_refusal_or_its_own_answer(address, capfd, endpoint, arguments, mark):
+    """The body goes over HTTP as Python writes it: NaN and lone surrogates too. `mark` belongs to another request."""
+    other = f"{CLAIM} {mark}"
+    with ThreadPoolExecutor(2) as threads:
+        beside = threads.submit(call, address, "classify", [other, ["tiny"], "", 1])
+        body = json.dumps({"data": arguments}).encode()
+        url, kind = f"{address}gradio_api/call/{endpoint}", {"Content-Type": "application/json"}
+        begun = httpx.post(url, content=body, headers=kind, timeout=60)
+        assert begun.status_code < 500, begun.text
+        answer = begun.text
+        if begun.status_code == 200:
+            answer = httpx.get(f"{url}/{begun.json()['event_id']}", timeout=60).text
+        status, answered = beside.result()
+    assert status == 200
+    assert json.loads(answered.split("data: ")[-1])[0]["claim"] == other
+    assert "is a bug" not in answer
+    assert str(mark) not in answer
     assert "Traceback" not in capfd.readouterr().err
 
 

@@ -3,11 +3,14 @@
 import gc
 import shutil
 import threading
+import time
 import weakref
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from conftest import sentences
+from conftest import LONG, sentences
 
 from lorahub.errors import AdapterError, ConfigError, EngineBusyError
 from lorahub.serving.engine import cache as caches
@@ -128,27 +131,32 @@ def test_a_limit_below_one_is_refused(limit, tiny_base):
 
 
 def test_logits_stay_correct_while_adapters_are_added_dropped_and_evicted(tiny_base, folders, expected):
+    """Eight threads ask and two add and drop: for two seconds, in `make test-long` for a minute."""
     engine = Engine(str(tiny_base("bert")), folders[:3], most_adapters=3)
-    wrong, stop = [], threading.Event()
+    answers, wrong, end = Counter(), [], time.monotonic() + (60 if LONG else 2)
 
     def ask(first, second):
-        for _ in range(30):
+        while time.monotonic() < end:
             found = engine.logits(TEXTS, [first, second])
             wrong.extend(name for name in found if not np.allclose(found[name], expected[name], atol=1e-4))
+            answers["asked"] += len(found)
 
     def churn():
-        while not stop.is_set():
+        while time.monotonic() < end:
             (name,) = engine.add(folders[3])
-            engine.logits(TEXTS, [name])
+            found = engine.logits(TEXTS, [name])
+            wrong.extend([name] if not np.allclose(found[name], expected["a3"], atol=1e-4) else [])
             engine.drop(name)
+            answers["added and dropped"] += 1
 
-    askers = [threading.Thread(target=ask, args=pair) for pair in (("a0", "a1"), ("a1", "a2"), ("a2", "a0"))]
-    churning = threading.Thread(target=churn)
-    for thread in (*askers, churning):
-        thread.start()
-    for thread in askers:
-        thread.join()
-    stop.set()
-    churning.join()
+    pairs = [("a0", "a1"), ("a1", "a2"), ("a2", "a0"), ("a0", "a2")] * 2
+    with ThreadPoolExecutor(10) as threads:
+        under_way = [threads.submit(ask, *pair) for pair in pairs]
+        under_way += [threads.submit(churn) for _ in range(2)]
+        for one in under_way:
+            one.result()
+    print(f"\n{dict(answers)}, {len(wrong)} wrong")
     assert not wrong
+    assert answers["asked"] >= len(pairs)
+    assert answers["added and dropped"] >= 2
     assert len(engine.adapters) <= 3
