@@ -207,6 +207,7 @@ def _shortened(record: dict) -> dict:
     adapter["reliability"] = adapter["reliability"][:1]
     adapter["selective"]["curve"] = adapter["selective"]["curve"][:1]
     record["results"] = {"test": {"adapter": adapter}}
+    record["files"] = dict([*record["files"].items()][:1])
     record["happened"]["curve"] = record["happened"]["curve"][:1]
     return record
 
@@ -248,6 +249,7 @@ BLOCKS: Blocks = {
         "happened": lambda: record_fields.table("happened"),
         "environment": lambda: record_fields.table("environment"),
         "results": lambda: record_fields.table("results"),
+        "files": lambda: record_fields.table("files"),
     },
 }
 

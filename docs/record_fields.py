@@ -13,7 +13,7 @@ Schema = Mapping[str, Any]
 KEYS = {
     "packages": "PACKAGE", "reasons": "CHOICE", "sha256": "SPLIT", "rows": "SPLIT", "dropped_rows": "SPLIT",
     "baselines": "SYSTEM", "results": "SPLIT.SYSTEM", "per_label": "LABEL", "interval": "METRIC",
-    "paired": "OTHER.METRIC",
+    "paired": "OTHER.METRIC", "files": "FILE",
 }  # fmt: skip
 # Objects that are described in one row.
 ONE_ROW = ("happened.rank",)

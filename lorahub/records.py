@@ -143,6 +143,13 @@ def _config(value: Any) -> Config:
 RecordedConfig = Annotated[SkipValidation[Config], BeforeValidator(_config), PlainSerializer(configs.to_dict)]
 
 
+class RecordedFile(Part):
+    """A file of the run folder as the run wrote it."""
+
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="sha256 of the content, in hexadecimal")
+    size: int = Field(ge=0, description="size in bytes")
+
+
 class RunRecord(Part):
     """One run; docs/record.md describes every field."""
 
@@ -160,6 +167,9 @@ class RunRecord(Part):
     progress: Progress = Field(validation_alias="happened", serialization_alias="happened")
     environment: Environment
     results: dict[str, dict[str, SystemResult]]
+    files: dict[str, RecordedFile] = Field(
+        default={}, description="files by name; empty in records of versions that did not record them"
+    )
 
     def save(self, folder: Path) -> None:
         """Write `record.json` into `folder`, atomically."""

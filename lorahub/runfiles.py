@@ -9,8 +9,9 @@ import os
 import stat
 from collections.abc import Container
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
@@ -41,15 +42,18 @@ HEAD = Layout(config="head_config.json", weights="head.safetensors")
 FULL_MODEL = Layout(config="config.json", weights="model.safetensors")
 
 _KIB, _MIB = 1024, 1024**2
+_TOKENIZER_LIMITS = {
+    "tokenizer_config.json": 4 * _MIB, "tokenizer.json": 64 * _MIB, "special_tokens_map.json": 1 * _MIB,
+    "added_tokens.json": 1 * _MIB, "vocab.txt": 16 * _MIB, "vocab.json": 16 * _MIB, "merges.txt": 16 * _MIB,
+    "tokenizer.model": 16 * _MIB, "spiece.model": 16 * _MIB, "sentencepiece.bpe.model": 16 * _MIB,
+}  # fmt: skip
+TOKENIZER_FILES = tuple(_TOKENIZER_LIMITS)
 # The files of an adapter that are downloaded, as patterns, and the maximum size of all files of a pattern together:
 # several times that of the largest real ones, and nothing that fills a disk.
 LIMITS = {
     PEFT.config: 64 * _KIB, PEFT.weights: 2048 * _MIB, LABELS: 64 * _KIB,
     RECORD: 16 * _MIB, PROBE: 4 * _MIB, CALIBRATION: 1 * _MIB,
-    LINEAR_PROBE: 64 * _MIB, CARD: 1 * _MIB, f"{PLOTS}/*.png": 16 * _MIB,
-    "tokenizer_config.json": 4 * _MIB, "tokenizer.json": 64 * _MIB, "special_tokens_map.json": 1 * _MIB,
-    "added_tokens.json": 1 * _MIB, "vocab.txt": 16 * _MIB, "vocab.json": 16 * _MIB, "merges.txt": 16 * _MIB,
-    "tokenizer.model": 16 * _MIB, "spiece.model": 16 * _MIB, "sentencepiece.bpe.model": 16 * _MIB,
+    LINEAR_PROBE: 64 * _MIB, CARD: 1 * _MIB, f"{PLOTS}/*.png": 16 * _MIB, **_TOKENIZER_LIMITS,
 }  # fmt: skip
 # Of every other file that is read whole.
 LARGEST_FILE = 16 * _MIB
@@ -120,7 +124,7 @@ def _is_inside(found: Path, folder: Path) -> bool:
     return snapshots is not None and found.is_relative_to(snapshots.parent / _BLOBS)
 
 
-def open_file(path: Path, *, limit: int | None = None, folder: Path | None = None) -> BinaryIO:
+def open_file(path: Path, *, limit: int | None = None, folder: Path | None = None) -> BufferedReader:
     """Open a regular file of at most `limit` bytes for reading; see `regular` for links.
 
     Raises NotReadableError for anything else, and OSError if it does not exist or must not be read.

@@ -15,6 +15,26 @@ from hub_server import ALICE, Hub
 TOKEN = ALICE
 
 
+def record_files(folder):
+    """Record the files of a run folder as they are now."""
+    from lorahub import records
+    from lorahub.hub import integrity
+
+    record = records.load(folder)
+    record.files = integrity.hash_files(folder)
+    record.save(folder)
+
+
+def swap_head(weights):
+    """Exchange the rows of a head's last layer for two labels, in a safetensors file of the same size."""
+    from safetensors.numpy import load_file, save_file
+
+    tensors = load_file(weights)
+    for name in (name for name in tensors if ".classifier." in name):
+        tensors[name] = tensors[name][::-1].copy()
+    save_file(tensors, weights, metadata={"format": "pt"})
+
+
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """A running Hub with the users alice (logged in) and bob; this process is online, but only to it."""

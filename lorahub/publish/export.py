@@ -18,7 +18,7 @@ from pydantic import JsonValue
 
 from lorahub import records, runfiles
 from lorahub.errors import AdapterError, PublishError
-from lorahub.hub import client, fetch
+from lorahub.hub import client, fetch, integrity
 from lorahub.records import RunRecord
 from lorahub.reports import plots
 
@@ -43,7 +43,7 @@ _TOKEN = re.compile(rf"{client.TOKEN}|\b(?:ghp_[A-Za-z0-9]{{20,}}|sk-[A-Za-z0-9-
 
 @dataclass(kw_only=True)
 class Export:
-    """The files to publish; `record` names the base by its Hub id and commit, as they do."""
+    """The files to publish; `record` names the base by its Hub id and commit, and the files by their sha256."""
 
     record: RunRecord
     files: dict[str, bytes | Path]
@@ -86,9 +86,15 @@ def collect(folder: Path, *, base_id: str | None = None, token: str | None = Non
     files: dict[str, bytes | Path] = {
         path: _regular(folder, path) for path in sorted(PUBLISHED) if (folder / path).exists()
     }
-    files[runfiles.RECORD] = _json(named.to_dict(), sort=False)
-    files[_CONFIG] = _json(config | {"base_model_name_or_path": base, "revision": revision})
-    files[_TOKENIZER] = _json({key: tokenizer[key] for key in tokenizer if key not in _TOKENIZER_NOTES}, sort=False)
+    rewritten = {
+        _CONFIG: _json(config | {"base_model_name_or_path": base, "revision": revision}),
+        _TOKENIZER: _json({key: tokenizer[key] for key in tokenizer if key not in _TOKENIZER_NOTES}, sort=False),
+    }
+    for path, content in rewritten.items():
+        # A file that was changed after the run keeps the hash that it lacks.
+        if named.files.get(path) == integrity.hash_file(folder / path):
+            named.files[path] = integrity.hash_bytes(content)
+    files |= {**rewritten, runfiles.RECORD: _json(named.to_dict(), sort=False)}
     return Export(record=named, files=files)
 
 

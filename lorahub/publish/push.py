@@ -11,9 +11,9 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorahub import atomic, runfiles
-from lorahub.errors import HubError
-from lorahub.hub import client, safety
+from lorahub import atomic, records, runfiles
+from lorahub.errors import HubError, PublishError
+from lorahub.hub import client, integrity, safety
 from lorahub.publish import benchmark, export, guard, repository
 from lorahub.publish.export import Export
 from lorahub.publish.guard import PushHistory, Remote
@@ -93,6 +93,7 @@ def plan(folder: Path, options: Options) -> Plan:
     history = PushHistory.load(folder)
     files = export.collect(folder, base_id=options.base_id or history.base_id, token=options.token)
     safety.refuse(safety.local(folder), folder)
+    _require_unchanged(folder)
     task = options.benchmark or history.benchmark
     if task:
         files.files[benchmark.FILE_NAME] = benchmark.entry(files.record, task, token=options.token)
@@ -123,6 +124,17 @@ def plan(folder: Path, options: Options) -> Plan:
         worse=guard.worse(files.record, remote.record),
         notes=notes,
     )
+
+
+def _require_unchanged(folder: Path) -> None:
+    """Raise PublishError if a file is not as the run wrote it: the record would describe another adapter."""
+    changes = integrity.altered(folder, records.load(folder))
+    if changes:
+        more = f" (and {len(changes) - 1} more: lorahub scan {folder})" if len(changes) > 1 else ""
+        raise PublishError(
+            f"{folder} is not published, because it changed after the run: {changes[0]}{more}. Restore it or train "
+            "again; --force does not apply."
+        )
 
 
 def send(push: Plan) -> Pushed:

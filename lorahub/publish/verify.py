@@ -1,9 +1,9 @@
 """`lorahub verify`: load an adapter the way a new user would, and measure its claimed figures again.
 
 In: an adapter, here or on the Hub. Out: checks, each with the claimed and the measured value: safety of the files,
-commit of the base, probe logits in plain peft and in the engine, the checks of serving/load_checks.py, the card's
-tables against the record, fingerprints of the data, and the metrics of card and record on that data. The record's
-figures of other systems, and text that users wrote into the card, are not checked.
+their hashes, commit of the base, probe logits in plain peft and in the engine, the checks of serving/load_checks.py,
+the card's tables against the record, fingerprints of the data, and the metrics of card and record on that data. The
+record's figures of other systems, and text that users wrote into the card, are not checked.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from lorahub import records, runfiles
 from lorahub.config import BaseConfig
 from lorahub.data.claimset import ClaimData, ClaimSet
 from lorahub.errors import AdapterError, DataError, UnsafeAdapterError, need, one_line
-from lorahub.hub import fetch, recorded, safety
+from lorahub.hub import fetch, integrity, recorded, safety
 from lorahub.hub.fetch import Located
 from lorahub.records import RunRecord
 from lorahub.reports import cards, metadata, sections
@@ -68,6 +68,7 @@ def verify(identifier: str, options: Options) -> Iterator[Check]:
     notes = "; ".join(finding.text for finding in report.findings)
     yield replace(safe, found=notes or safe.found)
     record = records.load(located.folder)
+    yield from _files(located.folder, record)
     base = recorded.base(located, record, instead=options.base)
     # First, because it checks whether the adapter fits its base.
     (engine,) = open_predictors([located], base.id, settings=base, token=options.token)
@@ -78,6 +79,17 @@ def verify(identifier: str, options: Options) -> Iterator[Check]:
         yield Check(name=loaded.name, claimed=loaded.expected, found=loaded.found, ok=loaded.ok)
     yield from _card(located.folder, record)
     yield from _figures(located, record, engine, options)
+
+
+def _files(folder: Path, record: RunRecord) -> Iterator[Check]:
+    for comparison in integrity.compare(folder, record):
+        found = {True: "unchanged", False: "; ".join(comparison.changes), None: "not compared"}
+        yield Check(
+            name=f"{comparison.group} as recorded",
+            claimed=comparison.recorded,
+            found=found[comparison.unchanged],
+            ok=comparison.unchanged,
+        )
 
 
 def _revision(record: RunRecord, engine: "Predictor") -> Iterator[Check]:

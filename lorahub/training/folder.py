@@ -16,6 +16,7 @@ from lorahub import atomic, runfiles
 from lorahub.data.batches import encode
 from lorahub.data.claimset import ClaimSet
 from lorahub.errors import AdapterError, ConfigError
+from lorahub.hub import integrity
 from lorahub.models import adapters, methods
 from lorahub.models import base as bases
 from lorahub.models.base import Base
@@ -73,8 +74,8 @@ def write(
 ) -> None:
     """Write `folder` atomically: all files or none.
 
-    `logits` maps a system and a split to (N, C); `curves` is a tracker's folder, which is kept. Raises AdapterError if
-    the saved adapter gives other logits than the trained one.
+    `logits` maps a system and a split to (N, C); `curves` is a tracker's folder, which is kept; `record.files` is set.
+    Raises AdapterError if the saved adapter gives other logits than the trained one.
     """
     labels, layout = session.data.labels, methods.TABLE[session.config.adapter.method].layout
     with atomic.replacing_folder(folder) as part:
@@ -91,6 +92,7 @@ def write(
                 Predictions(sha256=sha256, gold=claims.gold, logits=by_split[split]).save(part, split, system)
         plots.draw(record, part / runfiles.PLOTS)
         (part / runfiles.CARD).write_text(cards.render(record), encoding="utf-8")
+        record.files = integrity.hash_files(part)
         record.save(part)
 
 

@@ -7,13 +7,13 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hub_fixtures import TOKEN
+from hub_fixtures import TOKEN, record_files, swap_head
 from hub_server import BOB
 from huggingface_hub import ModelCard
 
 from lorahub import records
 from lorahub.errors import AdapterError, HubError, PublishError
-from lorahub.hub import client
+from lorahub.hub import client, integrity
 from lorahub.publish import export, push
 from lorahub.publish.push import Options
 from lorahub.reports import sections
@@ -51,6 +51,12 @@ def change_record(folder, change):
     values = json.loads((folder / "record.json").read_text())
     change(values)
     (folder / "record.json").write_text(json.dumps(values))
+
+
+def lengthen(folder, lines=1):
+    """Change a file and the record, as another run would."""
+    (folder / "probe.json").write_text((folder / "probe.json").read_text() + "\n" * lines)
+    record_files(folder)
 
 
 def everything_sent(hub):
@@ -102,8 +108,8 @@ def test_a_repeated_push_makes_no_commit_and_sends_no_file(hub, run, base):
 def test_only_what_changed_is_sent(hub, run, base):
     publish(run, base)
     hub.requests.clear()
-    (run / "probe.json").write_text((run / "probe.json").read_text() + "\n")
-    assert publish(run, base).sent == ["probe.json"]
+    lengthen(run)
+    assert publish(run, base).sent == ["probe.json", "record.json"]
     assert not hub.sent("/lfs/")
 
 
@@ -149,6 +155,7 @@ def test_a_url_or_a_slash_is_no_path(run, hub, base, text):
 
 def test_this_machines_own_folders_are_found_even_in_a_vocabulary(hub, run, base):
     (run / "vocab.txt").write_text(f"the\n{run.parent}\n")
+    record_files(run)
     with pytest.raises(PublishError, match=r"vocab\.txt holds a path of this machine"):
         push.plan(run, Options(base_id=base))
 
@@ -232,7 +239,7 @@ def test_two_pushes_at_once_one_wins_and_the_other_is_told(hub, run, base, tmp_p
     plans = []
     for name in ("a", "b"):
         folder = shutil.copytree(run, tmp_path / name)
-        (folder / "probe.json").write_text((folder / "probe.json").read_text() + "\n" * (1 + len(plans)))
+        lengthen(folder, 1 + len(plans))
         plans.append(push.plan(folder, Options(repo=REPO, base_id=base)))
     with ThreadPoolExecutor() as pool:
         outcomes = list(pool.map(lambda plan: outcome(lambda: push.send(plan)), plans))
@@ -245,7 +252,7 @@ def test_two_pushes_at_once_one_wins_and_the_other_is_told(hub, run, base, tmp_p
 
 def test_two_first_pushes_at_once_one_wins_and_the_other_is_told(hub, run, base, tmp_path):
     other = shutil.copytree(run, tmp_path / "other")
-    (other / "probe.json").write_text((other / "probe.json").read_text() + "\n")
+    lengthen(other)
     first, second = (push.plan(folder, Options(repo=REPO, base_id=base)) for folder in (run, other))
     push.send(first)
     with pytest.raises(HubError, match="created by another user in the meantime") as told:
@@ -305,7 +312,7 @@ def test_a_commit_that_also_removes_a_file_and_whose_answer_was_lost_is_known(hu
 
 def test_a_pull_request_whose_answer_was_lost_is_not_opened_twice(hub, run, base):
     publish(run, base)
-    (run / "probe.json").write_text((run / "probe.json").read_text() + "\n")
+    lengthen(run)
     hub.fail("/commit/", "lost")
     with pytest.raises(PublishError, match="did not say whether the pull request"):
         publish(run, base, create_pr=True)
@@ -314,7 +321,7 @@ def test_a_pull_request_whose_answer_was_lost_is_not_opened_twice(hub, run, base
 
 def test_a_repeated_pull_request_opens_no_second_one(hub, run, base):
     publish(run, base)
-    (run / "probe.json").write_text((run / "probe.json").read_text() + "\n")
+    lengthen(run)
     assert publish(run, base, create_pr=True).pull_request
     plan = push.plan(run, Options(base_id=base, create_pr=True))
     assert (plan.changed, plan.deleted) == ([], [])
@@ -327,8 +334,8 @@ def test_a_collection_that_is_not_there_leaves_the_push_whole(hub, run, base):
     with pytest.raises(HubError, match=r"collection.*published, at|published, at") as caught:
         publish(run, base, collection="alice/typo-1")
     assert caught.value.status == 404
-    (run / "probe.json").write_text((run / "probe.json").read_text() + "\n")
-    assert publish(run, base).sent == ["probe.json"], "and the next push accuses nobody of a change"
+    lengthen(run)
+    assert publish(run, base).sent == ["probe.json", "record.json"], "and the next push accuses nobody of a change"
 
 
 READING = (
@@ -344,7 +351,7 @@ def test_a_fault_before_or_after_the_commit_changes_nothing_and_the_next_push_su
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
     publish(run, base)
     hub.collections["alice/mine-1"] = []
-    (run / "probe.json").write_text((run / "probe.json").read_text() + "\n")
+    lengthen(run)
     options = {"revision": "next", "collection": "alice/mine-1"}
     headers = {429: {"Retry-After": "0"}, "gated": {"X-Error-Code": "GatedRepo"}}.get(fault)
     # A HEAD has no body that could be cut.
@@ -374,13 +381,13 @@ def test_private_branch_pull_request_message_and_collection(hub, run, base):
     publish(run, base, private=True)
     with pytest.raises(HubError):
         client.call(lambda: client.api(BOB).model_info(REPO), doing="look")
-    (run / "probe.json").write_text((run / "probe.json").read_text() + "\n")
+    lengthen(run)
     publish(run, base, revision="next", message="Try this")
     repo = hub.repo(REPO)
     assert repo.find("next").title == "Try this"
     assert repo.find("main").title != "Try this"
     hub.collections["alice/mine-1"] = []
-    (run / "probe.json").write_text((run / "probe.json").read_text() + "\n")
+    lengthen(run)
     done = publish(run, base, create_pr=True, collection="alice/mine-1")
     assert done.pull_request.endswith("/discussions/1")
     assert repo.find("main").id != done.commit
@@ -391,7 +398,7 @@ def test_private_branch_pull_request_message_and_collection(hub, run, base):
 def test_a_stranger_can_open_a_pull_request_but_not_push(hub, run, base, tmp_path):
     publish(run, base)
     other = shutil.copytree(run, tmp_path / "other")
-    (other / "probe.json").write_text((other / "probe.json").read_text() + "\n")
+    lengthen(other)
     with pytest.raises(HubError, match="write access"):
         publish(other, base, repo=REPO, token=BOB)
     assert publish(other, base, repo=REPO, token=BOB, create_pr=True).pull_request
@@ -418,13 +425,56 @@ def test_export_leaves_the_folder_alone(hub, run, base):
 
 
 def test_the_published_record_is_the_runs_own_but_for_the_base(hub, run, base):
+    """The hashes are those of the published files: a push rewrites the two configs that name the base."""
     publish(run, base)
     mine, theirs = records.load(run).to_dict(), json.loads(hub.files(REPO)["record.json"])
     assert theirs["results"] == mine["results"]
     changed = copy.deepcopy(mine)
     changed["environment"] |= {"base_id": "org/tiny-bert", "base_revision": base.split("@")[1], "base_origin": "hub"}
     changed["asked"]["base"]["id"] = "org/tiny-bert"
+    for name in ("adapter_config.json", "tokenizer_config.json"):
+        assert hub.files(REPO)[name] != (run / name).read_bytes()
+        changed["files"][name] = integrity.hash_bytes(hub.files(REPO)[name]).to_dict()
     assert theirs == changed
+
+
+def reorder(run):
+    (run / "labels.json").write_text('["plain", "hedged"]')
+
+
+def cool(run):
+    values = json.loads((run / "calibration.json").read_text())
+    (run / "calibration.json").write_text(json.dumps({**values, "temperature": 9.5}))
+
+
+CHANGES = {
+    "labels.json": reorder,
+    "calibration.json": cool,
+    WEIGHTS: lambda run: swap_head(run / WEIGHTS),
+    "tokenizer_config.json": lambda run: (run / "tokenizer_config.json").write_text("{}"),
+    "adapter_config.json": lambda run: (run / "adapter_config.json").write_text(
+        (run / "adapter_config.json").read_text() + "\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_run_that_changed_since_its_training_is_not_published(hub, run, base, name, cli):
+    CHANGES[name](run)
+    code, out, err = cli("push", run, "--base-id", base, "--force")
+    assert code == 2
+    assert f"changed after the run: {name}" in err
+    assert len(err.splitlines()) == 1
+    assert ("model", REPO) not in hub.repos
+
+
+def test_a_run_of_a_version_without_hashes_is_published_without(hub, run, base):
+    change_record(run, lambda record: record.pop("files"))
+    publish(run, base)
+    assert "files" not in json.loads(hub.files(REPO)["record.json"])
+    reorder(run)
+    with pytest.raises(PublishError, match=r"labels\.json holds plain, hedged instead of hedged, plain"):
+        push.plan(run, Options(base_id=base))
 
 
 def test_the_command_says_what_it_would_do_and_what_it_did(hub, run, base, cli):

@@ -4,12 +4,16 @@ import json
 import re
 
 import pytest
+from hub_fixtures import swap_head
 
+from lorahub import records
+from lorahub.hub import integrity
 from lorahub.publish import push
 
 pytestmark = pytest.mark.slow
 
 REPO = "alice/tiny"
+GROUPS = ("labels", "calibration", "adapter config", "weights and heads", "tokenizer", "probes")
 
 
 @pytest.fixture
@@ -35,7 +39,8 @@ def test_a_true_card_holds(pushed, verify):
     code, checks = verify()
     assert code == 0, checks
     assert set(checks) == {
-        "file safety", "base revision", "probe logits in plain peft", "probe logits in lorahub's engine",
+        "file safety", *(f"{group} as recorded" for group in GROUPS), "base revision",
+        "probe logits in plain peft", "probe logits in lorahub's engine",
         "adapted layers", "norm of B", "effect on the logits", "same logits in a batch as alone",
         "same logits beside a long text", "predicted labels", "card's results", "claims.jsonl, test",
         "Accuracy", "Macro F1", "Weighted F1", "Expected calibration error",
@@ -76,6 +81,66 @@ def test_data_that_nobody_else_has_is_said_and_not_counted(pushed, verify):
     assert code == 0
     assert checks["card's metrics"]["ok"] is None
     assert "--data" in checks["card's metrics"]["found"]
+
+
+def reorder(folder):
+    (folder / "labels.json").write_text('["plain", "hedged"]')
+
+
+def cool(folder):
+    values = json.loads((folder / "calibration.json").read_text())
+    (folder / "calibration.json").write_text(json.dumps({**values, "temperature": 9.5}))
+
+
+def shift(folder):
+    path = folder / "tokenizer.json"
+    path.write_text(path.read_text().replace('"vaccine"', '"vaccind"'))
+
+
+CHANGES = {
+    "labels": (reorder, "labels.json holds plain, hedged instead of hedged, plain, in another order"),
+    "calibration": (cool, "temperature in calibration.json is 9.5 instead of"),
+    "weights and heads": (lambda folder: swap_head(folder / "adapter_model.safetensors"), "has sha256"),
+    "tokenizer": (shift, "tokenizer.json has sha256"),
+}
+
+
+@pytest.mark.parametrize("group", CHANGES)
+def test_a_changed_file_is_named_without_the_data(run_folder, cli, tiny_base, group):
+    change, words = CHANGES[group]
+    change(run_folder)
+    code, out, err = cli("verify", run_folder, "--base", tiny_base("bert"), "--json")
+    assert code == 1, err
+    checks = {check["name"]: check for check in json.loads(out)["checks"]}
+    assert words in checks[f"{group} as recorded"]["found"]
+    assert [name for name in GROUPS if checks[f"{name} as recorded"]["ok"] is False] == [group]
+    assert checks["card's metrics"]["ok"] is None, "the data is not there"
+
+
+def test_a_record_without_hashes_still_tells_of_labels_and_calibration(run_folder, tiny_run):
+    record = json.loads((run_folder / "record.json").read_text())
+    del record["files"]
+    (run_folder / "record.json").write_text(json.dumps(record))
+    old = records.load(run_folder)
+    found = {one.group: (one.recorded, one.unchanged) for one in integrity.compare(run_folder, old)}
+    assert found == {
+        "labels": ("labels in the record", True), "calibration": ("calibration in the record", True),
+        **dict.fromkeys(GROUPS[2:], ("not recorded", None)),
+    }  # fmt: skip
+    reorder(run_folder)
+    cool(run_folder)
+    changed = [one.group for one in integrity.compare(run_folder, old) if one.unchanged is False]
+    assert changed == ["labels", "calibration"]
+
+
+def test_files_that_are_missing_added_or_no_files_are_told(run_folder):
+    (run_folder / "tokenizer.json").unlink()
+    (run_folder / "vocab.txt").write_text("the")
+    (run_folder / "calibration.json").unlink()
+    (run_folder / "calibration.json").mkdir()
+    altered = integrity.altered(run_folder, records.load(run_folder))
+    assert {"tokenizer.json is missing", "vocab.txt is not in the record"} < set(altered)
+    assert "calibration.json cannot be read: it is a folder, not a file" in altered
 
 
 def test_an_unsafe_adapter_is_a_no(hub, pushed, verify):
@@ -158,6 +223,7 @@ def test_no_file_of_a_stranger_chooses_the_commit_of_a_base(hub, hub_base, rewri
 
     def change(record):
         record["environment"]["base_revision"] = record["asked"]["base"]["revision"] = evil
+        del record["files"]
 
     rewrite("record.json", change)
     rewrite("adapter_config.json", lambda config: config.update(revision=evil))
@@ -177,6 +243,7 @@ def test_an_own_run_is_measured_at_the_commit_that_it_was_trained_on(hub, hub_ba
     hub.put(name, {"model.safetensors": b"what main holds now is no model"})
     record = json.loads((run_folder / "record.json").read_text())
     record["environment"] |= {"base_id": name, "base_revision": old}
+    del record["files"]
     (run_folder / "record.json").write_text(json.dumps(record))
     config = json.loads((run_folder / "adapter_config.json").read_text())
     config |= {"base_model_name_or_path": name, "revision": old}
