@@ -3,9 +3,13 @@
 import os
 import platform
 import shutil
+from dataclasses import asdict
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from lorahub.cli import terminal
 from lorahub.cli.options import Json
@@ -28,8 +32,16 @@ _PACKAGES = {
 }
 
 
-def doctor(as_json: Json = False) -> None:
+def doctor(
+    security: Annotated[
+        bool, typer.Option("--security", help="Check settings that weaken SECURITY.md; exit code 1 if one is unsafe.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Show packages, device, Hub login and data of this machine, and which commands it can run."""
+    if security:
+        _security(as_json=as_json)
+        return
     from lorahub import __version__
     from lorahub.cli import show
 
@@ -61,6 +73,23 @@ def doctor(as_json: Json = False) -> None:
         terminal.line(f"  can: {text}")
     for text in missing:
         terminal.line(f"  missing: {text}")
+
+
+def _security(*, as_json: bool) -> None:
+    from lorahub.cli import security, show
+
+    checks = security.checks()
+    safe = all(check.ok is not False for check in checks)
+    if as_json:
+        show.print_json({"ok": safe, "checks": [asdict(check) for check in checks]})
+    else:
+        answers = {True: "yes", False: "NO", None: "it depends"}
+        show.table(("setting", "found", "safe"), [(check.name, check.found, answers[check.ok]) for check in checks])
+        for check in checks:
+            if check.fix:
+                terminal.line(f"  {check.name}: {check.fix}")
+    if not safe:
+        raise typer.Exit(1)
 
 
 def _version(name: str) -> str | None:

@@ -87,7 +87,10 @@ def test_the_recipe_in_the_documentation_loads(tmp_path):
     assert config.differences(config.load(recipe))["data.drop_labels"] == ["unclear"]
 
 
-PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
+PAGES = (
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
