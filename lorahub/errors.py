@@ -5,6 +5,7 @@ prints it and exits with 2. Any other exception is a bug and keeps its traceback
 ValueErrors, as Python programs expect.
 """
 
+from collections.abc import Iterable
 from importlib import import_module
 from types import ModuleType
 
@@ -33,7 +34,14 @@ class AdapterError(LorahubError):
 
 
 class UnsafeAdapterError(AdapterError):
-    """The files of an adapter could change the base, run code, or are not what they claim to be."""
+    """The files of an adapter could change the base, run code, or are not what they claim to be.
+
+    `reasons` are all findings that prevent loading it.
+    """
+
+    def __init__(self, message: str, *, reasons: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.reasons = tuple(reasons)
 
 
 class EngineBusyError(LorahubError):

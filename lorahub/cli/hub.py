@@ -8,7 +8,7 @@ import typer
 
 from lorahub.cli import terminal
 from lorahub.cli.options import Adapter, Json, Root, Token
-from lorahub.errors import ConfigError, HubError
+from lorahub.errors import ConfigError, HubError, UnsafeAdapterError
 
 
 def pull(
@@ -17,28 +17,45 @@ def pull(
     token: Token = None,
     as_json: Json = False,
 ) -> None:
-    """Check the files of an adapter on the Hub and download it at one commit; offline, use the cache."""
+    """Check the files of an adapter on the Hub and download it at one commit; offline, use the cache.
+
+    Exit code 1 if it is not safe to load, or its files are not those of its record.
+    """
     from lorahub import atomic
     from lorahub.cli import show
-    from lorahub.hub import fetch
+    from lorahub.hub import fetch, scan
 
     hub_id = fetch.hub_id(repo)
     if hub_id is None:
         raise ConfigError(f"{repo!r} is not a Hub id. Give USER/NAME or USER/NAME@REVISION.")
     if out is not None and out.exists():
         raise ConfigError(f"--out {out} exists. Choose a new folder.")
-    # Not `fetch.adapter`, which prefers a local folder of that name.
-    download = fetch.download(*hub_id, token=token)
+    try:
+        # Not `fetch.adapter`, which prefers a local folder of that name.
+        download = fetch.download(*hub_id, token=token)
+        verdict = scan.scan_folder(f"{download.repo}@{download.revision}", download.folder)
+    except UnsafeAdapterError as error:
+        verdict = scan.refused(repo, error)
+    if not verdict.safe or verdict.altered:
+        if as_json:
+            show.print_json({"folder": None, "safety": asdict(verdict)})
+        else:
+            terminal.line(verdict.name)
+            show.verdict(verdict)
+            terminal.line("  not pulled")
+        raise typer.Exit(1)
     if out is not None:
         with atomic.replacing_folder(out) as part:
             fetch.copy(download, part)
-    pinned, folder = f"{download.repo}@{download.revision}", out or download.folder
+    folder = out or download.folder
     if as_json:
-        show.print_json({"repo": download.repo, "revision": download.revision, "folder": str(folder)})
+        result = {"repo": download.repo, "revision": download.revision, "folder": str(folder)}
+        show.print_json({**result, "safety": asdict(verdict)})
     else:
-        terminal.line(pinned)
+        terminal.line(verdict.name)
+        show.verdict(verdict)
         terminal.line(f"  in {folder}")
-        terminal.line(f'  Next:  lorahub classify "your claim" --adapter {out or pinned}')
+        terminal.line(f'  Next:  lorahub classify "your claim" --adapter {out or verdict.name}')
 
 
 def list_adapters(
@@ -90,9 +107,6 @@ def info(
     else:
         for name, value in details.lines():
             terminal.line(f"  {name}: {value}")
-        for finding in details.report.findings:
-            terminal.line(f"  {'REFUSED' if finding.refused else 'note'}: {finding.text}")
-        if not details.report.refused:
-            terminal.line("  safety: all checks passed")
-    if details.report.refused:
+        show.verdict(details.verdict)
+    if not details.verdict.safe:
         raise typer.Exit(1)

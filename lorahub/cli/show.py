@@ -3,6 +3,7 @@
 import json
 import math
 import signal
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -21,7 +22,11 @@ from lorahub.reports import tables
 from lorahub.reports.report import Report
 
 if TYPE_CHECKING:
+    from lorahub.hub.scan import Verdict
     from lorahub.training.progress import Callbacks, Step
+
+# Of a verdict, whose sentences are long.
+_COLUMNS = 80
 
 
 def print_json(value: Any) -> None:
@@ -60,6 +65,20 @@ def notes(*groups: Sequence[str]) -> None:
     """Print each line as a note on stderr."""
     for line in (line for group in groups for line in group):
         terminal.line(f"note: {line}.", err=True)
+
+
+def verdict(shown: "Verdict") -> None:
+    """Print whether an adapter is safe to load, each reason, difference and note wrapped to 80 columns."""
+    kinds = {"REFUSED": shown.reasons, "CHANGED after the run": shown.altered, "note": shown.notes}
+    lines = [f"{kind}: {text}" for kind, texts in kinds.items() for text in texts]
+    lines.append("safety: all checks passed" if shown.safe else "safety: not loaded")
+    for line in lines:
+        # Escaped before it is wrapped, since an escape is longer.
+        wrapped = textwrap.wrap(
+            printable.line(line), _COLUMNS, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False
+        )
+        for part in wrapped:
+            terminal.line(part)
 
 
 def planned_upload(

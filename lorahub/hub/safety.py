@@ -109,9 +109,9 @@ def local(folder: Path) -> Report:
 def refuse(report: Report, name: str | Path) -> None:
     """Raise UnsafeAdapterError with the first finding that prevents loading `name`, a repository or a folder."""
     if report.refused:
-        more = f" (and {len(report.refused) - 1} more: lorahub info {name})" if len(report.refused) > 1 else ""
+        more = f" (and {len(report.refused) - 1} more: lorahub scan {name})" if len(report.refused) > 1 else ""
         fix = "Restore it or train again" if isinstance(name, Path) else "Use another adapter"
-        raise UnsafeAdapterError(f"{name} is not loaded: {report.refused[0]}{more}. {fix}.")
+        raise UnsafeAdapterError(f"{name} is not loaded: {report.refused[0]}{more}. {fix}.", reasons=report.refused)
 
 
 def _findings(texts: Iterable[str], *, refused: bool = True) -> list[Finding]:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from lorahub import records, runfiles
 from lorahub.errors import ConfigError, LorahubError, one_line
-from lorahub.hub import client, fetch, safety
+from lorahub.hub import client, fetch, integrity, safety, scan
+from lorahub.hub.scan import Verdict
 from lorahub.records import RunRecord
 from lorahub.reports import metadata, tables
 from lorahub.stats.results import LOWER_IS_BETTER
@@ -184,11 +185,20 @@ def _as_list(value: Any) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """The safety report and the description of an adapter; `info` is None for a folder without a record."""
+    """The safety report and the description of an adapter; `info` is None for a folder without a record.
+
+    `altered` are the differences between the files and the record of the run.
+    """
 
     id: str
     report: safety.Report
     info: AdapterInfo | None
+    altered: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the adapter is safe to load."""
+        return scan.judge(self.id, self.report, altered=self.altered)
 
     @property
     def parameters(self) -> int:
@@ -212,8 +222,7 @@ class Inspection:
             "rank": config.get("r"),
             "parameters": self.parameters,
             "files": dict(self.report.files),
-            "findings": [asdict(finding) for finding in self.report.findings],
-            "safe": not self.report.refused,
+            "safety": asdict(self.verdict),
         }
 
     def lines(self) -> Iterator[tuple[str, str]]:
@@ -241,8 +250,14 @@ def inspect(identifier: str, *, token: client.Token = None) -> Inspection:
     remote = fetch.remote_id(identifier)
     if remote is None:
         folder = runfiles.locate(identifier)
-        info = describe_run(folder, records.load(folder)) if runfiles.is_finished(folder) else None
-        return Inspection(id=str(identifier), report=safety.local(folder), info=info)
+        record = records.load(folder) if runfiles.is_finished(folder) else None
+        report = safety.local(folder)
+        return Inspection(
+            id=str(identifier),
+            report=report,
+            info=describe_run(folder, record) if record else None,
+            altered=integrity.altered(folder, record) if record and not report.refused else (),
+        )
     return inspect_remote(*remote, token=token)
 
 

@@ -15,7 +15,7 @@ from lorahub import records, runfiles
 from lorahub.config import BaseConfig
 from lorahub.data.claimset import ClaimData, ClaimSet
 from lorahub.errors import AdapterError, DataError, UnsafeAdapterError, need, one_line
-from lorahub.hub import fetch, integrity, recorded, safety
+from lorahub.hub import fetch, integrity, recorded, safety, scan
 from lorahub.hub.fetch import Located
 from lorahub.records import RunRecord
 from lorahub.reports import cards, metadata, sections
@@ -57,16 +57,15 @@ def verify(identifier: str, options: Options) -> Iterator[Check]:
     from lorahub.serving import load_checks
     from lorahub.serving.loading import open_predictors
 
-    safe = Check(name="file safety", claimed="loads without risk", found="no finding", ok=True)
     try:
         located = fetch.adapter(identifier, token=options.token)
-        report = safety.local(located.folder)
-        safety.refuse(report, identifier)
+        verdict = scan.judge(identifier, safety.local(located.folder))
     except UnsafeAdapterError as error:
-        yield replace(safe, found=str(error), ok=False)
+        verdict = scan.refused(identifier, error)
+    found = "; ".join(verdict.reasons + verdict.notes)
+    yield Check(name="file safety", claimed="loads without risk", found=found or "no finding", ok=verdict.safe)
+    if not verdict.safe:
         return
-    notes = "; ".join(finding.text for finding in report.findings)
-    yield replace(safe, found=notes or safe.found)
     record = records.load(located.folder)
     yield from _files(located.folder, record)
     base = recorded.base(located, record, instead=options.base)

@@ -186,8 +186,8 @@ def test_a_program_does_all_that_a_person_can(client, engine):
     assert listed["missing"] == ""
     assert {item["id"] for item in listed["found"]} >= {"fitting", "pickled"}
     assert client.predict("", "someone/else", ["this machine"], api_name="/adapters")["found"] == []
-    assert client.predict("fitting", api_name="/inspect_adapter")["safe"] is True
-    assert client.predict("pickled", api_name="/inspect_adapter")["safe"] is False
+    assert client.predict("fitting", api_name="/inspect_adapter")["safety"]["safe"] is True
+    assert client.predict("pickled", api_name="/inspect_adapter")["safety"]["safe"] is False
     name = client.predict("fitting", api_name="/load_adapter")
     assert name == "fitting"
     with pytest.raises(AppError, match="fitting is loaded already; it answers as fitting"):
@@ -239,7 +239,7 @@ def test_an_adapter_of_the_hub_is_found_looked_at_and_loaded(hub, hub_base, run_
     found = catalogue.listing(base="org/tiny-bert", where=[HERE, HUB])
     assert [item.id for item in found.adapters] == ["alice/tiny"]
     assert found.adapters[0].metrics["f1_macro"] > 0
-    assert catalogue.inspect("alice/tiny").to_dict()["safe"] is True
+    assert catalogue.inspect("alice/tiny").to_dict()["safety"]["safe"] is True
     assert catalogue.load("alice/tiny") == "tiny"
     [pulled] = catalogue.listing(where=[HERE]).adapters
     assert (pulled.where, pulled.id) == ("cache", f"alice/tiny@{found.adapters[0].revision}")

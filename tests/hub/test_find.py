@@ -73,11 +73,11 @@ def test_info_shows_an_adapter_before_its_weights_are_downloaded(hub, pushed, cl
         assert words in out
     assert not [row for row in hub.sent(WEIGHTS, "GET") if row[2] == 200]
     code, out, err = cli("info", run_folder, "--json")
-    assert json.loads(out)["safe"] is True
+    assert json.loads(out)["safety"]["safe"] is True
     hub.put(REPO, {WEIGHTS: b"x"})
     code, out, err = cli("info", REPO, "--json")
     assert code == 1
-    assert json.loads(out)["safe"] is False
+    assert json.loads(out)["safety"]["safe"] is False
 
 
 def test_pull_pins_a_commit_and_works_from_the_cache_when_offline(hub, pushed, cli, monkeypatch, tmp_path):
@@ -107,7 +107,11 @@ def test_pull_takes_the_repository_also_where_a_folder_has_its_name(hub, pushed,
     monkeypatch.chdir(tmp_path)
     code, out, err = cli("pull", REPO, "--out", "copy", "--json")
     assert code == 0, err
-    assert json.loads(out) == {"repo": REPO, "revision": pushed.commit, "folder": "copy"}
+    found = json.loads(out)
+    assert found.pop("safety") == {
+        "name": f"{REPO}@{pushed.commit}", "safe": True, "reasons": [], "altered": [], "notes": []
+    }  # fmt: skip
+    assert found == {"repo": REPO, "revision": pushed.commit, "folder": "copy"}
     assert (tmp_path / "copy" / WEIGHTS).exists()
 
 

@@ -42,8 +42,8 @@ assert logging.getLogger().handlers == handlers
 
 COMMANDS = (
     [], ["train"], ["evaluate"], ["classify"], ["runs"], ["recipes"], ["app"], ["doctor"], ["push"], ["card"], ["pull"],
-    ["list"], ["info"], ["verify"], ["space"], ["hf-register"], ["compare"], ["estimate"], ["methods"], ["ranks"],
-    ["sweep"], ["job"],
+    ["list"], ["info"], ["scan"], ["verify"], ["space"], ["hf-register"], ["compare"], ["estimate"], ["methods"],
+    ["ranks"], ["sweep"], ["job"],
 )  # fmt: skip
 
 

@@ -112,12 +112,14 @@ def checked(engine: Engine, name: str) -> str:
 
 def inspected(inspection: Inspection) -> str:
     """Return one adapter: whether it may be loaded, with every finding, and what it is."""
-    report = inspection.report
-    verdict = "Refused: it is not loaded." if report.refused else "Nothing speaks against loading it."
+    verdict = inspection.verdict
     return (
-        html.title(inspection.id, verdict)
-        + "".join(html.problem(f"{finding.text}.") for finding in report.findings if finding.refused)
-        + html.note(*(f"Note: {finding.text}." for finding in report.findings if not finding.refused))
+        html.title(
+            inspection.id, "Nothing speaks against loading it." if verdict.safe else "Refused: it is not loaded."
+        )
+        + "".join(html.problem(f"{text}.") for text in verdict.reasons)
+        + "".join(html.problem(f"Changed after the run: {text}.") for text in verdict.altered)
+        + html.note(*(f"Note: {text}." for text in verdict.notes))
         + html.facts(dict(inspection.lines()))
     )
 
