@@ -71,7 +71,8 @@ def verdict(shown: "Verdict") -> None:
     """Print whether an adapter is safe to load, each reason, difference and note wrapped to 80 columns."""
     kinds = {"REFUSED": shown.reasons, "CHANGED after the run": shown.altered, "note": shown.notes}
     lines = [f"{kind}: {text}" for kind, texts in kinds.items() for text in texts]
-    lines.append("safety: all checks passed" if shown.safe else "safety: not loaded")
+    safe = "safe to load, but changed" if shown.altered else "all checks passed"
+    lines.append(f"safety: {safe if shown.safe else 'not loaded'}")
     for line in lines:
         # Escaped before it is wrapped, since an escape is longer.
         wrapped = textwrap.wrap(

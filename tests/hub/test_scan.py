@@ -129,7 +129,7 @@ def test_an_altered_adapter_is_safe_to_load_but_not_pulled(hub, pushed, run_fold
     code, out, err = cli("pull", "alice/altered", "--out", tmp_path / "pulled")
     assert code == 1, err
     assert "CHANGED after the run: adapter_model.safetensors" in out
-    assert "not pulled" in out
+    assert "safety: safe to load, but changed\n  not pulled" in out
     assert not (tmp_path / "pulled").exists()
 
 

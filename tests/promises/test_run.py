@@ -14,6 +14,7 @@ from conftest import LONG, learnable
 from processes import Command
 
 from lorahub import records
+from lorahub.hub import integrity
 from lorahub.serving.engine.engine import Engine
 from lorahub.stats.results import SYSTEMS
 from lorahub.training.run import train
@@ -36,6 +37,14 @@ def test_a_run_folder_is_whole(tiny_run):
     assert {f"predictions/{split}.{system}.parquet" for split in ("validation", "test") for system in SYSTEMS} <= there
     assert "config.json" not in there
     assert not [path for path in tiny_run.folder.parent.iterdir() if path.name.startswith(".")]
+
+
+def test_the_record_names_each_file_that_is_loaded(tiny_run):
+    assert set(tiny_run.record.files) == {
+        "adapter_config.json", "adapter_model.safetensors", "labels.json", "calibration.json", "probe.json",
+        "linear_probe.safetensors", "tokenizer.json", "tokenizer_config.json",
+    }  # fmt: skip
+    assert integrity.altered(tiny_run.folder, records.load(tiny_run.folder)) == ()
 
 
 def test_all_five_systems_are_judged_and_the_adapter_learns(tiny_run):

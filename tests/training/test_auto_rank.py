@@ -12,6 +12,7 @@ from lorahub import config
 from lorahub.config import AUTO_RANK
 from lorahub.errors import ConfigError
 from lorahub.experiments.ranks import run as experiment
+from lorahub.hub import integrity
 from lorahub.stats import metrics
 from lorahub.stats.predictions import Predictions
 from lorahub.stats.verdicts import Calibration, decide
@@ -49,6 +50,7 @@ def test_the_files_have_the_rank_that_the_record_names(chosen):
     assert run.record.config.adapter.rank == "auto"
     assert (choice.trained, choice.kept) == (AUTO_RANK, saved["r"])
     assert saved["r"] < AUTO_RANK
+    assert integrity.altered(run.folder, run.record) == (), "the hashes are of the truncated files"
     assert saved["lora_alpha"] == pytest.approx(16 / AUTO_RANK * saved["r"]), "the scale is that of the trained rank"
     assert choice.low <= choice.kept <= choice.high
     others = f"{choice.low} to {choice.high}" if choice.low < choice.high else "no other"

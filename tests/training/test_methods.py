@@ -12,10 +12,10 @@ from conftest import learnable, sentences
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from lorahub import config
+from lorahub import config, runfiles
 from lorahub.config import AdapterConfig, BaseConfig
 from lorahub.errors import AdapterError, ConfigError, PublishError
-from lorahub.hub import safety
+from lorahub.hub import integrity, safety
 from lorahub.labels import LabelSet
 from lorahub.method_names import METHODS
 from lorahub.models import adapters, initialization, methods, quantization
@@ -423,5 +423,9 @@ def test_a_classifier_of_any_method_answers_after_unpickling_too(method, tiny_ba
 def test_what_is_no_peft_adapter_is_not_pushed_and_the_reason_said(method, trained):
     from lorahub.publish import export
 
+    run = trained("bert", method)
     with pytest.raises(PublishError, match=f"trained with {method}"):
-        export.collect(trained("bert", method).folder)
+        export.collect(run.folder)
+    layout = runfiles.layout(run.folder)
+    assert {layout.config, layout.weights} < run.record.files.keys()
+    assert integrity.altered(run.folder, run.record) == ()
