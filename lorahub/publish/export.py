@@ -91,7 +91,7 @@ def collect(folder: Path, *, base_id: str | None = None, token: str | None = Non
         _TOKENIZER: _json({key: tokenizer[key] for key in tokenizer if key not in _TOKENIZER_NOTES}, sort=False),
     }
     for path, content in rewritten.items():
-        # A file that was changed after the run keeps the hash that it lacks.
+        # A file that was changed after the run keeps the recorded hash, which it does not match.
         if named.files.get(path) == integrity.hash_file(folder / path):
             named.files[path] = integrity.hash_bytes(content)
     files |= {**rewritten, runfiles.RECORD: _json(named.to_dict(), sort=False)}
