@@ -124,8 +124,8 @@ def canvas(size: tuple[float, float], columns: int = 1, rows: int = 1) -> tuple[
 
 def save(figure: Any, path: Path) -> None:
     """Write the figure as PNG."""
-    # The layout is computed once: `savefig` would compute it for each of its two passes.
+    # `savefig` would compute the layout twice and draw twice.
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     # Without software version or date, so that the same record gives the same bytes.
-    figure.savefig(path, format="png", metadata={"Software": None})
+    figure.canvas.print_png(path, metadata={"Software": None})
