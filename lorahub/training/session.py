@@ -21,7 +21,7 @@ from lorahub.data.claimset import ClaimData
 from lorahub.data.sources import SPLITS
 from lorahub.errors import ConfigError, one_line
 from lorahub.models import base as bases
-from lorahub.models import methods
+from lorahub.models import cpu_layers, methods
 from lorahub.stats.verdicts import Floats
 from lorahub.training import memory, optimizers
 from lorahub.training.trackers import Tracker
@@ -73,6 +73,9 @@ class TrainingSession:
         """Attach the adapter to the base, which changes in place, and choose the optimizer; raises ConfigError."""
         config, base = self.config, self.base
         self.model = methods.attach(base, config.adapter)
+        if base.device.type == "cpu" and self.accelerator.mixed_precision == "no":
+            cpu_layers.install(self.model)
+            base.reasons["layers"] = "LoRA fused, dropout masks cut from one sequence: training in float32 on a CPU"
         enable_gradient_checkpointing(self.model, config)
         memory_efficient = methods.TABLE[config.adapter.method].memory_efficient
         self.optimizer, why = optimizers.choose(config.train.optimizer, base.device, memory_efficient=memory_efficient)

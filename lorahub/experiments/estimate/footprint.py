@@ -21,7 +21,7 @@ from lorahub import runfiles
 from lorahub.config import Config
 from lorahub.experiments.estimate import skeleton
 from lorahub.experiments.estimate.trace import Trace
-from lorahub.models import methods, quantization
+from lorahub.models import cpu_layers, methods, quantization
 from lorahub.models.base import Base
 from lorahub.training import optimizers
 from lorahub.training.session import enable_gradient_checkpointing
@@ -70,6 +70,8 @@ def measure_step(
     method = methods.TABLE[config.adapter.method]
     with skeleton.META:
         model = methods.attach(base, config.adapter)
+    if device == "cpu" and not bf16:
+        cpu_layers.install(model)
     kernels: Any = _GpuKernels if device == "cuda" else nullcontext
     enable_gradient_checkpointing(model, config, lambda: (nullcontext(), kernels()))
     trainable, total = methods.count_parameters(model)

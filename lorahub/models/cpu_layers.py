@@ -1,0 +1,131 @@
+"""Layers that train faster on a CPU: LoRA as one step of autograd, and dropout masks that cost no random numbers.
+
+In: a model to train in float32. Out: the same model; its dropout and LoRA layers compute the same functions in training
+mode. In evaluation mode they are unchanged, as are parameters, names and saved files.
+
+On a CPU, drawing the mask of a layer takes longer than the matrix product behind it. Masks are cut from one fixed
+sequence of Bernoulli values, at an offset that torch's generator draws, so that a resumed training has the same masks.
+"""
+
+import threading
+from typing import Any
+
+import numpy as np
+import torch
+from peft.tuners.lora.layer import Linear as LoraLinear
+from torch import nn
+from torch.autograd.function import once_differentiable
+
+# A mask begins at one of so many places of the sequence.
+_OFFSETS = 2**20
+_SEED = 0
+
+
+def install(model: nn.Module) -> None:
+    """Replace the dropout and LoRA layers of a model in place."""
+    for module in model.modules():
+        if type(module) is nn.Dropout:
+            module.__class__ = MaskDropout
+        elif type(module) is LoraLinear:
+            module.__class__ = FusedLora
+
+
+class _Masks:
+    """One sequence of masks by dropout probability: values are 0 with probability p, else 1 / (1 - p)."""
+
+    def __init__(self) -> None:
+        self._by_probability: dict[float, torch.Tensor] = {}
+        self._lock = threading.Lock()
+
+    def cut(self, size: int, probability: float) -> torch.Tensor:
+        """Return `size` values from a random place, a view that must not be written to."""
+        offset = int(torch.randint(_OFFSETS, ()))
+        with self._lock:
+            values = self._by_probability.get(probability)
+            if values is None or len(values) < _OFFSETS + size:
+                # A longer sequence begins with the shorter one, so that masks do not depend on what came before.
+                generator = np.random.Generator(np.random.SFC64(_SEED))
+                kept = generator.random(_OFFSETS + size, dtype=np.float32) >= probability
+                values = torch.from_numpy(kept.astype(np.float32)).mul_(1 / (1 - probability))
+                self._by_probability[probability] = values
+        return values[offset : offset + size]
+
+
+_MASKS = _Masks()
+
+
+@torch.library.custom_op("lorahub::dropout_mask", mutates_args=())
+def dropout_mask(like: torch.Tensor, probability: float) -> torch.Tensor:
+    """Return a dropout mask of the shape of `like`, in float32."""
+    return _MASKS.cut(like.numel(), probability).view(like.shape)
+
+
+@dropout_mask.register_fake
+def _(like: torch.Tensor, probability: float) -> torch.Tensor:
+    # The masks of all layers share their memory.
+    return like.new_empty(()).expand(like.shape)
+
+
+class MaskDropout(nn.Dropout):
+    """Dropout with masks from the shared sequence."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's own name
+        """Return the input with values dropped and the others scaled, in training mode."""
+        if not self.training or not self.p or input.dtype != torch.float32:
+            return super().forward(input)
+        dropped: torch.Tensor = input * dropout_mask(input.detach(), self.p)
+        return dropped
+
+
+class FusedLora(LoraLinear):  # type: ignore[misc]
+    """peft's LoRA layer; in training, forward and backward pass are one step of autograd."""
+
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Return W·x + b + s·B·A·dropout(x) for x (..., in)."""
+        [name, *others] = self.active_adapters
+        down, up = self.lora_A[name].weight, self.lora_B[name].weight
+        plain = not (others or args or kwargs or self.merged or self.disable_adapters or self.lora_variant)
+        if not (plain and self.training and x.dtype == self.base_layer.weight.dtype == down.dtype == torch.float32):
+            result: torch.Tensor = super().forward(x, *args, **kwargs)
+            return result
+        probability = getattr(self.lora_dropout[name], "p", 0.0)
+        mask = dropout_mask(x.detach(), probability) if probability else None
+        fused: torch.Tensor = _LoraFunction.apply(
+            x, mask, self.base_layer.weight, self.base_layer.bias, down, up, self.scaling[name]
+        )  # type: ignore[no-untyped-call]
+        return fused
+
+
+class _LoraFunction(torch.autograd.Function):
+    """The products of a LoRA layer; W and b are frozen. Saves the dropped-out input and A·x."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, mask: Any, weight: Any, bias: Any, down: Any, up: Any, scale: float) -> torch.Tensor:
+        """Return the output (..., out) for x and mask (..., in), W (out, in), A (r, in) and B (out, r)."""
+        rows = x.reshape(-1, x.shape[-1])
+        mask = None if mask is None else mask.view_as(rows)
+        dropped = rows if mask is None else rows * mask
+        inner = dropped @ down.T
+        output = rows @ weight.T if bias is None else torch.addmm(bias, rows, weight.T)
+        output.addmm_(inner, up.T, alpha=scale)
+        ctx.save_for_backward(dropped, mask, weight, down, up, inner)
+        ctx.scale, ctx.shape = scale, x.shape
+        return output.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Return the gradients of x, A and B."""
+        dropped, mask, weight, down, up, inner = ctx.saved_tensors
+        gradient = gradient.reshape(-1, gradient.shape[-1])
+        of_inner = (gradient @ up).mul_(ctx.scale)
+        of_down, of_up = of_inner.T @ dropped, (gradient.T @ inner).mul_(ctx.scale)
+        of_input = None
+        if ctx.needs_input_grad[0]:
+            of_input = gradient @ weight
+            if mask is None:
+                of_input.addmm_(of_inner, down)
+            else:
+                of_input.addcmul_(of_inner @ down, mask)
+            of_input = of_input.view(ctx.shape)
+        return of_input, None, None, None, of_down, of_up, None
