@@ -101,6 +101,8 @@ def test_info_pull_and_verify_show_the_same_verdict(hub, pushed, run_folder, cli
     assert not expected.safe
     assert "only adapter_model.bin, which is pickled" in expected.reasons[0]
     assert expected.notes
+    code, out, err = cli("scan", "alice/pickled", "--json")
+    assert (code, json.loads(out)["reasons"]) == (1, [*expected.reasons]), err
     code, out, err = cli("info", "alice/pickled", "--json")
     assert code == 1, err
     shown = json.loads(out)["safety"]
