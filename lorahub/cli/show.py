@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import signal
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 # Of a verdict, whose sentences are long.
 _COLUMNS = 80
+# A cell of a column of numbers; `-` and `?` stand for absent ones.
+_NUMBER = re.compile(r"[+\-−]?[\d.]|[-?]?$")
 
 
 def print_json(value: Any) -> None:
@@ -46,7 +49,7 @@ def _of_json(value: Any) -> Any:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
-    """Print a table. Without a terminal, it is wide enough that no cell wraps."""
+    """Print a table, columns of numbers on the right. Without a terminal, it is wide enough that no cell wraps."""
     console = _console()
     shown = Table(
         title=None if title is None else printable.line(title),
@@ -55,7 +58,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | 
         title_style="bold",
     )
     for index, name in enumerate(header):
-        shown.add_column(printable.line(name), justify="left" if index == 0 else "right", overflow="fold")
+        numbers = index > 0 and all(_NUMBER.match(row[index]) for row in rows)
+        shown.add_column(printable.line(name), justify="right" if numbers else "left", overflow="fold")
     for row in rows:
         shown.add_row(*map(printable.line, row))
     console.print(shown)
