@@ -67,7 +67,7 @@ def adapters(page):
     page.get_by_role("combobox", name="Adapter", exact=True).fill("tiny")
     page.get_by_role("combobox", name="Adapter", exact=True).press("Enter")
     page.get_by_role("button", name="Inspect").click()
-    page.get_by_text("Nothing speaks against loading it.").wait_for()
+    page.get_by_text("Safe to load.").wait_for()
 
 
 def runs(page):

@@ -84,7 +84,7 @@ def test_a_run_is_found_looked_at_loaded_asked_and_dropped(visit, engine):
     assert found.inner_text() == "fitting"
     choose(page, "fitting")
     press(page, "Inspect")
-    said(page).get_by_text("Nothing speaks against loading it.").wait_for()
+    said(page).get_by_text("Safe to load.").wait_for()
     assert "hedged, plain" in said(page).inner_text()
     press(page, "Load")
     said(page).get_by_text("Loaded: it answers as fitting.").wait_for()

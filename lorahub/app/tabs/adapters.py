@@ -113,10 +113,10 @@ def checked(engine: Engine, name: str) -> str:
 def inspected(inspection: Inspection) -> str:
     """Return one adapter: whether it may be loaded, with every finding, and what it is."""
     verdict = inspection.verdict
+    safe = "Safe to load, but its files changed after the run." if verdict.altered else "Safe to load."
+    summary = safe if verdict.safe else "Refused: it is not loaded."
     return (
-        html.title(
-            inspection.id, "Nothing speaks against loading it." if verdict.safe else "Refused: it is not loaded."
-        )
+        html.title(inspection.id, summary)
         + "".join(html.problem(f"{text}.") for text in verdict.reasons)
         + "".join(html.problem(f"Changed after the run: {text}.") for text in verdict.altered)
         + html.note(*(f"Note: {text}." for text in verdict.notes))
