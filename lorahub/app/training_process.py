@@ -29,7 +29,7 @@ PRESETS = (QUICK, RECIPE, LONG)
 TRAINING = "training"
 _MAX_POINTS = 400
 _MAX_LINES = 50
-_NAME = re.compile(r"[\w.+-]*\w[\w.+-]*")
+_NAME = re.compile(r"[\w.+-]{1,100}")
 _Points = tuple[tuple[int, float], ...]
 
 
@@ -56,8 +56,8 @@ class TrainingRequest:
         """Return the run folder under `root`; a default name gets a number where the folder exists."""
         name = self.name.strip()
         if name:
-            if not _NAME.fullmatch(name):
-                raise ConfigError(f"a run's name is letters, digits and . _ + -; found {name!r}.")
+            if not _NAME.fullmatch(name) or not any(map(str.isalnum, name)):
+                raise ConfigError(f"a run's name is up to 100 letters, digits and . _ + -; found {name[:110]!r}.")
             if (root / name).exists():
                 raise ConfigError(f"{root / name} exists already. Give another name.")
             return root / name

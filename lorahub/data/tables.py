@@ -27,17 +27,24 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _DELIMITER_NAMES = {",": "a comma", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _CHUNK = 4096
-# A spreadsheet runs a cell that begins with one of these signs as a formula, unless it is a plain number. The writer of
-# csv and tsv puts an apostrophe before it, and one more where apostrophes stand before the sign already; the reader
-# takes one away there, so that any text comes back as it was.
-_FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
-_QUOTED_FORMULA = re.compile(r"'+[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
-_NUMBER = re.compile(r"'*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
+# A spreadsheet runs a cell that begins with one of these signs as a formula, unless it is a plain number; it skips byte
+# order marks and NULs at the start. The writer of csv and tsv puts an apostrophe before the sign, and one more where
+# apostrophes stand before it already; the reader takes one away there, so that any text comes back as it was. The same
+# within a cell, behind a character that separates cells where the list separator is a semicolon: there a quote in the
+# middle of a line quotes nothing.
+_SIGNS = r"=+\-@\uff1d\uff0b\uff0d\uff20\ufeff\x00"
+_FORMULA = re.compile(rf"'*[{_SIGNS}\t\r\n]")
+_QUOTED_FORMULA = re.compile(rf"'+[{_SIGNS}\t\r\n]")
+_INNER_FORMULA = re.compile(rf"([;\t\r\n]'*)(?=[{_SIGNS}])")
+_QUOTED_INNER_FORMULA = re.compile(rf"([;\t\r\n]'*)'(?=[{_SIGNS}])")
+# No two parts of it can match the same character, so that it takes linear time.
+_NUMBER = re.compile(r"'*[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?\s*")
 # Rows of a file are streamed, but nothing that is read to its end may be endless.
 _LARGEST_FILE = 2**38
 # The default limit of the csv module, 131,072, is shorter than an article; a longer cell than this is an open quote.
 _MAX_CELL = 2**24
 _LONGEST_LINE = 2**26
+_MOST_COLUMNS = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,25 +112,37 @@ def schema(path: Path) -> pa.Schema:
     suffix = check(path).suffix.lower()
     if suffix == ".parquet":
         with _open_parquet(path) as file:
+            _check_number(path, len(file.schema_arrow.names))
             return file.schema_arrow.remove_metadata()
     if suffix != ".jsonl":
         return pa.schema([(name, pa.string()) for name in columns(path)])
     types: dict[str, pa.DataType] = {}
     rows = _read_jsonl(path)
     while chunk := list(islice(rows, _CHUNK)):
-        for name in dict.fromkeys(name for row in chunk for name in row):
-            types[name] = _common_type(types.get(name, pa.null()), _infer_type([row.get(name) for row in chunk]))
+        values: dict[str, list[Any]] = {}
+        for row in chunk:
+            for name, value in row.items():
+                values.setdefault(name, []).append(value)
+        _check_number(path, len(types.keys() | values.keys()))
+        for name, found in values.items():
+            types[name] = _common_type(types.get(name, pa.null()), _infer_type(found))
     return pa.schema(list(types.items()))
 
 
 def neutralized(cell: Any) -> Any:
-    """Return a cell as it is written to csv and tsv: text that a spreadsheet would run begins with an apostrophe."""
-    return f"'{cell}" if isinstance(cell, str) and _FORMULA.match(cell) and not _NUMBER.fullmatch(cell) else cell
+    """Return a cell as it is written to csv and tsv: text that a spreadsheet would run has an apostrophe before it."""
+    if not isinstance(cell, str):
+        return cell
+    formula = _FORMULA.match(cell) and not _NUMBER.fullmatch(cell)
+    cell = _INNER_FORMULA.sub(r"\1'", cell)
+    return f"'{cell}" if formula else cell
 
 
 def original(cell: str) -> str:
-    """Return a cell of a csv or tsv file without the apostrophe of `neutralized`."""
-    return cell[1:] if _QUOTED_FORMULA.match(cell) and not _NUMBER.fullmatch(cell) else cell
+    """Return a cell of a csv or tsv file without the apostrophes of `neutralized`."""
+    formula = _QUOTED_FORMULA.match(cell) and not _NUMBER.fullmatch(cell)
+    cell = _QUOTED_INNER_FORMULA.sub(r"\1", cell)
+    return cell[1:] if formula else cell
 
 
 def other_delimiter(columns: Sequence[str]) -> str | None:
@@ -175,10 +194,17 @@ def _cells(path: Path) -> Iterator[list[str]]:
 
 def _header(path: Path, rows: Iterator[list[str]]) -> list[str]:
     header = [original(name) for name in next(rows, [])]
+    _check_number(path, len(header))
     if len(set(header)) != len(header):
         repeated = sorted({name for name in header if header.count(name) > 1})
         raise DataError(f"{path}: the header repeats {', '.join(repeated)}. Rename one of the columns.")
     return header
+
+
+def _check_number(path: Path, number: int) -> None:
+    """Raise DataError if a table has too many columns: many steps take time for each of them in every row."""
+    if number > _MOST_COLUMNS:
+        raise DataError(f"{path} has more than {_MOST_COLUMNS:,} columns. Keep those that are needed.")
 
 
 def _read_delimited(path: Path) -> Iterator[Row]:
@@ -215,6 +241,7 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
             raise DataError(f"{path}, row {number} is not JSON ({why}). A jsonl row is one line.") from None
         if not isinstance(row, dict):
             raise DataError(f'{path}, row {number} is not a JSON object. Write it as {{"claim": …, "label": …}}.')
+        _check_number(path, len(row))
         if "\\u" in line and not _is_unicode(row):
             raise DataError(f"{path}, row {number} contains a lone surrogate (half a character). Remove or fix it.")
         yield row
@@ -239,6 +266,7 @@ def _open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
 
 def _read_parquet(path: Path) -> Iterator[Row]:
     with _open_parquet(path) as file:
+        _check_number(path, len(file.schema_arrow.names))
         for batch in file.iter_batches(batch_size=_CHUNK):
             yield from batch.to_pylist()
 

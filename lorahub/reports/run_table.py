@@ -44,7 +44,7 @@ MEMORY = {"memory.cpu_peak_bytes": "CPU memory", "memory.gpu_peak_bytes": "GPU m
 # Prefixes that a field name may leave out, in the order in which they are tried.
 _PREFIXES = ("", "asked.", "happened.", "environment.", "results.test.adapter.", "results.test.", "results.")
 _SHORT = {"data": "environment.data.id", "base": "environment.base_id", "method": "asked.adapter.method"}
-_CONDITION = re.compile(r"\s*([^\s=!<>~]+)\s*(>=|<=|!=|=|>|<|~)\s*(.*?)\s*", re.S)
+_CONDITION = re.compile(r"\s*([^\s=!<>~]+)\s*(>=|<=|!=|=|>|<|~)(.*)", re.S)
 _ORDER: dict[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt, "<": operator.lt, ">=": operator.ge, "<=": operator.le,
 }  # fmt: skip
@@ -130,7 +130,7 @@ class Condition:
             raise ConfigError(
                 f"--where takes FIELD, one of = != < <= > >= ~, and VALUE, as in 'f1_macro>=0.5'; found {text!r}."
             )
-        return cls(field=match[1], sign=match[2], value=match[3])
+        return cls(field=match[1], sign=match[2], value=match[3].strip())
 
     def matches(self, fields: Fields) -> bool:
         """Return whether the fields of a run meet the condition; raises ConfigError if VALUE must be a number."""

@@ -85,7 +85,9 @@ def test_what_cannot_be_trained_is_told_in_the_trainings_own_words(trainer, data
     ("asked", "words"),
     [
         ({"data": " "}, "Choose the data"),
-        ({"data": "x", "name": "../x"}, "a run's name is letters"),
+        ({"data": "x", "name": "../x"}, "a run's name is up to 100 letters"),
+        ({"data": "x", "name": "..."}, "a run's name is up to 100 letters"),
+        ({"data": "x", "name": "a" * 200_000 + "/"}, "a run's name is up to 100 letters"),
         ({"data": "x", "method": "lorra"}, "adapter.method"),
         ({"data": "x", "preset": "forever"}, "the preset is one of quick look"),
     ],

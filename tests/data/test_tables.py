@@ -1,5 +1,7 @@
 """Tables: what is read is what was written, and a row that does not fit is named."""
 
+import time
+
 import pytest
 
 from lorahub.data import tables
@@ -83,3 +85,24 @@ def test_a_tsv_cell_that_starts_with_a_quote_swallows_no_rows(tmp_path):
         written(path, [{"claim": "tab\tand\nline", "label": "a"}])
     kept = {"claim": '"two"\nlines', "label": "with\ta tab"}
     assert written(path, [kept]) == [kept]
+
+
+def test_a_jsonl_file_whose_rows_share_no_column_takes_linear_time(tmp_path):
+    path = tmp_path / "a.jsonl"
+    written(path, [{f"c{row}": 1} for row in range(2000)])
+    before = time.process_time()
+    assert len(tables.schema(path).names) == 2000
+    assert time.process_time() - before < 0.7  # the file has 2,000 cells; 2,000 columns of 2,000 rows have 4 million
+    written(path, [{f"c{row}": 1} for row in range(2001)])
+    with pytest.raises(DataError, match="more than 2,000 columns"):
+        tables.schema(path)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_a_table_of_too_many_columns_is_refused(suffix, tmp_path):
+    path = tmp_path / f"a{suffix}"
+    with tables.Writer(path, kind=suffix) as writer:
+        writer.write([{f"c{column}": "x" for column in range(2001)}])
+    for read in (tables.columns, tables.schema, lambda path: list(tables.read(path))):
+        with pytest.raises(DataError, match="more than 2,000 columns"):
+            read(path)
