@@ -32,6 +32,9 @@ _HUB_ID = re.compile(r"([\w-][\w.-]*/[\w.-]+)(?:@([\w./-]+))?")
 ADAPTER_FILES = list(runfiles.LIMITS)
 # The origin of a pulled folder: it stays another user's adapter, which does not decide its base.
 PULLED_FILE = "pulled.json"
+# What transformers loads from a folder: this file, or else the shards that the index names.
+_WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_SHARD = re.compile(r"[\w.-]+\.safetensors")
 _CONFIG, _WEIGHTS, _TOKENIZER_FILES = "config.json", "*.safetensors", ["*.json", "*.txt", "*.model", "*.jinja"]
 BASE_FILES = [_WEIGHTS, *_TOKENIZER_FILES]
 
@@ -61,6 +64,10 @@ class Origin(Part):
 
     repo: str
     revision: str
+
+
+class _Index(Part):
+    weight_map: dict[str, str]
 
 
 def hub_id(identifier: str) -> tuple[str, str | None] | None:
@@ -217,11 +224,37 @@ def _check_base(folder: Path, files: list[str]) -> None:
             f"{folder} has no config.json, so it is not a base model. "
             "Give a folder that transformers wrote with save_pretrained."
         )
-    if _WEIGHTS in files and not list(folder.glob(_WEIGHTS)):
+    if _WEIGHTS not in files:
+        return
+    if not list(folder.glob(_WEIGHTS)):
         raise BaseModelError(
             f"{folder} has no .safetensors weights; pickled weights can run code and are not loaded. "
             "Convert them with transformers: model.save_pretrained(FOLDER)."
         )
+    if not (folder / _WHOLE).is_file() and (folder / _INDEX).exists():
+        _check_index(folder)
+
+
+def _check_index(folder: Path) -> None:
+    """Raise BaseModelError if the index names other files than safetensors in this folder.
+
+    transformers opens the files that an index names wherever they are, and reads what is not safetensors as a pickle.
+    """
+    try:
+        names = set(runfiles.read_json(folder / _INDEX, _Index, fix="Download the base again.").weight_map.values())
+    except AdapterError as error:
+        raise BaseModelError(str(error)) from None
+    for name in sorted(names):
+        problem = None
+        if not _SHARD.fullmatch(name):
+            problem = "not a .safetensors file of its folder"
+        else:
+            try:
+                runfiles.regular(folder / name)
+            except OSError as error:
+                problem = f"which cannot be read ({error.strerror or error})"
+        if problem:
+            raise BaseModelError(f"{folder / _INDEX} names {name[:80]!r}, {problem}. Restore it or use another base.")
 
 
 def _download(repo: str, revision: str | None, files: list[str], token: client.Token) -> Path:

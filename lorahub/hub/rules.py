@@ -35,6 +35,8 @@ _COMMON = frozenset(
 _SOFT = frozenset(
     {"num_virtual_tokens", "token_dim", "num_layers", "num_attention_heads", "num_transformer_submodules"}
 )
+# Settings of a full model by which transformers reads other weights, another config, or one setting for another.
+_REDIRECTIONS = frozenset({"transformers_weights", "configuration_files", "attribute_map"})
 _PROMPT, _IA3 = "prompt_embeddings", "ia3_l"
 
 
@@ -113,13 +115,15 @@ def _check_head_tensors(shapes: Shapes, config: Config, labels: int) -> Iterator
 
 
 def _check_model_config(config: Config) -> Iterator[str]:
-    """Yield why a config.json is not that of a sequence classifier, or that it brings code."""
+    """Yield why a config.json is not that of a sequence classifier, that it brings code, or loads other files."""
     names = config.get("architectures")
     if not isinstance(names, list) or not names or not str(names[0]).endswith("ForSequenceClassification"):
         yield f"{FULL_MODEL.config}: architectures is {_quoted(names)}, not a sequence classifier"
     for key in ("auto_map", "custom_pipelines"):
         if config.get(key):
             yield f"{FULL_MODEL.config}: {key} names code to run"
+    for key in sorted(_REDIRECTIONS & set(config)):
+        yield f"{FULL_MODEL.config}: {key} makes transformers load other files than {FULL_MODEL.weights}"
 
 
 def _check_model_tensors(shapes: Shapes, config: Config, labels: int) -> Iterator[str]:

@@ -29,6 +29,8 @@ from lorahub.runfiles import FULL_MODEL, LABELS, PEFT, Layout
 
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
 _PROGRAMS = (".py", ".sh", ".so", ".dll", ".exe")
+# The weights of a distributed training, which transformers loads from a folder that has any, before all others.
+_SHARDS = "shard-*.safetensors"
 # A run has some dozens of files, and checkpoints.
 MOST_FILES = 10_000
 # Deeper JSON would exceed the recursion limit of those who read it later.
@@ -231,6 +233,8 @@ def _check_json(value: Any) -> None:
 def _check_files(files: Mapping[str, int], layout: Layout) -> Iterator[Finding]:
     if layout.config not in files:
         yield Finding(text=f"it has no {layout.config}: it is not an adapter, or its run did not finish")
+    shards = [name for name in files if layout == FULL_MODEL and fnmatch.fnmatchcase(name, _SHARDS)]
+    yield from _findings(f"transformers would load {name} in place of {layout.weights}" for name in shards)
     pickled = [name for name in files if name.endswith(_PICKLES)]
     if layout.weights not in files:
         instead = f", only {pickled[0]}, which is pickled and can run code" if pickled else ""

@@ -16,7 +16,7 @@ from peft import PeftModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from lorahub import atomic, records, runfiles
 from lorahub.config import Quantization
@@ -24,6 +24,7 @@ from lorahub.errors import AdapterError, one_line
 from lorahub.hub import rules, safety
 from lorahub.labels import LabelSet
 from lorahub.models import architectures, initialization
+from lorahub.models import base as bases
 from lorahub.models.base import Base
 from lorahub.runfiles import Layout, Part
 from lorahub.stats.baselines import LinearProbe
@@ -203,8 +204,10 @@ def _load_onto(folder: Path, base: Base) -> nn.Module:
             names = ", ".join(unexpected)
             raise AdapterError(f"{folder} holds {names}, which {base.resolved.id} does not have. Use its own base.")
     else:
+        config = AutoConfig.from_pretrained(folder, **bases.LOCAL)
+        bases.require_own_weights(config, str(folder))
         model = AutoModelForSequenceClassification.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, dtype=base.dtype
+            folder, config=config, use_safetensors=True, dtype=base.dtype, **bases.LOCAL
         ).to(base.device)
     return model
 

@@ -171,6 +171,7 @@ def _load_model(
 
     `quantized` is the `quantization_config` or None; only a quantized model is loaded to `device`.
     """
+    require_own_weights(model_config, f"the base {resolved.id}")
     # transformers reports a new head as missing weights, but here that is intended.
     before = transformers_logging.get_verbosity()
     progress = transformers_logging.is_progress_bar_enabled()
@@ -224,6 +225,19 @@ def read_config(folder: Path) -> Any:
     config = AutoConfig.from_pretrained(folder, **LOCAL)
     config.use_cache = config.get_text_config().use_cache = False
     return config
+
+
+def require_own_weights(model_config: Any, name: str) -> None:
+    """Raise BaseModelError if a config makes transformers load another file than model.safetensors or its shards.
+
+    The config is asked as transformers asks it, because its file may set this in several ways.
+    """
+    other = getattr(model_config, "transformers_weights", None)
+    if other is not None:
+        raise BaseModelError(
+            f"the config.json of {name} names {str(other)[:60]!r} as weights to load (transformers_weights), which are "
+            "not the ones that lorahub checks. Remove this setting or use another."
+        )
 
 
 def set_pad_token_id(model_config: Any, pad: int) -> None:

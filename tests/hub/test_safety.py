@@ -1,14 +1,17 @@
 """Safety: what could harm the base or run code is refused, and the weights are not downloaded to find it out."""
 
 import json
+import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from lorahub import runfiles
-from lorahub.errors import UnsafeAdapterError
+from lorahub.config import BaseConfig
+from lorahub.errors import BaseModelError, UnsafeAdapterError
 from lorahub.hub import fetch, safety
+from lorahub.models import adapters, base
 
 CONFIG, WEIGHTS = runfiles.PEFT.config, runfiles.PEFT.weights
 QUERY = "base_model.model.bert.encoder.layer.0.attention.self.query"
@@ -246,6 +249,57 @@ def test_a_head_alone_and_a_whole_model_are_looked_at_here_and_not_taken_from_th
         (folder / config).write_text(json.dumps(found))
         (folder / "labels.json").write_text('["a", "b"]')
         assert any("names 2 labels" in text for text in safety.local(folder).refused)
+
+
+def test_a_whole_model_is_loaded_from_the_file_that_was_checked(make_adapter, cli):
+    """transformers has several ways to read weights from elsewhere; all of them are refused before it is asked."""
+    folder = make_adapter("bert", name="other-weights", method="full")
+    config = json.loads((folder / "config.json").read_text())
+    for change in (
+        {"transformers_weights": "adapter_model.bin"},
+        {"transformers_weights": "other.safetensors"},
+        {"attribute_map": {"transformers_weights": "mine"}, "mine": "other.safetensors"},
+        {"configuration_files": ["config.4.0.0.json"]},
+    ):
+        (folder / "config.json").write_text(json.dumps(config | change))
+        assert any("load other files than model.safetensors" in text for text in safety.local(folder).refused)
+    code, out, _ = cli("scan", folder)
+    assert (code, "configuration_files" in out) == (1, True)
+    (folder / "config.json").write_text(json.dumps(config))
+    assert safety.local(folder).refused == []
+    shutil.copy(folder / "model.safetensors", folder / "shard-00000-model-00001-of-00001.safetensors")
+    assert any("in place of model.safetensors" in text for text in safety.local(folder).refused)
+
+
+def test_weights_that_only_another_config_names_are_not_loaded(make_adapter, tiny_base):
+    folder = make_adapter("bert", name="redirected", method="full")
+    whole = base.load(BaseConfig(id=str(tiny_base("bert"))))
+    assert adapters.load_with_peft(folder, whole) is not None
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.4.0.0.json").write_text(json.dumps(config | {"transformers_weights": "adapter_model.bin"}))
+    (folder / "config.json").write_text(json.dumps(config | {"configuration_files": ["config.4.0.0.json"]}))
+    with pytest.raises(BaseModelError, match=r"names 'adapter_model\.bin' as weights"):
+        adapters.load_with_peft(folder, whole)
+
+
+def test_a_base_in_shards_is_loaded_and_its_index_names_nothing_else(hub, tiny_base, tmp_path):
+    base.load(BaseConfig(id=str(tiny_base("bert")))).model.save_pretrained(tmp_path, max_shard_size="20KB")
+    shards = sorted(tmp_path.glob("model-*.safetensors"))
+    index = tmp_path / "model.safetensors.index.json"
+    assert len(shards) > 1
+    for path in tiny_base("bert").glob("tokenizer*"):
+        shutil.copy(path, tmp_path)
+    assert base.load(BaseConfig(id=str(tmp_path))).model
+    upload(hub, tmp_path, "org/shards")
+    assert base.load(BaseConfig(id="org/shards")).model, "links into the Hub's cache are followed"
+    torch.save({}, tmp_path / "weights.model")
+    names = json.loads(index.read_text())
+    names["weight_map"] = dict.fromkeys(names["weight_map"], "weights.model")
+    index.write_text(json.dumps(names))
+    upload(hub, tmp_path, "org/pickle")
+    for identifier in (str(tmp_path), "org/pickle"):
+        with pytest.raises(BaseModelError, match=r"names 'weights\.model', not a \.safetensors file"):
+            fetch.base(identifier)
 
 
 @pytest.mark.parametrize("pattern", BESIDE)

@@ -182,6 +182,28 @@ def _without_weights(desk, **others):
     return desk.base(change)
 
 
+def _shards(desk, name):
+    """Train on a base whose index names this file, a pickle, as its only shard."""
+
+    def change(folder):
+        (folder / "model.safetensors").unlink()
+        (folder.parent / "beside.safetensors").write_bytes(b"pickle")
+        (folder / "weights.model").write_bytes(b"pickle")
+        (folder / "link.safetensors").symlink_to(folder.parent / "beside.safetensors")
+        (folder / "other.safetensors").write_bytes(b"")
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"classifier.bias": name}}))
+
+    return desk.base(change)
+
+
+def _base_setting(desk, **values):
+    def change(folder):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | values))
+
+    return desk.base(change)
+
+
 def _no_head(found):
     for name in [name for name in found if "classifier" in name]:
         del found[name]
@@ -591,6 +613,20 @@ BASE = {
     "pickled weights only": (
         ["mybase", ".safetensors", "run code"],
         lambda d: _without_weights(d, pytorch_model__bin=1),
+    ),
+    "an index that names a pickle": (["index.json", "'weights.model'"], lambda d: _shards(d, "weights.model")),
+    "an index that leads out": (["index.json", "'../beside.saf"], lambda d: _shards(d, "../beside.safetensors")),
+    "an index with a path": (["index.json", "not a .safe"], lambda d: _shards(d, str(d.folder / "beside.safetensors"))),
+    "an index that names a link": (["link.safetensors", "leads out"], lambda d: _shards(d, "link.safetensors")),
+    "an index without its shard": (["index.json", "none.safetensors"], lambda d: _shards(d, "none.safetensors")),
+    "an index that is a number": (["index.json", "weight_map"], lambda d: _shards(d, 3)),
+    "other weights": (
+        ["mybase", "'adapter_model.bin'", "transformers_weights"],
+        lambda d: _base_setting(d, transformers_weights="adapter_model.bin"),
+    ),
+    "other weights under another name": (
+        ["mybase", "'adapter_model.bin'", "transformers_weights"],
+        lambda d: _base_setting(d, attribute_map={"transformers_weights": "mine"}, mine="adapter_model.bin"),
     ),
     "weights cut short": (
         ["mybase", "cannot be loaded"],
