@@ -214,8 +214,9 @@ class Inspection:
         """Return the JSON form."""
         config = self.report.config
         return {
-            "id": self.id,
             **(asdict(self.info) if self.info else {}),
+            # The one by which it was asked for: the other may be a path of this machine.
+            "id": self.id,
             "labels": self.labels,
             "base": config.get("base_model_name_or_path"),
             "base_revision": config.get("revision"),

@@ -179,7 +179,7 @@ def client(address):
     return Client(address, verbose=False)
 
 
-def test_a_program_does_all_that_a_person_can(client, engine):
+def test_a_program_does_all_that_a_person_can(client, engine, root):
     from gradio_client.exceptions import AppError
 
     listed = client.predict("hedged", "tiny-bert", ["this machine"], api_name="/adapters")
@@ -188,6 +188,16 @@ def test_a_program_does_all_that_a_person_can(client, engine):
     assert client.predict("", "someone/else", ["this machine"], api_name="/adapters")["found"] == []
     assert client.predict("fitting", api_name="/inspect_adapter")["safety"]["safe"] is True
     assert client.predict("pickled", api_name="/inspect_adapter")["safety"]["safe"] is False
+    for api_name, arguments in (
+        ("/inspect_adapter", ["fitting"]),
+        ("/inspect_adapter", ["damaged"]),
+        ("/adapters", ["", "", ["this machine"]]),
+        ("/runs", []),
+        ("/run", ["fitting"]),
+        ("/loaded_adapters", []),
+    ):
+        assert str(root) not in json.dumps(client.predict(*arguments, api_name=api_name)), api_name
+    assert client.predict("fitting", api_name="/inspect_adapter")["id"] == "fitting"
     name = client.predict("fitting", api_name="/load_adapter")
     assert name == "fitting"
     with pytest.raises(AppError, match="fitting is loaded already; it answers as fitting"):
