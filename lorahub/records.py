@@ -83,8 +83,8 @@ class Progress(Part):
         "of the process"
     )
     memory: Memory | None = Field(default=None, description="memory in detail")
-    trainable_parameters: int = Field(description="parameters of adapter and head")
-    total_parameters: int = Field(description="parameters of base, adapter and head")
+    trainable_parameters: int = Field(ge=0, description="parameters of adapter and head")
+    total_parameters: int = Field(ge=1, description="parameters of base, adapter and head")
     rank: RankChoice | None = Field(default=None, description="choice of `adapter.rank=auto`; else null")
     best_step: int = Field(description="step whose weights are kept: the best by `train.metric` on validation")
     interrupted: bool = Field(default=False, description="stopped with Ctrl-C; the best weights until then are kept")

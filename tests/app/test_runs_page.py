@@ -1,15 +1,18 @@
 """The tab *Runs*: run folders and experiments' reports as they lie there, in a real browser and through the client."""
 
+import json
 import shutil
+from contextlib import suppress
 
 import pytest
 from browser import VIEWS, fits, open_tab, served, shoot, tab_to, visits
 
 from lorahub import records
 from lorahub.app.tabs import experiments
-from lorahub.errors import ConfigError
+from lorahub.app.tabs.runs import describe
+from lorahub.errors import AdapterError, ConfigError
 from lorahub.experiments.compare import report as compare_report
-from lorahub.reports import run_table
+from lorahub.reports import cards, run_table
 
 pytestmark = pytest.mark.slow
 
@@ -140,6 +143,44 @@ def test_what_lorahub_compare_writes_is_read_as_it_is(root, tmp_path):
     assert made.count("<img ") == 1
     assert made.count("<table>") == 5
     assert compare_report.verdicts(found)[0] in made
+
+
+def places(value, keys=()):
+    """The keys of every number in JSON."""
+    if isinstance(value, dict | list):
+        inside = value.items() if isinstance(value, dict) else enumerate(value)
+        return [place for key, item in inside for place in places(item, (*keys, key))]
+    return [keys] if isinstance(value, int | float) and not isinstance(value, bool) else []
+
+
+def test_a_record_of_any_numbers_is_shown_or_refused(tiny_run, tmp_path):
+    """A downloaded record may hold zeros where a sound one cannot: no division fails as a bug."""
+    content = (tiny_run.folder / "record.json").read_text(encoding="utf-8")
+    # One of each name, the last, which is the adapter's or a baseline's on test.
+    numbers = list(
+        {[key for key in keys if isinstance(key, str)][-1]: keys for keys in places(json.loads(content))}.values()
+    )
+    assert ("happened", "total_parameters") in numbers
+    refused = set()
+    for keys in [*numbers, ("results", "test"), ("results", "validation"), ("results", "test", "adapter", "paired")]:
+        values = json.loads(content)
+        at = values
+        for key in keys[:-1]:
+            at = at[key]
+        at[keys[-1]] = 0 if keys in numbers else {}
+        (tmp_path / "record.json").write_text(json.dumps(values), encoding="utf-8")
+        try:
+            record = records.load(tmp_path)
+        except AdapterError:
+            refused.add(keys)
+            continue
+        shown = describe("tiny", tmp_path, record)
+        assert ("Results on test" in shown) != ("record.json does not hold" in shown)
+        assert run_table.cells(record)[0] == record.name
+        assert run_table.verdict(record)
+        with suppress(AdapterError):
+            cards.render(record)
+    assert ("happened", "total_parameters") in refused
 
 
 def test_the_endpoints_give_records_and_reports(address, root):

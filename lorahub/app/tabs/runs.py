@@ -9,7 +9,7 @@ import gradio as gr
 from lorahub import runfiles
 from lorahub.app import Json, errors, html
 from lorahub.app.catalogue import Runs, finished_runs
-from lorahub.errors import ConfigError
+from lorahub.errors import ConfigError, LorahubError, one_line
 from lorahub.hub.fetch import Located
 from lorahub.method_names import RANKED
 from lorahub.records import RunRecord
@@ -102,7 +102,15 @@ def _picture(path: Path, folder: Path) -> bytes | None:
 
 
 def describe(name: str, folder: Path, record: RunRecord) -> str:
-    """Return one run: its verdict, facts, warnings, figures, pictures and labels."""
+    """Return one run: its verdict, facts, warnings, figures, pictures and labels; or that its record lacks them."""
+    try:
+        return _describe(name, folder, record)
+    except (LorahubError, ValueError, LookupError, TypeError, ArithmeticError) as error:
+        problem = f"record.json does not hold what is shown here ({type(error).__name__}: {one_line(error)})."
+        return html.title(name) + html.problem(problem)
+
+
+def _describe(name: str, folder: Path, record: RunRecord) -> str:
     files = {f"{name}: {caption}": folder / runfiles.PLOTS / f"{stem}.png" for stem, caption in PICTURES.items()}
     pngs = {caption: png for caption, path in files.items() if (png := _picture(path, folder)) is not None}
     return (
