@@ -6,6 +6,7 @@ process can be stopped like any `lorahub train`, and the page answers claims mea
 
 import json
 import logging
+import os
 import re
 import signal
 import subprocess
@@ -205,7 +206,12 @@ class Trainer:
         if message is None:
             log.error("the training of %s failed with exit code %d:\n%s", folder.name, code, "\n".join(output))
             message = f"The training failed with exit code {code}; the server's log has its last lines."
-        return replace(state, error=message)
+        return replace(state, error=_without_places(message))
+
+
+def _without_places(message: str) -> str:
+    """Return a message without the working directory and the home folder, which libraries put before what they seek."""
+    return message.replace(f"{Path.cwd()}{os.sep}", "").replace(f"{Path.home()}{os.sep}", f"~{os.sep}")
 
 
 def _event(line: str) -> Json | None:

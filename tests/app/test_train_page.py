@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -103,6 +105,20 @@ def test_names_that_are_not_given_do_not_collide(tmp_path):
     assert request.folder(tmp_path).name == "claims-dora-s3"
     (tmp_path / "claims-dora-s3").mkdir()
     assert request.folder(tmp_path).name == "claims-dora-s3-2"
+
+
+def test_an_error_of_a_library_shows_no_folder_of_the_machine(trainer, tmp_path, monkeypatch):
+    """The datasets library looks for eve/e1 in the working directory, and says so."""
+    code = (
+        "import os, sys; cwd = os.getcwd(), os.path.expanduser('~');"
+        "sys.exit('lorahub: no data file at ' + ' or '.join(f'{place}/eve/e1' for place in cwd))"
+    )
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    trainer._follow(process, tmp_path / "none", TrainingState(name="none"))
+    assert trainer.state.error == "no data file at eve/e1 or ~/eve/e1"
 
 
 def test_a_long_curve_stays_short():
