@@ -142,6 +142,11 @@ def _choose_columns(source: Source, part: Table, config: DataConfig) -> tuple[st
     """Return the claim, label and evidence columns of a split; raises DataError naming the columns that exist."""
 
     def choose(field: str, wanted: str | None, candidates: tuple[str, ...]) -> str:
+        if wanted in part.unread:
+            raise DataError(
+                f"{part.title}: the column {wanted!r} holds files, which are not read. "
+                f"Name a column of text with --set data.{field}=COLUMN."
+            )
         return columns.choose(part.title, part.columns, wanted, candidates, flag=f"--set data.{field}=COLUMN")
 
     named = source.named

@@ -1,5 +1,6 @@
 """Data sets on the Hub, read with the datasets library as the same streams of rows as files."""
 
+import posixpath
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -10,6 +11,11 @@ from lorahub.errors import DataError, need, one_line
 # The value of a row without a label in a column of class labels, for which the datasets library writes -1.
 NO_LABEL = "no label (-1)"
 _PROBE_SECONDS = 4.0
+# The column types of the datasets library whose values are in the data set itself. To read one of the others (Image,
+# Audio, Video, Pdf, …), the library opens the file that its cell names: any file of this machine or, with the token of
+# the user, of any repository.
+_VALUES = ("Value", "ClassLabel", "Json", "Array2D", "Array3D", "Array4D", "Array5D")
+_LISTS = ("List", "LargeList", "Sequence")
 
 
 def reachable(hub_id: str) -> bool:
@@ -41,6 +47,7 @@ def load(hub_id: str, *, revision: str | None, token: str | None = None) -> tupl
         if builder.hash != commit:
             # If nothing there is readable, the library falls back to any other revision in its cache.
             raise DataError(f"the datasets library can read nothing at {commit}")
+        check_files(builder)
         builder.download_and_prepare()
         splits = builder.as_dataset()
     except Exception as error:  # the errors of the library share no base class
@@ -50,10 +57,36 @@ def load(hub_id: str, *, revision: str | None, token: str | None = None) -> tupl
         ) from error
     tables = {}
     for name, split in splits.items():
-        classes = {column: kind.names for column, kind in split.features.items() if _is_class(kind)}
-        rows = partial(_named, split, classes)
-        tables[name] = Table(title=f"{hub_id} ({name})", columns=tuple(split.column_names), rows=rows)
+        names = [column for column, kind in split.features.items() if _is_value(kind)]
+        title = f"{hub_id} ({name})"
+        if not names and split.column_names:
+            raise DataError(f"{title} has only columns of files ({', '.join(split.column_names)}), none of text.")
+        classes = {column: split.features[column].names for column in names if _is_class(split.features[column])}
+        rows = partial(_named, split.select_columns(names), classes)
+        unread = tuple(column for column in split.column_names if column not in names)
+        tables[name] = Table(title=title, columns=tuple(names), rows=rows, unread=unread)
     return tables, commit
+
+
+def check_files(builder: Any) -> None:
+    """Raise DataError if a data set's README names files outside of its repository.
+
+    The library would read them with the token of the user. Its newer versions have the same check.
+    """
+    for files in (builder.config.data_files or {}).values():
+        for file in map(str, files):
+            if not posixpath.relpath(file, start="hf://").startswith(f"datasets/{builder.repo_id}@"):
+                raise DataError(f"its README names {file}, which is outside of the repository")
+
+
+def _is_value(kind: Any) -> bool:
+    """Return whether the values of a column are in the data set itself; structs and lists hold other types."""
+    if isinstance(kind, dict):
+        return all(map(_is_value, kind.values()))
+    if isinstance(kind, list):
+        return all(map(_is_value, kind))
+    name = type(kind).__name__
+    return _is_value(kind.feature) if name in _LISTS else name in _VALUES
 
 
 def _is_class(kind: Any) -> bool:

@@ -49,11 +49,15 @@ _MOST_COLUMNS = 2000
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Rows on demand, their columns, and the name of the table in error messages."""
+    """Rows on demand, their columns, and the name of the table in error messages.
+
+    `unread` are columns of files (images, sounds, …), which the rows do not have.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: Callable[[], Iterator[Row]]
+    unread: tuple[str, ...] = ()
 
 
 def check(path: Path, *, folder: Path | None = None) -> Path:

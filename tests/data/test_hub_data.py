@@ -3,10 +3,11 @@
 import json
 
 import pytest
-from conftest import WORDS
+from conftest import WORDS, learnable
 from hub_data import CONVERTED, HEALTH_FACT, VERDICTS, converted, health_rows, parquet
 from hub_fixtures import TOKEN
 
+from lorahub.errors import DataError
 from lorahub.publish import push
 
 SETTINGS = ("train.min_steps=30", "train.epochs=1", "train.batch_size=16", "eval.bootstrap=200")
@@ -149,3 +150,72 @@ def test_what_cannot_be_had_from_the_hub_is_one_line(hub, health_fact, program):
     for answer, (name, words) in zip(answers, expected.items(), strict=True):
         assert words in answer
         assert len(answer) == 40 or name.split("@")[0] in answer
+
+
+OPENED = """
+import sys
+opened = []
+sys.addaudithook(lambda event, found: opened.append(str(found[0])) if event == "open" else None)
+from lorahub.config import DataConfig
+from lorahub.data import claims
+from lorahub.errors import DataError
+for column in ("claim", "image", "images"):
+    try:
+        print(claims.load(DataConfig(id="carol/pictures", claim=column)).source.revision)
+    except DataError as error:
+        print(error)
+print([name for name in opened if name.endswith("private.png")])
+"""
+
+
+def test_no_cell_of_a_data_set_opens_a_file_or_another_repository(hub, program, tmp_path):
+    png = b"\x89PNG\r\n\x1a\n"
+    hub.put("alice/secret", {"private.png": png}, kind="dataset", private=True)
+    (tmp_path / "private.png").write_bytes(png)
+    kinds = ("image", "audio", "video", "pdf", "nifti")
+    features = "".join(f"  - name: {kind}\n    dtype: {kind}\n" for kind in kinds)
+    readme = (
+        "---\ndataset_info:\n  features:\n  - name: claim\n    dtype: string\n  - name: label\n    dtype: string\n"
+        f"{features}  - name: images\n    list: image\n---\n"
+    )
+    targets = ("hf://datasets/alice/secret@main/private.png", str(tmp_path / "private.png"))
+    rows = []
+    for index, row in enumerate(learnable(60)):
+        named = dict.fromkeys(kinds, targets[index % 2])
+        rows.append({"claim": row["claim"], "label": row["label"], **named, "images": [targets[index % 2]]})
+    lines = "\n".join(map(json.dumps, rows))
+    commit = hub.put("carol/pictures", {"README.md": readme.encode(), "train.jsonl": lines.encode()}, kind="dataset")
+    process = program(code=OPENED, LORAHUB_DATA="")
+    assert process.returncode == 0, process.stderr
+    revision, image, images, opened = process.stdout.splitlines()
+    assert revision == commit
+    assert "the column 'image' holds files" in image
+    assert "the column 'images' holds files" in images
+    assert opened == "[]"
+    assert not hub.sent("alice/secret")
+
+
+def test_files_outside_of_the_repository_are_refused(hub, program, tmp_path):
+    import datasets
+
+    from lorahub.data import hub_rows
+
+    private = parquet(health_rows(160, 1))
+    hub.put("alice/secret", {"train.parquet": private}, kind="dataset", private=True)
+    local = tmp_path / "train.parquet"
+    local.write_bytes(private)
+    names = {"carol/other": "hf://datasets/alice/secret@main/train.parquet", "carol/local": str(local)}
+    for name, file in names.items():
+        readme = f"---\nconfigs:\n- config_name: default\n  data_files: {json.dumps(file)}\n---\n"
+        hub.put(name, {"README.md": readme.encode()}, kind="dataset")
+    process = program(TOKEN, *names, code=LOADING, token=None, LORAHUB_DATA="")
+    answers = process.stdout.splitlines()
+    assert len(answers) == 2, process.stderr
+    for answer, name in zip(answers, names, strict=True):
+        assert f"the data set {name!r} cannot be loaded" in answer
+    assert not hub.sent("alice/secret/resolve", "GET")
+
+    # Older versions of the library build it.
+    builder = datasets.load_dataset_builder("parquet", data_files=str(local), cache_dir=str(tmp_path / "cache"))
+    with pytest.raises(DataError, match="outside of the repository"):
+        hub_rows.check_files(builder)
