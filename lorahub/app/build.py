@@ -5,7 +5,6 @@ import ctypes
 import io
 import logging
 import os
-import socket
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 import gradio as gr
 
 from lorahub import printable, records
-from lorahub.app import FOLDER, feedback, html, protection, uploads
+from lorahub.app import FOLDER, feedback, html, listening, protection, uploads
 from lorahub.app.catalogue import Catalogue
 from lorahub.app.feedback import Feedback
 from lorahub.app.page import Page
@@ -25,7 +24,7 @@ from lorahub.app.tabs import check, compare, experiments, runs, train
 from lorahub.app.training_process import Trainer
 from lorahub.app.uploads import Uploads
 from lorahub.app.visitor_access import ALLOW_PRIVATE, VisitorAccess
-from lorahub.errors import AdapterError, BaseModelError, ConfigError
+from lorahub.errors import AdapterError, BaseModelError
 from lorahub.hub import fetch
 from lorahub.hub.fetch import Located
 from lorahub.serving.engine.engine import Engine
@@ -70,7 +69,7 @@ def launch(
     """
     access, visitors = Access.parse(host, allowed_hosts, rate), VisitorAccess(private)
     # Before the base is loaded, which takes seconds.
-    _check_free(host, port)
+    listening.check_free(host, port)
     kept = feedback.opened(corrections, host=host, default=RUNS / "feedback")
     engine, named, left_out = _load(adapters, base)
     if engine.device != "cpu":
@@ -291,18 +290,3 @@ def _theme() -> gr.themes.Base:
         input_placeholder_color="*neutral_500",
         input_placeholder_color_dark="*neutral_400",
     )
-
-
-def _check_free(host: str, port: int) -> None:
-    """Raise ConfigError where the app cannot listen at `host` and `port`."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            # As gradio's server does it: a port that was in use a moment ago is free.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        raise ConfigError(
-            f"the app cannot listen on {host}, port {port} ({error.strerror or error}). "
-            "Give another --port, or end the program that uses this one."
-        ) from None

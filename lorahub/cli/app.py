@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from lorahub.cli import terminal
 from lorahub.errors import need
 
 _MOST_MB = 100_000
@@ -77,6 +78,10 @@ def serve(
     ] = 200,
 ) -> None:
     """Start the web app: classify claims with several adapters and the base side by side."""
+    from lorahub.app import listening
+
+    listening.check_free(host, port)
+    terminal.line(f"lorahub: starting at http://{host}:{port}; libraries and the base take some seconds", err=True)
     need("torch", extra="train")
     need("gradio", extra="app")
     from lorahub.app import build

@@ -79,6 +79,7 @@ def test_the_app_serves_calls_nobody_keeps_nothing_and_ends_on_ctrl_c(tiny_run, 
             app.kill()
     assert app.returncode == 0, err
     assert out == "lorahub: the app has ended.\n"
+    assert err.startswith(f"lorahub: starting at {address.removesuffix('/')}")
     assert "Traceback" not in err
     assert came == []
     # What visitors ask is neither in the log nor in a file.
@@ -102,7 +103,7 @@ def test_no_run_yet_is_one_line_that_says_how_to_get_one(cli, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     code, out, err = cli("app", "--port", free_port())
     assert (code, out) == (2, "")
-    assert err.count("\n") == 1
+    assert err.count("\n") == 2  # after the line that says where the app starts
     assert "lorahub train --data starter-wording" in err
 
 
