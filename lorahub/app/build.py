@@ -209,7 +209,7 @@ def build(
             with gr.Tab(_CHECK, id=_CHECK) as tab:
                 checked = check.build(engine, page, tab, left_out=left_out, corrections=corrections)
             with gr.Tab(_COMPARE, id=_COMPARE) as tab:
-                compared = compare.build(engine, tab)
+                compared = compare.build(engine, tab, page.check_room)
             with gr.Tab("Adapters") as tab:
                 adapters_tab.build(engine, Catalogue(engine, root, named, visitors), tab, changeable=changeable)
             with gr.Tab("Runs") as tab:
@@ -238,7 +238,7 @@ def serve(
     access = access or Access.parse(host)
     files = Uploads(folder=Path(FOLDER), file_mb=file_mb, stall_seconds=stall_seconds)
     if isinstance(page, Page):
-        page.fetches = not access.shared
+        page.fetches, page.files = not access.shared, files
     if sys.platform == "linux":
         # One heap for all threads, where the C library is glibc: each of gradio's forty threads would keep the memory
         # that it once needed, and the process would grow for minutes (benchmarks/app_users.py).

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from lorahub.app import errors
+from lorahub.app.uploads import Uploads
 from lorahub.errors import ConfigError
 
 _MISSING = "{name}: give a file that was uploaded to this page. It may be deleted already; then upload it again."
@@ -18,6 +19,13 @@ class Page(gr.Blocks):  # type: ignore[misc]
     """The page; visitors of a page that `fetches` may also give a file as the address of a public one."""
 
     fetches = True
+    # Set when the page is served.
+    files: Uploads | None = None
+
+    def check_room(self) -> None:
+        """Raise ConfigError if the files of visitors are as many as may be."""
+        if self.files is not None:
+            self.files.check_room()
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> Any:
         """Return the arguments of the function; raises gr.Error where there are too few, or a file cannot be read."""

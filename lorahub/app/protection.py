@@ -11,6 +11,7 @@ import os
 import re
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -35,6 +36,10 @@ _NAME = re.compile(r"[A-Za-z0-9]([\w-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([\w-]*[A-Za-z
 _UNCOUNTED = ("/assets/", "/static/", "/svelte/", "/theme.css", "/gradio_api/theme.css", "/favicon.ico")
 # Paths with which gradio would fetch another server's files for a visitor.
 _FETCHES = ("/gradio_api/proxy=", "/gradio_api/file=http:", "/gradio_api/file=https:")
+# Routes that take other requests than reading ones.
+_CHANGES = re.compile(r"/gradio_api/((call|run|api)/.+|queue/join|cancel|reset/?|upload/?|mcp(/.*)?)")
+# Requests of one visitor that may be open at a time; a tab of the page has two.
+_MOST_OPEN = 64
 # The Hub shows a Space in a frame of its own page.
 _HUB_PAGES = ("https://huggingface.co", "https://*.huggingface.co")
 
@@ -103,6 +108,7 @@ def middleware(access: Access) -> list[Middleware]:
         Middleware(SecurityHeaders, access=access),
         Middleware(SameSite, access=access),
         *limited,
+        Middleware(KnownRoutes),
         Middleware(ReadableCalls),
     ]
 
@@ -202,6 +208,21 @@ class SecurityHeaders:
         await self._app(scope, receive, with_headers if scope["type"] == "http" else send)
 
 
+class KnownRoutes:
+    """Refuses requests to routes that the page does not use: gradio has some that store or convert files."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or refuse it."""
+        reads = scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS")
+        if reads or _CHANGES.fullmatch(scope["path"]):
+            return await self._app(scope, receive, send)
+        sentence = "This page has no such endpoint; /gradio_api/info describes those that it has."
+        return await refusal(404, sentence)(scope, receive, send)
+
+
 class ReadableCalls:
     """Refuses calls that gradio cannot read: of an endpoint that is not there, or without its arguments."""
 
@@ -230,21 +251,37 @@ class ReadableCalls:
 
 
 class RateLimit:
-    """Refuses the requests of a visitor who sends too many: a token bucket by address, filled a minute long."""
+    """Refuses the requests of a visitor who sends too many: a token bucket by address, filled a minute long.
+
+    Streams of events stay open: of each visitor a bounded number.
+    """
 
     def __init__(self, app: ASGIApp, *, requests_a_minute: int) -> None:
         self._app, self._most = app, float(requests_a_minute)
         # By address: the requests that are left, and when.
         self._left: dict[str, tuple[float, float]] = {}
+        self._open: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
+        address = visitor(scope)
         if scope["type"] == "http" and not scope["path"].startswith(_UNCOUNTED):
-            seconds = self._wait(visitor(scope))
+            seconds = self._wait(address)
             if seconds > 0:
                 sentence = f"Too many requests: this page answers {self._most:.0f} a minute. Try again in a moment."
                 return await refusal(429, sentence, **{"Retry-After": f"{seconds:.0f}"})(scope, receive, send)
-        return await self._app(scope, receive, send)
+        if address is None:
+            return await self._app(scope, receive, send)
+        if self._open[address] >= _MOST_OPEN:
+            sentence = f"Too many open requests: this page has at most {_MOST_OPEN} of one visitor. Close some tabs."
+            return await refusal(429, sentence, **{"Retry-After": "5"})(scope, receive, send)
+        self._open[address] += 1
+        try:
+            return await self._app(scope, receive, send)
+        finally:
+            self._open[address] -= 1
+            if not self._open[address]:
+                del self._open[address]
 
     def _wait(self, address: str | None) -> float:
         """Count a request; return after how many whole seconds the next one is answered, 0 for this one."""

@@ -26,6 +26,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lorahub.app import protection
+from lorahub.errors import ConfigError
+from lorahub.training import memory
 
 MB = 1_000_000
 # The largest file, and all files of all visitors together, in megabytes.
@@ -40,9 +42,11 @@ STALL_SECONDS, _REQUEST_SECONDS = 20.0, 600.0
 _MOST_UPLOADS, _MOST_UPLOADS_OF_ONE = 32, 8
 # Seconds from the last use of a file to its deletion, and between two looks.
 KEPT_SECONDS, _SWEEP_SECONDS = 900.0, 5.0
+# Connections at a time after which memory is returned to the system.
+_MANY = 32
 # A file takes at least a block of the disk.
 _BLOCK = 4096
-_UPLOAD = "/gradio_api/upload"
+_UPLOAD, _MCP = "/gradio_api/upload", "/gradio_api/mcp"
 _SENTENCES = {
     408: "The request stalled, so it was dropped. Send it again.",
     413: "This is more than the {megabytes:.0f} MB that one request may have.",
@@ -106,7 +110,17 @@ class Uploads:
         many = self._running.total() >= _MOST_UPLOADS or (
             address is not None and self._running[address] >= _MOST_UPLOADS_OF_ONE
         )
-        return many or self._on_disk + self._came >= self.most_bytes
+        return many or not self.has_room()
+
+    def has_room(self) -> bool:
+        """Return whether less is kept than may be; what came since the last look is counted."""
+        return self._on_disk + self._came < self.most_bytes
+
+    def check_room(self) -> None:
+        """Look again at what is kept; raises ConfigError if it is as much as may be."""
+        self.sweep()
+        if not self.has_room():
+            raise ConfigError(_SENTENCES[503])
 
     def count(self, size: int) -> bool:
         """Count the bytes of a running upload; return whether there is room for them."""
@@ -157,7 +171,10 @@ class LimitedBodies:
             await self._app(scope, receive, send)
             return
         if scope["path"].rstrip("/") != _UPLOAD:
-            refused = await self._pass_on(scope, receive, send, _BODY_BYTES)
+            # Gradio stores the files that MCP clients send inline.
+            stored = scope["path"].startswith(_MCP)
+            full = stored and not self._uploads.has_room()
+            refused = 503 if full else await self._pass_on(scope, receive, send, _BODY_BYTES, counted=stored)
             if refused:
                 await _refuse(refused, _BODY_BYTES)(scope, receive, send)
             return
@@ -166,17 +183,24 @@ class LimitedBodies:
             await _refuse(503, most)(scope, receive, send)
             return
         with self._uploads.one(address) as keep:
-            refused = await self._pass_on(scope, receive, send, most, uploaded=keep)
+            refused = await self._pass_on(scope, receive, send, most, counted=True, keep=keep)
         # The files are deleted before the refusal is sent.
         if refused:
             await _refuse(refused, most)(scope, receive, send)
 
     async def _pass_on(
-        self, scope: Scope, receive: Receive, send: Send, most: int, *, uploaded: Callable[[], None] | None = None
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        most: int,
+        *,
+        counted: bool,
+        keep: Callable[[], None] = lambda: None,
     ) -> int:
         """Let the page answer a request whose body has at most `most` bytes, or return the status to refuse it with.
 
-        For an upload, its bytes are counted, and `uploaded` is called if the page answers it with status 200.
+        If the page stores the body, its bytes are `counted`; `keep` is called if the page answers with status 200.
         """
         end, size, complete, refused, status = time.monotonic() + _REQUEST_SECONDS, 0, False, 0, 0
 
@@ -195,7 +219,7 @@ class LimitedBodies:
             # The boundaries of a form count little.
             if size > most + _BLOCK:
                 refused = 413
-            elif uploaded and not self._uploads.count(sent):
+            elif counted and not self._uploads.count(sent):
                 refused = 503
             if refused:
                 raise _RefusedError
@@ -213,8 +237,8 @@ class LimitedBodies:
 
         with contextlib.suppress(_RefusedError, ClientDisconnect):
             await self._app(scope, limited_receive, limited_send)
-        if uploaded and status == 200:
-            uploaded()
+        if status == 200:
+            keep()
         return 0 if status else refused
 
 
@@ -238,8 +262,9 @@ def lifespan(page: gr.Blocks, uploads: Uploads) -> Any:
 
 
 async def _watch(page: gr.Blocks, uploads: Uploads) -> None:
-    """Delete old files, and close each connection that sends no request for a while."""
+    """Delete old files, close each connection that sends no request for a while, and return freed memory."""
     silent: dict[Any, float] = {}
+    busy = False
     while True:
         await asyncio.sleep(_SWEEP_SECONDS)
         await anyio.to_thread.run_sync(uploads.sweep)
@@ -253,6 +278,11 @@ async def _watch(page: gr.Blocks, uploads: Uploads) -> None:
         for one, since in silent.items():
             if now - since > uploads.stall_seconds:
                 one.transport.abort()
+        busy = busy or len(connections) >= _MANY
+        if busy and len(waiting) == len(connections):
+            # Many visitors at once leave cycles of objects, and a heap of which glibc keeps the freed parts.
+            await anyio.to_thread.run_sync(memory.release)
+            busy = False
 
 
 def _is_over(cycle: Any) -> bool:

@@ -25,8 +25,7 @@ def gpu_allocated() -> int | None:
 
 def reset_peaks() -> None:
     """Start measuring `peak_resident` and `peak_gpu`."""
-    gc.collect()
-    release_freed()
+    release()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     # Only Linux lets a process reset its peak; elsewhere the peak is that of the whole process.
@@ -47,6 +46,12 @@ def peak_resident() -> int:
 def peak_gpu() -> int | None:
     """Return the most that was allocated on the GPU since `reset_peaks`; None without one."""
     return int(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else None
+
+
+def release() -> None:
+    """Collect garbage and return freed memory to the system."""
+    gc.collect()
+    release_freed()
 
 
 def release_freed() -> None:

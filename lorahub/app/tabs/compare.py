@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,11 @@ _HINT = html.note("A row holds one claim. With a label column there are figures 
 _ONE_AT_A_TIME: dict[str, int | str] = {"concurrency_limit": 1, "concurrency_id": "files"}
 
 
-def build(engine: Engine, tab: gr.Tab) -> gr.CheckboxGroup:
-    """Lay out the tab inside the current gr.Blocks and return the field that chooses adapters."""
+def build(engine: Engine, tab: gr.Tab, check_room: Callable[[], None]) -> gr.CheckboxGroup:
+    """Lay out the tab inside the current gr.Blocks and return the field that chooses adapters.
+
+    `check_room` raises ConfigError if no further file may be stored.
+    """
     predictor, names = GpuBatchPredictor(engine), engine.names
     upload = gr.File(label="File (csv, tsv, jsonl or parquet)", file_types=list(tables.SUFFIXES), height=130)
     with gr.Row():
@@ -89,6 +92,7 @@ def build(engine: Engine, tab: gr.Tab) -> gr.CheckboxGroup:
             try:
                 with _uploaded_name(path):
                     table = _read(path, claim, label, evidence, mapping(renamed))
+                    check_room()
                     output = _output(table, download)
                     for step in _compare(predictor, table, output, adapters):
                         if isinstance(step, Step):
@@ -126,11 +130,11 @@ def build(engine: Engine, tab: gr.Tab) -> gr.CheckboxGroup:
         **private,
     )
     adapter_choice.refresh_on_open(engine, tab, chosen)
-    _endpoint(predictor)
+    _endpoint(predictor, check_room)
     return chosen
 
 
-def _endpoint(predictor: GpuBatchPredictor) -> None:
+def _endpoint(predictor: GpuBatchPredictor, check_room: Callable[[], None]) -> None:
     """Add the endpoint: `gr.api` accepts no files, so its arguments are components that are not visible."""
 
     @errors.endpoint
@@ -158,6 +162,7 @@ def _endpoint(predictor: GpuBatchPredictor) -> None:
         """
         with _uploaded_name(file):
             table = _read(file, claim or (guess(Path(file))[1][0] if file else None), label, evidence, label_map)
+            check_room()
             output = _output(table, classified)
             *_, result = _compare(predictor, table, output, adapters or predictor.names)
         assert isinstance(result, FileComparison)
