@@ -1,5 +1,6 @@
 """`lorahub app`: the web app on this machine."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -81,7 +82,8 @@ def serve(
     from lorahub.app import listening
 
     listening.check_free(host, port)
-    terminal.line(f"lorahub: starting at http://{host}:{port}; libraries and the base take some seconds", err=True)
+    if find_spec("torch") and find_spec("gradio"):
+        terminal.line(f"lorahub: starting at http://{host}:{port}; libraries and the base take some seconds", err=True)
     need("torch", extra="train")
     need("gradio", extra="app")
     from lorahub.app import build

@@ -223,7 +223,7 @@ def test_what_is_wrong_is_said_on_the_page(visit, trainer):
     open_tab(page, "Train")
     page.get_by_label("Name of the run (optional)").fill("a/b")
     page.get_by_role("button", name="Start").click()
-    page.get_by_role("region", name="Training").get_by_text("a run's name is letters").wait_for()
+    page.get_by_role("region", name="Training").get_by_text("a run's name is up to 100 letters").wait_for()
 
 
 def test_a_page_without_a_trainer_has_no_such_tab_and_no_endpoint(engine, tiny_run):
