@@ -141,6 +141,7 @@ def test_a_killed_process_does_not_stop_the_search(url, monkeypatch):
     opened(search, url)
     process = start(search, url, seconds=600)
     assert process.stdout.readline() == "0\n"
+    time.sleep(1)  # until a thread of the process has stored the first heartbeat
     process.kill()
     process.wait()
     before = opened(search, url).trials[0]
