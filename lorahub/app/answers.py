@@ -52,7 +52,7 @@ class Question:
             try:
                 text.encode()
             except UnicodeEncodeError:
-                raise ConfigError(f"The {name} is no valid Unicode: it has half of a surrogate pair.") from None
+                raise ConfigError(f"The {name} is not valid Unicode: it contains half of a surrogate pair.") from None
         if strength is None or not 0 <= strength <= MAX_STRENGTH:
             raise ConfigError(f"The strength is {strength}. Give 0 (the base) to {MAX_STRENGTH}; 1 is as trained.")
         return cls(claim=claim, adapters=tuple(dict.fromkeys(adapters)), evidence=evidence, strength=strength)

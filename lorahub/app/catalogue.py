@@ -168,5 +168,5 @@ def _matches(adapter: AdapterInfo, words: str) -> bool:
 def _hub_id(identifier: str) -> tuple[str, str | None]:
     hub_id = fetch.hub_id(identifier)
     if hub_id is None:
-        raise AdapterError(f"{identifier!r} is no run that this page knows and no adapter on the Hub (USER/NAME).")
+        raise AdapterError(f"{identifier!r} is neither a run of this page nor an adapter on the Hub (USER/NAME).")
     return hub_id

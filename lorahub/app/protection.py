@@ -74,7 +74,7 @@ class Access:
 
     @property
     def requests_a_minute(self) -> int:
-        """How many requests one visitor may send; 0 is no limit."""
+        """Maximum number of requests of one visitor a minute; 0 means no limit."""
         return (REQUESTS_A_MINUTE if self.shared else 0) if self.rate is None else self.rate
 
     def names(self) -> frozenset[str]:
@@ -246,7 +246,7 @@ class ReadableCalls:
             if started:
                 raise
             log.info("refused a call of %s: %s", scope["path"], type(error).__name__)
-            sentence = "This is no call that the page can read; /gradio_api/info describes its endpoints."
+            sentence = "The page cannot read this request; /gradio_api/info describes its endpoints."
             await refusal(400, sentence)(scope, receive, send)
 
 

@@ -39,7 +39,7 @@ _LONG = " ".join(["a"] * 120)
 # Largest difference of a logit that is rounding, by the precision of the base and relative to the largest logit (at
 # least 1): another number or length of rows makes other kernels sum in another order (docs/log.md, 2026-11-30).
 _ROUNDING = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
-# A smaller difference between an adapter and its base is no effect. B = 0 changed no bit of any logit, trained adapters
+# A smaller difference between an adapter and its base is rounding. B = 0 changed no bit of any logit, trained adapters
 # change them by 0.3 and more.
 _EFFECT = 1e-4
 _NO_LORA = "does not apply: no LoRA layers"

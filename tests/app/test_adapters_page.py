@@ -118,7 +118,7 @@ def test_a_run_is_found_looked_at_loaded_asked_and_dropped(visit, engine):
         ("of-another-base", "was trained on someone/else, but the loaded base is tiny-bert"),
         ("pickled", "pickled and can run code"),
         ("damaged", "header cannot be read"),
-        ("../../etc", "no run that this page knows and no adapter on the Hub"),
+        ("../../etc", "neither a run of this page nor an adapter on the Hub"),
     ],
 )
 def test_what_cannot_be_loaded_is_refused_with_its_reason(visit, engine, name, reason):
@@ -215,8 +215,8 @@ def test_a_program_does_all_that_a_person_can(client, engine, root):
     [
         ("/load_adapter", ["of-another-base"], "the loaded base is tiny-bert"),
         ("/load_adapter", ["pickled"], "pickled and can run code"),
-        ("/load_adapter", ["/etc"], "no run that this page knows"),
-        ("/inspect_adapter", [".."], "no run that this page knows"),
+        ("/load_adapter", ["/etc"], "neither a run of this page nor an adapter"),
+        ("/inspect_adapter", [".."], "neither a run of this page nor an adapter"),
         ("/load_adapter", [" "], "Choose an adapter first."),
         ("/drop_adapter", ["nobody"], "no adapter 'nobody' is loaded"),
         ("/adapters", ["", "", ["the Hub"]], "HF_HUB_OFFLINE is set"),

@@ -211,8 +211,8 @@ def test_in_a_browser_a_rebound_name_and_another_site_get_nothing(chromium, addr
 def test_scripts_in_every_field_stay_text_and_the_policy_stops_nothing_of_the_page(contexts, address):
     with visits(contexts, address) as go:
         page = go(fresh=True)
-        told = []
-        page.on("console", lambda line: told.append(line.text) if line.type == "error" else None)
+        errors = []
+        page.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
         ask(page, CLAIM)
         page.get_by_role("button", name="Which words moved the answers?").click()
         page.get_by_role("heading", name="Which words moved the answers").wait_for()
@@ -234,7 +234,7 @@ def test_scripts_in_every_field_stay_text_and_the_policy_stops_nothing_of_the_pa
             assert page.title() == "lorahub"
             assert not page.locator("img[src=x]").count()
         assert len(filled) >= 6
-        assert not [line for line in told if "Content Security Policy" in line or "Refused to" in line]
+        assert not [line for line in errors if "Content Security Policy" in line or "Refused to" in line]
 
 
 # Uploads
@@ -485,7 +485,7 @@ def test_a_shared_page_fetches_nothing_for_its_visitors(serve):
     file = {"path": "https://example.org/claims.csv", "meta": {"_type": "gradio.FileData"}}
     assert "fetches nothing from other servers" in call(address, "compare", [file, None, "", "", "", None])[1]
     assert httpx.get(f"{address}gradio_api/file=https://example.org/x").status_code == 403
-    # An address of this machine is no name that could be led here.
+    # DNS rebinding needs a host name; an IP address of this machine is accepted.
     assert httpx.get(f"{address}config", headers={"Host": "192.168.1.7:7860"}).status_code == 200
     assert httpx.get(f"{address}config", headers={"Host": "evil.example"}).status_code == 403
 

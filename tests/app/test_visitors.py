@@ -17,7 +17,7 @@ WORD = "plain-secret"
 
 @pytest.fixture
 def put(hub, hub_base, run_folder):
-    """Put the tiny run on the Hub; its labels are told apart by repository."""
+    """Put the tiny run on the Hub; its labels depend on the repository."""
 
     def put(repo, labels, **how):
         base = hub_base.split("@")[0]
@@ -64,7 +64,7 @@ def pages(hub_base, tiny_base, tiny_run, tmp_path, monkeypatch):
     from lorahub.app.visitor_access import VisitorAccess
     from lorahub.serving.engine.engine import Engine
 
-    # Folders here with the form of an id on the Hub are no adapters of the page.
+    # A folder whose path looks like an id on the Hub is not listed as an adapter.
     (tmp_path / "notes" / "mine").mkdir(parents=True)
     (tmp_path / "notes" / "mine" / "diary.txt").write_text(WORD)
     monkeypatch.chdir(tmp_path)
