@@ -5,7 +5,8 @@ fields that they lack have defaults. A record never holds a path of the machine 
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from lorahub import atomic, runfiles
 from lorahub import config as configs
 from lorahub.config import Config
 from lorahub.data.claimset import DataSource
-from lorahub.errors import AdapterError
+from lorahub.errors import AdapterError, one_line
 from lorahub.runfiles import Part
 from lorahub.stats.paired import Interval
 from lorahub.stats.results import BaselineChoice, SystemResult
@@ -210,6 +211,18 @@ def load(folder: Path) -> RunRecord:
     if schema > SCHEMA:
         raise AdapterError(f"{path} has schema {schema}, this lorahub reads up to {SCHEMA}. Upgrade hf-lorahub.")
     return runfiles.read_json(path, RunRecord)
+
+
+@contextmanager
+def shown(record: RunRecord) -> Iterator[None]:
+    """Raise AdapterError for what fails because a record, which may be a downloaded one, lacks what is shown of it."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        raise AdapterError(
+            f"{record.name}: record.json does not hold what is shown of it ({type(error).__name__}: "
+            f"{one_line(error)}). {runfiles.RESTORE}"
+        ) from None
 
 
 def find(root: Path) -> list[tuple[Path, RunRecord]]:

@@ -185,6 +185,29 @@ def tiny_run(tiny_base, tmp_path_factory):
     return train(data=str(data), base=str(tiny_base("bert")), out=root / "tiny", settings=settings)
 
 
+@pytest.fixture(scope="module")
+def tiny_engine(tiny_base, tiny_run):
+    """An engine of this file's tests with the tiny run's adapter."""
+    from lorahub.serving.engine.engine import Engine
+
+    return Engine(str(tiny_base("bert")), [tiny_run.folder])
+
+
+@pytest.fixture(scope="module")
+def make_page(tiny_engine, tiny_run, tmp_path_factory):
+    """make_page() -> a page of the app for the tiny engine, on which visitors train and leave corrections."""
+    from lorahub.app import build
+    from lorahub.app.feedback import Feedback
+    from lorahub.app.training_process import Trainer
+
+    def make():
+        trainer = Trainer(root=tmp_path_factory.mktemp("trained"), base="minilm", load=str)
+        corrections = Feedback(tmp_path_factory.mktemp("feedback"))
+        return build.build(tiny_engine, root=tiny_run.folder.parent, trainer=trainer, corrections=corrections)
+
+    return make
+
+
 @pytest.fixture
 def cli(capsys, monkeypatch):
     """Run the command line in process: cli("train", "--data", ...) -> (exit code, stdout, stderr)."""

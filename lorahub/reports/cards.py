@@ -9,8 +9,7 @@ import json
 from pathlib import Path
 from string import Template
 
-from lorahub import config, runfiles
-from lorahub.errors import AdapterError, one_line
+from lorahub import config, records
 from lorahub.records import RunRecord
 from lorahub.reports import metadata, tables
 from lorahub.stats.results import SystemResult
@@ -46,13 +45,8 @@ def render(
     `licence` and `language` are Hub ids such as mit and en; the default is that of the named data set. Raises
     AdapterError if the record lacks what a card shows.
     """
-    try:
+    with records.shown(record):
         return _render(record, repo, licence, language)
-    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
-        raise AdapterError(
-            f"{record.name}: record.json does not hold what a card needs ({type(error).__name__}: {one_line(error)}). "
-            f"{runfiles.RESTORE}"
-        ) from None
 
 
 def _render(record: RunRecord, repo: str | None, licence: str | None, language: str | None) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lorahub import records
 from lorahub.errors import ConfigError, LorahubError
 from lorahub.records import RunRecord
 from lorahub.reports import tables
@@ -64,8 +65,9 @@ def verdict(run: RunRecord) -> str:
 def _if_recorded(describe: Callable[[RunRecord], str], run: RunRecord) -> str | None:
     """Return a description of a run; None if its record, which may be a downloaded one, lacks what is described."""
     try:
-        return describe(run)
-    except (LorahubError, LookupError, ValueError, TypeError, ArithmeticError):
+        with records.shown(run):
+            return describe(run)
+    except LorahubError:
         return None
 
 

@@ -15,22 +15,8 @@ CLAIM = "the vaccine may cause flu in the city"
 
 
 @pytest.fixture(scope="module")
-def engine(tiny_base, tiny_run):
-    from lorahub.serving.engine.engine import Engine
-
-    return Engine(str(tiny_base("bert")), [tiny_run.folder])
-
-
-@pytest.fixture(scope="module")
-def address(engine, tiny_run, tmp_path_factory):
-    from lorahub.app import build
-    from lorahub.app.feedback import Feedback
-    from lorahub.app.training_process import Trainer
-
-    trainer = Trainer(root=tmp_path_factory.mktemp("trained"), base="minilm", load=str)
-    corrections = Feedback(tmp_path_factory.mktemp("feedback"))
-    page = build.build(engine, root=tiny_run.folder.parent, trainer=trainer, corrections=corrections)
-    with served(page) as address:
+def address(make_page):
+    with served(make_page()) as address:
         yield address
 
 
@@ -72,9 +58,9 @@ def test_every_tool_and_argument_is_described(ask):
     assert tools["classify"].inputSchema["properties"]["adapters"]["type"] == "array"
 
 
-def test_classify_answers_what_the_engine_answers(ask, engine):
+def test_classify_answers_what_the_engine_answers(ask, tiny_engine):
     found = value(ask("classify", {"claim": CLAIM, "adapters": ["tiny"]}))["adapters"]["tiny"]["adapter"]
-    (wanted,) = engine.classify([CLAIM], ["tiny"])["tiny"]
+    (wanted,) = tiny_engine.classify([CLAIM], ["tiny"])["tiny"]
     assert found["label"] == wanted.label
     assert found["calibrated"] == pytest.approx(wanted.calibrated, abs=1e-5)
 

@@ -33,44 +33,20 @@ HOSTILE = "<img src=x onerror=\"document.title='taken'\"><script>document.title=
 
 
 @pytest.fixture(scope="module")
-def engine(tiny_base, tiny_run):
-    from lorahub.serving.engine.engine import Engine
-
-    return Engine(str(tiny_base("bert")), [tiny_run.folder])
-
-
-@pytest.fixture(scope="module")
-def build_page(engine, tiny_run, tmp_path_factory):
-    from lorahub.app import build
-    from lorahub.app.feedback import Feedback
-    from lorahub.app.training_process import Trainer
-
-    def make():
-        return build.build(
-            engine,
-            root=tiny_run.folder.parent,
-            corrections=Feedback(tmp_path_factory.mktemp("feedback")),
-            trainer=Trainer(root=tmp_path_factory.mktemp("trained"), base="minilm", load=str),
-        )
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def address(build_page):
-    with served(build_page()) as address:
+def address(make_page):
+    with served(make_page()) as address:
         yield address
 
 
 @pytest.fixture(scope="module")
-def serve(build_page):
+def serve(make_page):
     """serve(host, **options) -> the address on this machine of a page served in that way."""
     from lorahub.app import build
 
     with ExitStack() as pages:
 
         def start(host="127.0.0.1", **options):
-            page, port = build_page(), free_port()
+            page, port = make_page(), free_port()
             build.serve(page, host, port, **options)
             pages.callback(page.close, verbose=False)
             return f"http://127.0.0.1:{port}/"
@@ -444,7 +420,7 @@ def test_a_visitor_has_a_bounded_number_of_open_requests_and_others_are_answered
     assert not left
 
 
-def test_a_shared_page_answers_429_with_the_seconds_to_wait(build_page):
+def test_a_shared_page_answers_429_with_the_seconds_to_wait(make_page):
     from starlette.responses import PlainTextResponse
 
     from lorahub.app.protection import RateLimit
@@ -631,12 +607,12 @@ def resources():
 
 @pytest.mark.long
 @pytest.mark.skipif(not LONG, reason="300 requests and 400 uploads at once: make test-long")
-def test_answers_are_right_beside_stalled_uploads_and_everything_is_released(serve, engine):
+def test_answers_are_right_beside_stalled_uploads_and_everything_is_released(serve, tiny_engine):
     from lorahub.app import FOLDER
 
     address = serve()
     claims = [f"{text} {number}" for number, text in enumerate(sentences(300, seed=6))]
-    wanted = [engine.classify([claim], ["tiny"])["tiny"][0].label for claim in claims]
+    wanted = [tiny_engine.classify([claim], ["tiny"])["tiny"][0].label for claim in claims]
     call(address, "classify", [CLAIM, ["tiny"], "", 1])
     before, files = resources(), set(Path(FOLDER).rglob("*"))
     connections = [stalled(address) for _ in range(400)]

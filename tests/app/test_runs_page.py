@@ -175,7 +175,7 @@ def test_a_record_of_any_numbers_is_shown_or_refused(tiny_run, tmp_path):
             refused.add(keys)
             continue
         shown = describe("tiny", tmp_path, record)
-        assert ("Results on test" in shown) != ("record.json does not hold" in shown)
+        assert ("Results on test" in shown) != ("tiny: record.json " in shown)
         assert run_table.cells(record)[0] == record.name
         assert run_table.verdict(record)
         with suppress(AdapterError):

@@ -33,16 +33,9 @@ def data(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="module")
-def engine(tiny_base, tiny_run):
-    from lorahub.serving.engine.engine import Engine
-
-    return Engine(str(tiny_base("bert")), [tiny_run.folder])
-
-
 @pytest.fixture
-def trainer(engine, tiny_base, tmp_path):
-    made = Trainer(root=tmp_path, base=str(tiny_base("bert")), load=lambda folder: engine.add(folder)[0])
+def trainer(tiny_engine, tiny_base, tmp_path):
+    made = Trainer(root=tmp_path, base=str(tiny_base("bert")), load=lambda folder: tiny_engine.add(folder)[0])
     yield made
     made.close()
 
@@ -55,7 +48,7 @@ def wait(trainer, is_reached, seconds=240):
     return trainer.state
 
 
-def test_a_training_is_followed_and_its_run_answers(trainer, engine, tmp_path):
+def test_a_training_is_followed_and_its_run_answers(trainer, tiny_engine, tmp_path):
     data = tmp_path / "wording.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in learnable(100)))
     started = trainer.start(TrainingRequest(data=str(data), method="lora", preset=QUICK, name="mine"))
@@ -69,8 +62,8 @@ def test_a_training_is_followed_and_its_run_answers(trainer, engine, tmp_path):
     assert [point for point, _ in state.losses] == list(range(1, state.step + 1))
     assert list(state.validations) == [(row.step, row.f1_macro) for row in record.progress.curve]
     assert record.config.train.epochs == 1.0
-    assert state.answers_as in engine.names
-    assert engine.classify(["may never"], [state.answers_as])
+    assert state.answers_as in tiny_engine.names
+    assert tiny_engine.classify(["may never"], [state.answers_as])
     with pytest.raises(ConfigError, match="mine exists already"):
         trainer.start(TrainingRequest(data=str(data), method="lora", name="mine"))
 
@@ -152,10 +145,10 @@ def test_the_stream_is_as_documented_and_sigint_is_ctrl_c(data, tiny_base, tmp_p
 
 
 @pytest.fixture
-def address(engine, trainer, tiny_run):
+def address(tiny_engine, trainer, tiny_run):
     from lorahub.app import build
 
-    page = build.build(engine, root=trainer.root, trainer=trainer)
+    page = build.build(tiny_engine, root=trainer.root, trainer=trainer)
     with served(page) as address:
         yield address
 
@@ -226,10 +219,10 @@ def test_what_is_wrong_is_said_on_the_page(visit, trainer):
     page.get_by_role("region", name="Training").get_by_text("a run's name is up to 100 letters").wait_for()
 
 
-def test_a_page_without_a_trainer_has_no_such_tab_and_no_endpoint(engine, tiny_run):
+def test_a_page_without_a_trainer_has_no_such_tab_and_no_endpoint(tiny_engine, tiny_run):
     from lorahub.app import build
 
-    page = build.build(engine, root=tiny_run.folder.parent)
+    page = build.build(tiny_engine, root=tiny_run.folder.parent)
     assert "/train" not in page.get_api_info()["named_endpoints"]
     assert "Train" not in [block.label for block in page.blocks.values() if type(block).__name__ == "Tab"]
 

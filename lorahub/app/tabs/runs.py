@@ -6,10 +6,10 @@ from typing import Any
 
 import gradio as gr
 
-from lorahub import runfiles
+from lorahub import records, runfiles
 from lorahub.app import Json, errors, html
 from lorahub.app.catalogue import Runs, finished_runs
-from lorahub.errors import ConfigError, LorahubError, one_line
+from lorahub.errors import ConfigError, LorahubError
 from lorahub.hub.fetch import Located
 from lorahub.method_names import RANKED
 from lorahub.records import RunRecord
@@ -104,10 +104,10 @@ def _picture(path: Path, folder: Path) -> bytes | None:
 def describe(name: str, folder: Path, record: RunRecord) -> str:
     """Return one run: its verdict, facts, warnings, figures, pictures and labels; or that its record lacks them."""
     try:
-        return _describe(name, folder, record)
-    except (LorahubError, ValueError, LookupError, TypeError, ArithmeticError) as error:
-        problem = f"record.json does not hold what is shown here ({type(error).__name__}: {one_line(error)})."
-        return html.title(name) + html.problem(problem)
+        with records.shown(record):
+            return _describe(name, folder, record)
+    except LorahubError as error:
+        return html.title(name) + html.problem(str(error))
 
 
 def _describe(name: str, folder: Path, record: RunRecord) -> str:
