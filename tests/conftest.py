@@ -82,7 +82,7 @@ def _config(model_type, vocabulary):
 
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory):
-    """model_type -> folder of a tiny random base of that architecture, as it would lie on a disk."""
+    """(model_type, positions) -> folder of a tiny random base of that architecture, as it would lie on a disk."""
     import torch
     from transformers import AutoModel
 
@@ -92,12 +92,16 @@ def tiny_base(tmp_path_factory):
     gc.freeze()
     root, made = tmp_path_factory.mktemp("bases"), {}
 
-    def make(model_type):
-        if model_type not in made:
-            folder = root / f"tiny-{model_type}"
+    def make(model_type, positions=64):
+        name = model_type if positions == 64 else f"{model_type}-{positions}"
+        if name not in made:
+            folder = root / f"tiny-{name}"
             tokenizer = _tokenizer(model_type)
+            tokenizer.model_max_length = positions
+            config = _config(model_type, len(tokenizer))
+            config.max_position_embeddings = positions
             torch.manual_seed(7)
-            model = AutoModel.from_config(_config(model_type, len(tokenizer)))
+            model = AutoModel.from_config(config)
             # Random weights of the usual scale make every answer alike; larger ones make texts differ.
             with torch.no_grad():
                 for parameter in model.parameters():
@@ -105,26 +109,29 @@ def tiny_base(tmp_path_factory):
                         parameter.mul_(6)
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
-            made[model_type] = folder
-        return made[model_type]
+            made[name] = folder
+        return made[name]
 
     return make
 
 
 @pytest.fixture(scope="session")
 def make_adapter(tiny_base, tmp_path_factory):
-    """(model_type, labels, rank, method) -> an adapter folder with random weights, saved the way a run saves it."""
+    """(model_type, labels, rank, method, …) -> an adapter folder with random weights, saved the way a run saves it."""
     import torch
 
     from lorahub.config import AdapterConfig, BaseConfig
     from lorahub.labels import LabelSet
     from lorahub.models import adapters, base, methods
 
-    def make(model_type, *, labels=3, rank=4, seed=0, name=None, targets=("all-linear",), max_length=32, method="lora"):
+    def make(
+        model_type, *, labels=3, rank=4, seed=0, name=None, targets=("all-linear",), max_length=32, method="lora",
+        positions=64,
+    ):  # fmt: skip
         folder = tmp_path_factory.mktemp("adapters") / (name or f"{model_type}-{labels}-{rank}-{seed}")
         names = LabelSet(tuple(f"label{index}" for index in range(labels)))
         # Made before the seed is set: the first adapter on a base is to be the same as a later one.
-        made = tiny_base(model_type)
+        made = tiny_base(model_type, positions)
         torch.manual_seed(seed)
         loaded = base.load(BaseConfig(id=str(made), max_length=max_length), names)
         asked = AdapterConfig(method=method, rank=rank, alpha=2.0 * rank, targets=targets, prompt_tokens=6)

@@ -193,7 +193,7 @@ def load_with_peft(folder: Path, base: Base) -> nn.Module:
 
 
 def _load_onto(folder: Path, base: Base) -> nn.Module:
-    base.shorten(_max_length(folder) or base.max_length, "as in training")
+    base.truncate_at(_max_length(folder) or base.max_length, "as in training")
     layout = runfiles.layout(folder)
     model: nn.Module = base.model
     if layout is runfiles.PEFT:

@@ -61,9 +61,10 @@ class Base:
         dtype = self.dtype if self.quantize == quantization.NONE else torch.bfloat16
         return str(dtype).removeprefix("torch.")
 
-    def shorten(self, tokens: int, why: str) -> None:
-        """Truncate inputs to `tokens` tokens if they are longer now."""
-        if tokens < self.max_length:
+    def truncate_at(self, tokens: int, why: str) -> None:
+        """Truncate inputs to `tokens` tokens, or to the limit of the base if that is less."""
+        tokens = min(tokens, self.limit)
+        if tokens != self.max_length:
             self.max_length = self.tokenizer.model_max_length = tokens
             self.reasons["max_length"] = f"{tokens} tokens: {why}"
 

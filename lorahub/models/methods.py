@@ -135,7 +135,8 @@ def check(base: Base, config: AdapterConfig) -> None:
                 f"adapter.prompt_tokens={config.prompt_tokens} leaves {max(left, 0)} of the {base.limit} tokens of "
                 f"{base_id} for a claim, fewer than {_MIN_CLAIM_TOKENS}. Use fewer."
             )
-        base.shorten(left, f"{base.limit} minus {config.prompt_tokens} virtual tokens")
+        if left < base.max_length:
+            base.truncate_at(left, f"{base.limit} minus {config.prompt_tokens} virtual tokens")
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import nn
 
 from lorahub import runfiles
 from lorahub.config import BaseConfig
@@ -43,7 +44,11 @@ class SinglePredictor(Predictor):
         else:
             config = base_config(base, located, self._info, settings)
         self._base = bases.load(config, self._info.labels, token=token)
-        self._model = self._base.model if full_model else adapter_files.load_with_peft(folder, self._base)
+        if full_model:
+            self._model: nn.Module = self._base.model
+            self._base.truncate_at(self._info.max_length or self._base.max_length, "as in training")
+        else:
+            self._model = adapter_files.load_with_peft(folder, self._base)
 
     @property
     def adapters(self) -> Mapping[str, AdapterInfo]:
