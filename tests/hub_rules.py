@@ -5,6 +5,8 @@ modelcard.md), and the lists of identifiers in `hub_lists.yaml`. The Hub only wa
 is refused too, so that a test sees it.
 """
 
+import functools
+import json
 import re
 from pathlib import Path
 
@@ -25,6 +27,7 @@ RULES = {
     "library_name": lambda value: re.fullmatch(r"[\w.-]+", value),
     "tags": lambda value: bool(value),
 }
+MOST_VALUES = 1_000_000
 LISTS = ("datasets", "metrics", "tags", "models", "preload_from_hub")
 # Of a result in model-index: where its required values stand.
 REQUIRED = (("task", "type"), ("dataset", "type"), ("dataset", "name"))
@@ -104,3 +107,28 @@ def listed(value):
 def front_matter(card):
     found = re.match(r"---\r?\n(.*?)\r?\n---(\r?\n|$)", card, re.S)
     return (yaml.safe_load(found.group(1)) if found else None) or {}
+
+
+@functools.cache
+def shown_metadata(card):
+    """Return the metadata that the Hub shows of a card: as JSON, and none where it is no JSON object or very large."""
+    try:
+        matter = front_matter(card)
+        matter = (
+            json.loads(json.dumps(matter, default=_text, allow_nan=False)) if _size(matter, {}) < MOST_VALUES else {}
+        )
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError):
+        return {}
+    return matter if isinstance(matter, dict) else {}
+
+
+def _text(value):
+    return sorted(map(str, value)) if isinstance(value, set) else str(value)
+
+
+def _size(value, known):
+    """Return how many values JSON would repeat; `known` has the sizes by identity."""
+    if id(value) not in known:
+        items = value.values() if isinstance(value, dict) else value if isinstance(value, (list, set)) else ()
+        known[id(value)] = 1 + sum(_size(item, known) for item in items)
+    return known[id(value)]

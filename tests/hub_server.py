@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, unquote
 
 import anyio
 import uvicorn
-from hub_rules import front_matter, listed, metadata_errors
+from hub_rules import listed, metadata_errors, shown_metadata
 from starlette.applications import Starlette
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
@@ -425,7 +425,7 @@ def auth_check(call, write=""):
 
 def describe(hub, repo, at):
     card = (
-        front_matter((hub.root / at.files["README.md"].sha256).read_text("utf-8", "replace"))
+        shown_metadata((hub.root / at.files["README.md"].sha256).read_text("utf-8", "replace"))
         if "README.md" in at.files
         else {}
     )

@@ -185,7 +185,7 @@ def _cells(path: Path) -> Iterator[list[str]]:
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            raise DataError(f"{where} cannot be read ({error}). Is a quote left open? Close it.") from None
+            raise DataError(f"{where} cannot be read ({one_line(error)}). Is a quote left open? Close it.") from None
         if cells is None:
             return
         if not cells:

@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from lorahub import atomic, runfiles
-from lorahub.errors import AdapterError, need
+from lorahub.errors import AdapterError, need, one_line
 from lorahub.stats.metrics import quick
 from lorahub.stats.results import BaselineChoice
 from lorahub.stats.verdicts import Floats, Ids
@@ -94,7 +94,7 @@ class LinearProbe:
             arrays = safetensors.load(runfiles.read_bytes(path))
             weight, bias = arrays["weight"], arrays["bias"]
         except (KeyError, ValueError, TypeError, OSError, damaged) as error:
-            raise AdapterError(f"{path} is damaged ({error}). Restore it or train again.") from None
+            raise AdapterError(f"{path} is damaged ({one_line(error)}). Restore it or train again.") from None
         if weight.ndim != 2 or len(weight) != labels or bias.shape != (labels,):
             raise AdapterError(
                 f"{path} does not fit {labels} labels: its weight is {weight.shape}, its bias {bias.shape}. "

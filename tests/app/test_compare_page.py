@@ -63,6 +63,8 @@ def labelled(claims_file):
 def choose(page, path):
     if page.get_by_role("button", name="Clear").count():
         page.get_by_role("button", name="Clear").first.click()
+        # The rows of the file before would be taken for those of the next one.
+        page.get_by_role("status", name="File").get_by_text("A row holds one claim").wait_for()
     page.locator("input[type=file]").first.set_input_files(path)
     page.get_by_role("status", name="File").get_by_text("rows").first.wait_for()
 

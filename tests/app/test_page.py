@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from browser import VIEWS, ask, fits, open_tab, served, shoot, tab_to, visits
+from browser import VIEWS, ask, finish_animations, fits, open_tab, served, shoot, tab_to, visits
 from conftest import sentences
 
 from lorahub.labels import LabelSet
@@ -161,6 +161,7 @@ def test_a_link_puts_its_question_again(visit, engine):
     page.get_by_role("checkbox", name="hostile").uncheck()
     page.get_by_role("button", name="Evidence and strength").click()
     page.get_by_role("textbox", name="Evidence").fill("a study of the city")
+    finish_animations(page)
     page.get_by_role("spinbutton").fill("0.5")
     page.get_by_role("spinbutton").press("Tab")
     ask(page, CLAIM)
