@@ -115,7 +115,7 @@ class Peers:
             batches.append(self.tokenizer.pad(items, return_tensors="pt").to(self.device))
             return [torch.zeros(len(items), 1).numpy()]
 
-        items = encode(self.tokenizer, texts, None, max_length=MAX_LENGTH)
+        items = encode(self.tokenizer, texts, None, max_length=MAX_LENGTH).items
         Scheduler(keep, tokens=tokens, most=1).run([Job(items=items, adapters=range(copies))])
         return batches
 
@@ -149,7 +149,7 @@ def _repeated(batch, copies):
 
 def differences(engine, peers, names, texts):
     """Return the largest difference between the logits of lorahub and peft, and between peft's two ways."""
-    items = encode(peers.tokenizer, texts, None, max_length=MAX_LENGTH)
+    items = encode(peers.tokenizer, texts, None, max_length=MAX_LENGTH).items
     batches = [peers.tokenizer.pad(items, return_tensors="pt").to(peers.device)]
     logits = engine.logits(texts, names)
     ours = torch.cat([torch.from_numpy(logits[name]) for name in names])

@@ -60,11 +60,15 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterAnswer:
-    """An adapter's verdict and the one of the base alone; `scales` is False where strength changes nothing."""
+    """An adapter's verdict and the one of the base alone; `scales` is False where strength changes nothing.
+
+    `words_read` is how many words of claim and evidence the adapter has read; None where it has read all of them.
+    """
 
     adapter: Verdict
     base: Verdict | None
     scales: bool
+    words_read: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +128,12 @@ def classifier(engine: Engine) -> Classify:
             failed=failed,
             adapters={
                 name: AdapterAnswer(
-                    adapter=verdict, base=base[name][0] if name in base else None, scales=name not in heads
+                    adapter=verdict,
+                    base=base[name][0] if name in base else None,
+                    scales=name not in heads,
+                    words_read=engine.words_read(name, question.claim, evidence=question.evidence or None)
+                    if verdict.truncated
+                    else None,
                 )
                 for name, [verdict] in verdicts.items()
             },

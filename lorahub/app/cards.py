@@ -35,7 +35,7 @@ def answers(result: Answers, question: Question) -> str:
     return _grid(
         f"“{result.claim}”",
         html.paragraphs([*([result.failed] if result.failed else []), *_strength(result.strength), *agreement(result)]),
-        [_answer(name, answer, result.strength) for name, answer in result.adapters.items()],
+        [_answer(name, answer, question, result.strength) for name, answer in result.adapters.items()],
         notes,
         f'<p class="lh-note"><a href="{escape(link(question))}">Link to this question</a></p>',
     )
@@ -69,10 +69,15 @@ def agreement(result: Answers) -> list[str]:
     return sentences
 
 
-def _answer(name: str, answer: AdapterAnswer, strength: float) -> str:
+def _answer(name: str, answer: AdapterAnswer, question: Question, strength: float) -> str:
     """Return an adapter's card: its verdict, and the one of the base alone."""
     system = "with the adapter" if strength == 1 else f"with the adapter at {strength:g}"
-    parts = [_verdict(system, answer.adapter, answer.adapter.calibrated, "lh-adapter")]
+    parts = []
+    if answer.words_read is not None:
+        what = "claim and evidence" if question.evidence else "the claim"
+        sentence = f"Only the first {answer.words_read:,} words of {what} were read: this adapter reads no more."
+        parts.append(html.paragraphs([sentence], "lh-unsure"))
+    parts.append(_verdict(system, answer.adapter, answer.adapter.calibrated, "lh-adapter"))
     if answer.base:
         parts.append(_verdict("base alone", answer.base, answer.base.probabilities, "lh-base"))
     else:

@@ -81,6 +81,7 @@ def _show(texts: list[str], verdicts: "dict[str, list[Verdict]]", *, as_json: bo
     rows = []
     for text, name, verdict in answers:
         shares = sorted(verdict.calibrated.items(), key=lambda item: -item[1])
-        label = f"{verdict.label} (abstains)" if verdict.abstain else verdict.label
+        marks = [*(["abstains"] if verdict.abstain else []), *(["truncated"] if verdict.truncated else [])]
+        label = f"{verdict.label} ({', '.join(marks)})" if marks else verdict.label
         rows.append((text, name, label, "  ".join(f"{label} {share:.2f}" for label, share in shares)))
     show.table(("claim", "adapter", "verdict", "calibrated"), rows)

@@ -50,6 +50,8 @@ def evaluate(
     for name, result in evaluation.results.items():
         if result.selective and result.selective.threshold is not None:
             terminal.line(f"  {name}: {tables.abstaining(result.selective)}")
+        if result.truncated:
+            terminal.line(f"  {name}: {tables.truncation(result.truncated)}")
 
 
 def _evaluate_since(

@@ -108,6 +108,9 @@ def _print(finished: "Run") -> None:
     selective = finished.record.adapter().selective
     if selective and selective.threshold is not None:
         terminal.line(f"  {tables.abstaining(selective)}")
+    truncated = finished.record.adapter().truncated
+    if truncated:
+        terminal.line(f"  {tables.truncation(truncated)}")
     for warning in progress.warnings:
         terminal.line(f"  note: {warning}")
     terminal.line(

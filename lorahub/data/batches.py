@@ -5,6 +5,7 @@ In: a ClaimSet and a tokenizer. Out: `input_ids` (B, T) int64, `attention_mask` 
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,16 +21,28 @@ Item = dict[str, int | list[int]]
 _CHUNK = 1000
 
 
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """Tokenized texts without padding: what the tokenizer returns for each, and the rows of those that were cut."""
+
+    items: list[dict[str, list[int]]]
+    truncated: frozenset[int]
+
+
 class EncodedClaims(Dataset[Item]):
-    """A tokenized ClaimSet; items are not padded."""
+    """A tokenized ClaimSet; items are not padded. `truncated` holds the rows of claims that are not read to the end."""
 
     def __init__(self, claims: ClaimSet, tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> None:
         self.gold = claims.gold
         self.encodings: list[dict[str, list[int]]] = []
+        truncated: list[int] = []
         for start in range(0, len(claims), _CHUNK):
             stop = start + _CHUNK
             pairs = None if claims.evidence is None else claims.evidence[start:stop]
-            self.encodings += encode(tokenizer, claims.texts[start:stop], pairs, max_length=max_length)
+            encoded = encode(tokenizer, claims.texts[start:stop], pairs, max_length=max_length)
+            self.encodings += encoded.items
+            truncated += [start + row for row in encoded.truncated]
+        self.truncated = frozenset(truncated)
 
     @property
     def lengths(self) -> list[int]:
@@ -45,21 +58,51 @@ class EncodedClaims(Dataset[Item]):
 
 def encode(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], evidence: Sequence[str] | None, *, max_length: int
-) -> list[dict[str, list[int]]]:
+) -> Encoded:
     """Tokenize without padding. Only the evidence of a pair is truncated, unless the claim alone is too long."""
-    texts = list(texts)
+    texts, pairs = list(texts), None if evidence is None else list(evidence)
     if not texts:
-        return []
+        return Encoded(items=[], truncated=frozenset())
+    items = _rows(tokenizer(texts, pairs, verbose=False), len(texts))
+    long = [row for row, item in enumerate(items) if len(item["input_ids"]) > max_length]
+    if long:
+        second = None if pairs is None else [pairs[row] for row in long]
+        shorter = _truncate(tokenizer, [texts[row] for row in long], second, max_length)
+        for row, item in zip(long, shorter, strict=True):
+            items[row] = item
+    return Encoded(items=items, truncated=frozenset(long))
+
+
+def words_read(tokenizer: PreTrainedTokenizerBase, text: str, evidence: str | None, *, max_length: int) -> int:
+    """Return how many words of a text, followed by its evidence, `encode` keeps; a word that is cut does not count."""
+    room = max_length - tokenizer.num_special_tokens_to_add(pair=evidence is not None)
     if evidence is None:
-        batch = tokenizer(texts, truncation=True, max_length=max_length)
-        return _rows(batch, len(texts))
+        return _words(text, _cut(tokenizer, text, room))
+    read = _cut(tokenizer, text, room - 1)
+    if read != text:
+        return _words(text, read)
+    left = room - len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    return len(text.split()) + _words(evidence, _cut(tokenizer, evidence, left))
+
+
+def _words(text: str, read: str) -> int:
+    """Return the number of whole words of a text in the prefix that was read."""
+    is_cut = not read[-1:].isspace() and not text[len(read) :][:1].isspace() and len(read) < len(text)
+    return len(read.split()) - is_cut
+
+
+def _truncate(
+    tokenizer: PreTrainedTokenizerBase, texts: list[str], evidence: list[str] | None, max_length: int
+) -> list[dict[str, list[int]]]:
+    if evidence is None:
+        return _rows(tokenizer(texts, truncation=True, max_length=max_length), len(texts))
     # `only_second` cannot shorten a claim that fills the input by itself, so the claim is cut first.
     limit = max_length - tokenizer.num_special_tokens_to_add(pair=True) - 1
     claims = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
     short = [
         text if len(ids) <= limit else _cut(tokenizer, text, limit) for text, ids in zip(texts, claims, strict=True)
     ]
-    batch = tokenizer(short, list(evidence), truncation="only_second", max_length=max_length)
+    batch = tokenizer(short, evidence, truncation="only_second", max_length=max_length)
     return _rows(batch, len(texts))
 
 

@@ -144,6 +144,8 @@ def _limits(record: RunRecord) -> list[str]:
         lines += _confused(record.labels, index, adapter)
     if adapter.ece > _HIGH_ECE:
         lines.append(f"Confidence is off by {adapter.ece:.2f} on average: do not read it as a probability.")
+    if adapter.truncated:
+        lines.append(f"On test: {tables.truncation(adapter.truncated)}")
     selective, risk = adapter.selective, record.config.eval.abstain_risk
     if selective and selective.threshold is not None and selective.accuracy is not None:
         wrong = 1 - selective.accuracy

@@ -91,6 +91,11 @@ def abstaining(selective: SelectiveResult) -> str:
     )
 
 
+def truncation(share: float) -> str:
+    """Return one sentence on the share of claims that are longer than the system reads."""
+    return f"{share:.1%} of the claims are longer than it reads: their end had no part in its answers."
+
+
 def selected_rank(plateau: Plateau, confidence: float) -> str:
     """Return the rank with its uncertainty, as in `rank 4 (2 to 8 in 95 % of resamples)`."""
     others = f"{plateau.low} to {plateau.high}" if plateau.low < plateau.high else "no other"

@@ -70,6 +70,7 @@ def block(gold: Ids, prediction: Prediction, options: EvalConfig) -> SystemResul
         confidence=options.confidence,
     )
     result.selective = selective.figures(logits, gold, calibration, confidence=options.confidence)
+    result.truncated = len(prediction.truncated) / len(gold)
     return result
 
 

@@ -1,7 +1,8 @@
 """Classify a file as a stream: the same rows with verdict columns added, a chunk at a time.
 
 Per adapter the output has `NAME.label`, `NAME.confidence` (calibrated), `NAME.abstain` (the confidence is below the
-adapter's threshold), `NAME.p.LABEL` (plain softmax) and `NAME.calibrated.LABEL`. The output is complete or absent.
+adapter's threshold), `NAME.truncated` (the row is longer than the adapter reads), `NAME.p.LABEL` (plain softmax) and
+`NAME.calibrated.LABEL`. The output is complete or absent.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -80,6 +81,7 @@ def verdict_columns(verdicts: Mapping[str, Verdict]) -> Row:
         row[f"{name}.label"] = verdict.label
         row[f"{name}.confidence"] = verdict.confidence
         row[f"{name}.abstain"] = verdict.abstain
+        row[f"{name}.truncated"] = verdict.truncated
         row |= {f"{name}.p.{label}": value for label, value in verdict.probabilities.items()}
         row |= {f"{name}.calibrated.{label}": value for label, value in verdict.calibrated.items()}
     return row

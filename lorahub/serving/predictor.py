@@ -36,13 +36,15 @@ class Verdict:
     """The answer of one adapter to one text.
 
     `probabilities` is the plain softmax by label name; `calibrated` is computed after bias and temperature. `abstain`
-    marks a confidence below the adapter's threshold: a person should decide. The label stays.
+    marks a confidence below the adapter's threshold: a person should decide. The label stays. `truncated` marks a text,
+    or its evidence, that is longer than the adapter reads: its end had no part in the answer.
     """
 
     label: str
     probabilities: dict[str, float]
     calibrated: dict[str, float]
     abstain: bool = False
+    truncated: bool = False
 
     @property
     def confidence(self) -> float:
@@ -52,11 +54,15 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """The logits (N, C) of one adapter, with the labels and the calibration that turn them into verdicts."""
+    """The logits (N, C) of one adapter, with the labels and the calibration that turn them into verdicts.
+
+    `truncated` are the rows of the texts that were not read to the end.
+    """
 
     logits: Floats
     labels: LabelSet
     calibration: Calibration = Calibration()
+    truncated: frozenset[int] = frozenset()
 
     @property
     def is_finite(self) -> bool:
@@ -75,8 +81,9 @@ class Prediction:
                 probabilities=dict(zip(names, raw.tolist(), strict=True)),
                 calibrated=dict(zip(names, sure.tolist(), strict=True)),
                 abstain=bool(mark),
+                truncated=row in self.truncated,
             )
-            for best, raw, sure, mark in zip(ids, plain, shown, marks, strict=True)
+            for row, (best, raw, sure, mark) in enumerate(zip(ids, plain, shown, marks, strict=True))
         ]
 
 

@@ -72,7 +72,8 @@ class SinglePredictor(Predictor):
         if request.strength != 1:
             raise ConfigError(f"{info.name} has no scalable LoRA update, but strength is {request.strength}. Use 1.")
         evidence = request.evidence_for(info.name, info)
-        items = encode(base.tokenizer, request.texts, evidence, max_length=base.max_length)
+        encoded = encode(base.tokenizer, request.texts, evidence, max_length=base.max_length)
+        items = encoded.items
         order = sorted(range(len(items)), key=lambda row: -len(items[row]["input_ids"]))
         logits = np.zeros((len(items), len(info.labels)), np.float32)
         for start in range(0, len(order), _ROWS_PER_PASS):
@@ -82,4 +83,7 @@ class SinglePredictor(Predictor):
             batch = base.tokenizer.pad([items[row] for row in rows], return_tensors="pt").to(base.device)
             with torch.inference_mode():
                 logits[rows] = self._model(**batch).logits.float().cpu().numpy()
-        return {name: Prediction(logits=logits, labels=info.labels, calibration=info.calibration) for name in names}
+        prediction = Prediction(
+            logits=logits, labels=info.labels, calibration=info.calibration, truncated=encoded.truncated
+        )
+        return dict.fromkeys(names, prediction)

@@ -83,6 +83,11 @@ class SystemResult(Part):
         default={}, description="differences to the other systems by system and metric; only `adapter` has them"
     )
     selective: SelectiveResult | None = Field(default=None, description="abstention; only `adapter` has it")
+    truncated: float | None = Field(
+        default=None,
+        description="share of the claims whose end, or whose evidence's, was not read: they are longer than "
+        "`base.max_length`; only `adapter` has it",
+    )
 
     def metric(self, name: str) -> float:
         """Return a headline metric or the calibration error by name."""

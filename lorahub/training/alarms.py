@@ -6,9 +6,24 @@ from collections.abc import Iterator
 import numpy as np
 
 from lorahub.config import EvalConfig
+from lorahub.data.batches import EncodedClaims
 from lorahub.errors import TrainingError
 from lorahub.labels import LabelSet
+from lorahub.models.base import Base
 from lorahub.stats.verdicts import Calibration, Floats, Ids, decide
+
+
+def truncated(claims: EncodedClaims, base: Base, *, configured: int) -> list[str]:
+    """Return a warning if training claims are not read to the end; `configured` is base.max_length."""
+    count = len(claims.truncated)
+    if not count:
+        return []
+    more = configured == base.max_length < base.limit
+    fix = f"Raise base.max_length, up to {base.limit}." if more else "The base reads no more."
+    return [
+        f"{count:,} of {len(claims):,} training claims ({count / len(claims):.1%}) are longer than {base.max_length} "
+        f"tokens, and their end is not read. {fix}"
+    ]
 
 
 def check_loss(loss: float, step: int, learning_rate: float) -> None:

@@ -123,7 +123,8 @@ def probe_logits(model: Any, base: Base, claims: ClaimSet) -> Floats:
     """Return the logits (N, C) of a few claims, computed one at a time so that no padding is involved."""
     logits = []
     for text, evidence in zip(claims.texts, claims.evidence or claims.texts, strict=True):
-        item = encode(base.tokenizer, [text], [evidence] if claims.evidence else None, max_length=base.max_length)[0]
-        batch = base.tokenizer.pad([item], return_tensors="pt").to(base.device)
+        second = [evidence] if claims.evidence else None
+        encoded = encode(base.tokenizer, [text], second, max_length=base.max_length)
+        batch = base.tokenizer.pad(encoded.items, return_tensors="pt").to(base.device)
         logits.append(model(**batch).logits[0].float().cpu().numpy())
     return np.stack(logits)

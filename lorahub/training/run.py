@@ -90,6 +90,9 @@ def run(
 
     callbacks.on_stage("loading the base")
     session = TrainingSession(config, data, tracker=tracker)
+    long = alarms.truncated(session.encoded["train"], session.base, configured=config.base.max_length)
+    for warning in long:
+        log.warning("%s", warning)
     published = configs.published(config, data_id=data.source.id, base_id=session.base.resolved.id)
     checkpoints = checkpoints or Checkpoints(out)
     checkpoints.check(_identity(session, published), main=session.accelerator.is_main_process)
@@ -142,10 +145,10 @@ def run(
             interrupted=progress.interrupted,
             resumed_at=progress.resumed_at,
             curve=progress.curve,
-            warnings=[*data.warnings, *progress.warnings, *silent],
+            warnings=[*data.warnings, *long, *progress.warnings, *silent],
         ),
         environment=environment.describe(session, baselines=fitted.options, calibration=fit),
-        results={split: _results(split, logits, data, fit, config) for split in EVALUATED_SPLITS},
+        results={split: _results(split, logits, session, fit) for split in EVALUATED_SPLITS},
     )
     if session.accelerator.is_main_process:
         callbacks.on_stage("writing the run folder")
@@ -193,9 +196,10 @@ def _baselines(session: TrainingSession, checkpoints: Checkpoints) -> Baselines:
 
 
 def _results(
-    split: str, logits: dict[str, dict[str, Floats]], data: ClaimData, fit: Calibration, config: Config
+    split: str, logits: dict[str, dict[str, Floats]], session: TrainingSession, fit: Calibration
 ) -> dict[str, SystemResult]:
     """Return the metrics of every system on a split, and the adapter's differences to the others."""
+    config, data, encoded = session.config, session.data, session.encoded[split]
     gold, confidence, resamples = data.splits[split].gold, config.eval.confidence, config.eval.bootstrap
     answers: dict[str, Ids] = {}
     results: dict[str, SystemResult] = {}
@@ -214,6 +218,7 @@ def _results(
         if system != "adapter"
     }
     results["adapter"].selective = selective.figures(logits["adapter"][split], gold, fit, confidence=confidence)
+    results["adapter"].truncated = len(encoded.truncated) / len(encoded)
     return results
 
 

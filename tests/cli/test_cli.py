@@ -40,7 +40,7 @@ def test_classify_texts(cli, tiny_run, tiny_base):
     assert "tiny" in out
     code, out, _ = cli(*arguments, "--json")
     found = json.loads(out)
-    assert set(found[0]) == {"text", "adapter", "label", "probabilities", "calibrated", "abstain"}
+    assert set(found[0]) == {"text", "adapter", "label", "probabilities", "calibrated", "abstain", "truncated"}
     assert sum(found[0]["probabilities"].values()) == pytest.approx(1, abs=1e-4)
 
 

@@ -58,13 +58,15 @@ def test_only_the_evidence_of_a_pair_is_truncated(tiny_base):
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_base("bert"))
     claim, evidence = "the vaccine causes flu .", " ".join(["study"] * 60)
-    found = encode(tokenizer, [claim, claim], [evidence, ""], max_length=20)
+    encoded = encode(tokenizer, [claim, claim], [evidence, ""], max_length=20)
+    found = encoded.items
     assert len(found[0]["input_ids"]) == 20
     text = tokenizer.decode(found[0]["input_ids"])
     assert all(word in text for word in claim.split())
     assert "study" in text
+    assert encoded.truncated == {0}
     long = " ".join(["vaccine"] * 60)
-    assert len(encode(tokenizer, [long], [evidence], max_length=20)[0]["input_ids"]) <= 20
+    assert len(encode(tokenizer, [long], [evidence], max_length=20).items[0]["input_ids"]) <= 20
 
 
 def _byte_level():
@@ -90,7 +92,7 @@ def test_a_long_claim_of_a_pair_is_cut_between_characters(claim):
     tokenizer = _byte_level()
     for length in range(14, 24):
         for evidence in ("", "flu causes"):
-            ids = encode(tokenizer, [claim], [evidence], max_length=length)[0]["input_ids"]
+            ids = encode(tokenizer, [claim], [evidence], max_length=length).items[0]["input_ids"]
             assert len(ids) <= length
             kept = tokenizer.decode(ids[1 : ids.index(2)])
             # All of the room but less than a character, and one token for the evidence.
@@ -105,6 +107,6 @@ def test_a_claim_of_a_pair_is_cut_where_one_alone_would_be(tiny_base):
     claim = "the vaccine, unheard of, causes flu. " * 10
     whole = tokenizer(claim, add_special_tokens=False)["input_ids"]
     for length in range(10, 30):
-        ids = encode(tokenizer, [claim], [""], max_length=length)[0]["input_ids"]
+        ids = encode(tokenizer, [claim], [""], max_length=length).items[0]["input_ids"]
         assert ids[1:-2] == whole[: len(ids) - 3]
         assert len(ids) == length - 1

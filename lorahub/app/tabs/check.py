@@ -156,8 +156,8 @@ def _endpoints(classifier: Classify, explainer: Explain) -> None:
     def classify(claim: str, adapters: list[str], evidence: str = "", strength: float = 1.0) -> Json:
         """Classify one claim with the named adapters; strength 0 is the base, 1 the adapters as trained, 2 the maximum.
 
-        Returns per adapter its verdict and the base's (label, probabilities, calibrated, abstain), the seconds it took,
-        and which adapters with the same labels agree.
+        Returns per adapter its verdict and the base's (label, probabilities, calibrated, abstain, truncated), the
+        seconds it took, and which adapters with the same labels agree.
 
         Args:
             claim: one sentence

@@ -150,11 +150,13 @@ class _Collected:
         self.fitting = [name for name in self.labels if table.names and name not in self.unknown]
         self._ids: dict[str, list[Ids]] = {name: [] for name in self.labels}
         self._probabilities: dict[str, list[Floats]] = {name: [] for name in self.labels}
+        self._truncated = dict.fromkeys(self.labels, 0)
         self._shown: tuple[list[ShownRow], list[ShownRow], list[ShownRow]] = ([], [], [])
 
     def add(self, rows: Sequence[Mapping[str, Any]], answers: "Mapping[str, Sequence[Verdict]]") -> None:
         """Keep what is needed of a chunk."""
         for name, verdicts in answers.items():
+            self._truncated[name] += sum(verdict.truncated for verdict in verdicts)
             self._ids[name].append(self.labels[name].encode([verdict.label for verdict in verdicts]))
             self._probabilities[name].append(
                 np.array([list(verdict.calibrated.values()) for verdict in verdicts], dtype=np.float32)
@@ -263,6 +265,9 @@ class _Collected:
                 f"No figures for {name}: its labels are {', '.join(self.labels[name].names)}, but the file also has "
                 f"{', '.join(unknown[:_NAMES_SHOWN])}{more}. If they mean the same, map them."
             )
+        for name, count in self._truncated.items():
+            if count:
+                notes.append(f"{count:,} rows are longer than {name} reads: their end had no part in its answers.")
         without = int((self.table.gold == UNLABELLED).sum())
         if self.table.names and without:
             notes.append(f"{without:,} rows have no label; the figures cover the other {self.table.rows - without:,}.")

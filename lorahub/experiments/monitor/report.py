@@ -18,11 +18,13 @@ def build(result: MonitoringResult) -> Report:
     """Build the report of a new evaluation."""
     selective = result.row.figures.selective
     abstention = [tables.abstaining(selective)] if selective and selective.threshold is not None else []
+    truncated = result.row.figures.truncated
+    truncation = [tables.truncation(truncated)] if truncated else []
     return Report(
         name="history",
         title=f"{result.run}: evaluated again",
         tables=[_evaluations(result)],
-        sentences=[*verdicts(result), *abstention],
+        sentences=[*verdicts(result), *abstention, *truncation],
         explanation=(
             f"Square brackets: {result.confidence:.0%} bootstrap intervals ({result.resamples:,} resamples), paired on "
             "the same claims, independent on other claims. p of earlier evaluations is corrected for their number "

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from lorahub.config import BaseConfig
-from lorahub.data.batches import encode
+from lorahub.data.batches import Encoded, encode, words_read
 from lorahub.hub import fetch
 from lorahub.models import adapters as adapter_files
 from lorahub.models import architectures
@@ -173,7 +173,8 @@ class Engine(Predictor):
     def warm_up(self) -> None:
         """Run a short and a longest text, so that no request waits for the one-time setup of a device."""
         for text in ("a", "a " * self._base.max_length):
-            self._scheduler.run([Job(items=self._encode([text], None, self._base.max_length), kind=_FEATURES)])
+            encoded = self._encode([text], None, self._base.max_length)
+            self._scheduler.run([Job(items=encoded.items, kind=_FEATURES)])
             self.compute(Request([text]))
 
     def compute(self, request: Request) -> dict[str, Prediction]:
@@ -185,15 +186,16 @@ class Engine(Predictor):
                     name: Prediction(logits=np.zeros((0, item.num_labels), np.float32), labels=item.adapter.labels)
                     for name, item in held.items()
                 }
-            jobs: list[tuple[list[str], Job]] = []
-            for names, items in self._tokenize(held, request):
+            jobs: list[tuple[list[str], Encoded, Job]] = []
+            for names, encoded in self._tokenize(held, request):
                 for group in [names] if mixes else [[name] for name in names]:
                     loaded = [held[name] for name in group]
                     kind = _LOGITS if mixes else loaded[0]
-                    jobs.append((group, Job(items=items, adapters=loaded, kind=kind, strength=request.strength)))
-            self._scheduler.run([job for _, job in jobs], stop=request.stop)
+                    job = Job(items=encoded.items, adapters=loaded, kind=kind, strength=request.strength)
+                    jobs.append((group, encoded, job))
+            self._scheduler.run([job for _, _, job in jobs], stop=request.stop)
         predictions = {}
-        for group, job in jobs:
+        for group, encoded, job in jobs:
             logits = job.output()  # (N, K, widest)
             for place, name in enumerate(group):
                 adapter = held[name].adapter
@@ -201,6 +203,7 @@ class Engine(Predictor):
                     logits=np.ascontiguousarray(logits[:, place, : len(adapter.labels)]),
                     labels=adapter.labels,
                     calibration=adapter.calibration,
+                    truncated=encoded.truncated,
                 )
         return {name: predictions[name] for name in held}
 
@@ -222,17 +225,31 @@ class Engine(Predictor):
         if len(request.texts) == 0:
             return {name: [] for name in probed}
         groups = self._tokenize(probed, request)
-        jobs = [Job(items=items, kind=_FEATURES) for _, items in groups]
+        jobs = [Job(items=encoded.items, kind=_FEATURES) for _, encoded in groups]
         self._scheduler.run(jobs, stop=stop)
         predictions = {}
-        for (names, _), job in zip(groups, jobs, strict=True):
+        for (names, encoded), job in zip(groups, jobs, strict=True):
             features = job.output()  # (N, H)
             for name in names:
                 adapter = probed[name].adapter
                 assert adapter.probe is not None
-                predictions[name] = Prediction(logits=adapter.probe.logits(features), labels=adapter.labels)
+                predictions[name] = Prediction(
+                    logits=adapter.probe.logits(features), labels=adapter.labels, truncated=encoded.truncated
+                )
         finite(predictions)
         return {name: predictions[name].verdicts() for name in probed}
+
+    def words_read(self, name: str, text: str, *, evidence: str | None = None) -> int:
+        """Return how many words of a text, followed by its evidence, an adapter reads before its limit of tokens.
+
+        Raises AdapterError for an unknown name.
+        """
+        request = Request([text], [name], evidence=None if evidence is None else [evidence])
+        with self._cache.hold([name]) as held:
+            adapter = held[name].adapter
+        second = None if request.evidence_for(name, adapter) is None else evidence
+        with self._tokenizing:
+            return words_read(self._base.tokenizer, text, second, max_length=self._length(adapter))
 
     def _load(self, source: fetch.Located, name: str) -> LoadedAdapter:
         """Load an evicted adapter again."""
@@ -250,16 +267,18 @@ class Engine(Predictor):
         loaded = [lora_layers.load(self._base.model, adapter, self._base.device) for adapter in adapters]
         return [self._cache.add(source, item, pinned=pin) for source, item in zip(located, loaded, strict=True)]
 
-    def _tokenize(
-        self, held: Mapping[str, LoadedAdapter], request: Request
-    ) -> list[tuple[list[str], list[dict[str, list[int]]]]]:
+    def _length(self, adapter: Adapter) -> int:
+        """Return the number of tokens after which the input of an adapter is truncated."""
+        return min(adapter.max_length or self._base.max_length, self._base.limit)
+
+    def _tokenize(self, held: Mapping[str, LoadedAdapter], request: Request) -> list[tuple[list[str], Encoded]]:
         """Return groups of adapters that read the same tokens, each with the tokenized texts.
 
         Adapters differ in where their input is truncated and in whether they read the evidence.
         """
         groups: dict[tuple[int, bool], list[str]] = {}
         for name, item in held.items():
-            length = min(item.adapter.max_length or self._base.max_length, self._base.limit)
+            length = self._length(item.adapter)
             paired = request.evidence_for(name, item.adapter) is not None
             groups.setdefault((length, paired), []).append(name)
         return [
@@ -267,8 +286,6 @@ class Engine(Predictor):
             for (length, paired), names in groups.items()
         ]
 
-    def _encode(
-        self, texts: Sequence[str], evidence: Sequence[str] | None, max_length: int
-    ) -> list[dict[str, list[int]]]:
+    def _encode(self, texts: Sequence[str], evidence: Sequence[str] | None, max_length: int) -> Encoded:
         with self._tokenizing:
             return encode(self._base.tokenizer, texts, evidence, max_length=max_length)
