@@ -135,7 +135,7 @@ class TrainConfig:
     warmup: Annotated[Number, Field(description="Share of the steps during which the learning rate rises from 0.", ge=0, le=0.9)] = 0.1
     weight_decay: Annotated[Number, Field(description="AdamW's decoupled weight decay.", ge=0)] = 0.01
     max_grad_norm: Annotated[Number, Field(description="Gradient norm above which gradients are scaled down.", gt=0)] = 1.0
-    class_weights: Annotated[Literal["none", "sqrt", "balanced"], Field(description="Weight of a label in the loss: none, 1/sqrt(frequency), or 1/frequency; relative to the other claims of the batch, so it has no effect in a batch of one.")] = "sqrt"
+    class_weights: Annotated[Literal["none", "sqrt", "balanced"], Field(description="Weight of a label in the loss: none, 1/sqrt(frequency), or 1/frequency, with mean 1 over the training claims.")] = "sqrt"
     label_smoothing: Annotated[Number, Field(description="Share of the target spread evenly over all labels.", ge=0, le=0.9)] = 0.0
     mixed_precision: Annotated[Literal["auto", "no", "bf16", "fp16"], BeforeValidator(_no_is_text), Field(description="Autocast: auto is bf16 on a GPU that has it, else none.")] = "auto"
     length_groups: Annotated[Flag, Field(description="Batch claims of similar length, to reduce padding.")] = True

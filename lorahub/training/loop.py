@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
-from accelerate import skip_first_batches
+from accelerate import Accelerator, skip_first_batches
 from transformers import get_scheduler
 
 from lorahub.config import TrainConfig
@@ -77,6 +77,7 @@ def fit(  # noqa: C901 - the whole story, read from top to bottom
     progress.planned_steps = total
     batches = _batches(loader, sampler, batches_per_epoch, start=progress.batches)
     started, cpu_started = time.perf_counter() - progress.seconds, time.process_time() - progress.cpu_seconds
+    in_step = 0  # claims of this process since the last optimizer step
     model.train()
     try:
         while not _is_finished(progress, config):
@@ -85,17 +86,21 @@ def fit(  # noqa: C901 - the whole story, read from top to bottom
             del batch["row"]
             with accelerator.accumulate(model):
                 logits = model(**batch).logits.float()
-                loss = F.cross_entropy(logits, gold, weight=class_weight, label_smoothing=config.label_smoothing)
-                accelerator.backward(loss)
+                loss = F.cross_entropy(
+                    logits, gold, weight=class_weight, label_smoothing=config.label_smoothing, reduction="sum"
+                )
+                accelerator.backward(loss / config.batch_size)
+                in_step += len(gold)
                 if accelerator.sync_gradients:
+                    progress.seen += _average_over_claims(trained, in_step, accelerator, config)
+                    in_step = 0
                     accelerator.clip_grad_norm_(trained, config.max_grad_norm)
                 optimizer.step()
                 learning_rate = scheduler.get_last_lr()[0]
                 scheduler.step()
                 optimizer.zero_grad()
             progress.batches += 1
-            progress.seen += len(gold) * accelerator.num_processes
-            progress.recent = [*progress.recent[-(_SHOWN_OVER - 1) :], loss.item()]
+            progress.recent = [*progress.recent[-(_SHOWN_OVER - 1) :], loss.item() / len(gold)]
             alarms.check_loss(progress.recent[-1], progress.steps + 1, learning_rate)
             if not accelerator.sync_gradients:
                 continue
@@ -155,6 +160,24 @@ def class_weights(gold: Ids, labels: int, kind: str) -> list[float]:
     power = {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}[kind]
     raw = np.maximum(frequency, 1 / len(gold)) ** -power
     return [float(weight) for weight in raw / (raw * frequency).sum()]
+
+
+def _average_over_claims(
+    trained: Sequence[torch.nn.Parameter], count: int, accelerator: Accelerator, config: TrainConfig
+) -> int:
+    """Make gradients those of the mean over all claims of an optimizer step, and return the number of these claims.
+
+    `count` is the number of claims of this process. Until here the gradients are sums over claims divided by the claims
+    of a step of full batches. torch's weighted mean divides by the weights in the batch instead, so that the weights
+    cancel out in a batch of one. The class weights have mean 1 over the training claims.
+    """
+    total = int(accelerator.reduce(torch.tensor(count, device=accelerator.device), reduction="sum"))
+    full = config.batch_size * config.gradient_accumulation * accelerator.num_processes
+    if total != full:
+        for parameter in trained:
+            if parameter.grad is not None:
+                parameter.grad.mul_(full / total)
+    return total
 
 
 def _is_finished(progress: TrainingProgress, config: TrainConfig) -> bool:

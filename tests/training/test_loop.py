@@ -1,13 +1,23 @@
 """The loop's parts: batches, weights, alarms."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
+import step_gradients
+import torch
 
 from lorahub.data.batches import LengthGroupedBatches, encode
 from lorahub.errors import TrainingError
 from lorahub.labels import LabelSet
 from lorahub.training import alarms
 from lorahub.training.loop import class_weights
+from lorahub.training.session import TrainingSession
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("grouped", [True, False])
@@ -41,6 +51,51 @@ def test_class_weights_average_to_one_over_the_claims():
         weights = np.array(class_weights(gold, 3, kind))
         assert weights[gold].mean() == pytest.approx(1)
         assert weights[1] / weights[0] == pytest.approx(ratio)
+
+
+@pytest.fixture(scope="module")
+def weighted(tiny_base):
+    """The gradients of the weighted mean of the loss over all claims, without batches."""
+    session = TrainingSession(step_gradients.config(tiny_base("llama")), step_gradients.DATA, splits=("train",))
+    session.attach()
+    tokenizer, gold = session.base.tokenizer, step_gradients.GOLD
+    batch = tokenizer(step_gradients.TEXTS, padding=True, return_tensors="pt")
+    logits = session.model(**batch).logits.float()
+    losses = torch.nn.functional.cross_entropy(logits, torch.from_numpy(gold), reduction="none")
+    weights = torch.tensor(class_weights(gold, 2, "balanced"))[torch.from_numpy(gold)]
+    (losses * weights).mean().backward()
+    return [item.grad for item in session.model.parameters() if item.requires_grad]
+
+
+def assert_average(steps, expected):
+    """The mean over steps of the same number of claims: the weights stay those of the whole training split."""
+    for values, wanted in zip(zip(*steps, strict=True), expected, strict=True):
+        torch.testing.assert_close(sum(values) / len(values), wanted, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("batch", "accumulation"), [(12, 1), (4, 3), (5, 3), (1, 12), (4, 1), (1, 1), (4, 5)])
+def test_class_weights_do_not_depend_on_how_claims_are_batched(batch, accumulation, tiny_base, weighted):
+    steps = step_gradients.of_steps(
+        tiny_base("llama"), f"train.batch_size={batch}", f"train.gradient_accumulation={accumulation}"
+    )
+    assert_average(steps, weighted)
+
+
+@pytest.mark.long  # two processes that import everything
+def test_class_weights_do_not_depend_on_the_number_of_processes(tiny_base, weighted, tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    settings = ["base.device=cpu", "train.batch_size=2", "train.gradient_accumulation=3"]
+    program = Path(step_gradients.__file__)
+    done = subprocess.run(
+        [*command, str(program), str(tiny_base("llama")), str(tmp_path / "steps.pt"), *settings],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (step,) = torch.load(tmp_path / "steps.pt")
+    assert_average([step], weighted)
 
 
 def test_alarms_name_the_cause_and_the_fix():
