@@ -236,6 +236,7 @@ def space() -> dict[str, bytes]:
 
 BLOCKS: Blocks = {
     "README.md": {"summary": results_summary},
+    "docs/compare.md": {"equivalence": benchmark("equivalence")},
     "docs/data.md": {"data sets": named_sets},
     "docs/results.md": {"results": results, "methods": method_tables},
     "docs/configuration.md": {"fields": config_fields},

@@ -151,6 +151,7 @@ class EvalConfig:
     batch_size: Annotated[Whole, Field(description="Claims per forward pass when scoring.", ge=1)] = 64
     bootstrap: Annotated[Whole, Field(description="Resamples behind every interval.", ge=100)] = 2000
     confidence: Annotated[Number, Field(description="Coverage of the intervals.", gt=0.5, le=0.999)] = 0.95
+    margin: Annotated[Number, Field(description="Difference in a metric below which two models are equivalent: for adapter.rank=auto, and the default of `lorahub ranks` and `lorahub methods`.", gt=0, lt=1)] = 0.02
     adjust: Annotated[Flag, Field(description="Choose a bias per label on validation (logit adjustment) and decide with it.")] = True
     abstain_risk: Annotated[Number, Field(description="Largest share of wrong answers wanted where the adapter answers: a threshold of confidence is chosen on validation that holds it with certainty `eval.confidence`, and answers below it are marked; 0: none is.", ge=0, le=0.9)] = 0.2
 

@@ -22,6 +22,10 @@ def compare(
     ] = None,
     split: Split = "test",
     metric: Annotated[str, typer.Option(help="Deciding metric: f1_macro, f1_weighted, accuracy or ece.")] = "f1_macro",
+    margin: Annotated[
+        float | None,
+        typer.Option(help="Difference in the metric below which two systems are equivalent, as in 0.02."),
+    ] = None,
     require_better: Annotated[
         str | None,
         typer.Option(
@@ -29,6 +33,9 @@ def compare(
             help="majority, tfidf, linear_probe, untrained or a run: exit code 1 unless every adapter is better.",
         ),
     ] = None,
+    require_equivalent: Annotated[
+        bool, typer.Option("--require-equivalent", help="Exit code 1 unless every pair is equivalent within --margin.")
+    ] = False,
     base: AdapterBase = None,
     resamples: Annotated[
         int | None, typer.Option(help="Resamples of intervals and p-values; default: the first run's.", min=100)
@@ -55,7 +62,8 @@ def compare(
 ) -> None:
     """Compare adapters on the same claims: paired intervals, p-values, McNemar's test and disagreements.
 
-    A single run is compared with its own baselines.
+    A single run is compared with its own baselines. With --margin each pair is better, worse, equivalent or undecided,
+    and the claims are listed that one of the two has right and the other one wrong.
     """
     from lorahub.cli import show
     from lorahub.data import tables
@@ -72,7 +80,9 @@ def compare(
         split=split,
         base=base,
         metric=metric,
+        margin=margin,
         require_better=require_better,
+        require_equivalent=require_equivalent,
         resamples=resamples,
         confidence=confidence,
         adjust=adjust,

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from lorahub.cli import terminal
-from lorahub.cli.options import Base, Data, Discard, Json, Recipe, Set
+from lorahub.cli.options import Base, Data, Discard, Json, Margin, Recipe, Set
 from lorahub.errors import need
 from lorahub.method_names import METHODS
 
@@ -23,6 +23,7 @@ def methods(
         str | None,
         typer.Option(metavar="METHOD", help="Method that the others are compared with; default: full, else the first."),
     ] = None,
+    margin: Margin = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for runs and report; default: runs/methods-DATA-BASE.")
     ] = None,
@@ -48,6 +49,7 @@ def methods(
         out=out,
         keep_runs=not discard,
         reference=reference,
+        margin=margin,
         on_run=lambda text, done, total: terminal.line(f"run {done + 1} of {total}: {text}", err=True),
     )
     built = report.build(comparison)

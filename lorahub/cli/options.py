@@ -29,6 +29,10 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Any config field, as in train.epochs=3; repeatable."),
 ]
+Margin = Annotated[
+    float | None,
+    typer.Option(help="Difference in the metric below which models are equivalent; default: eval.margin."),
+]
 Discard = Annotated[bool, typer.Option("--discard", help="Delete the folder of each run; keep its figures.")]
 
 # What is read.

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from lorahub.cli import terminal
-from lorahub.cli.options import Discard, Json
+from lorahub.cli.options import Discard, Json, Margin
 from lorahub.errors import ConfigError, need
 
 
@@ -16,13 +16,14 @@ def ranks(
     only: Annotated[
         str | None, typer.Option("--ranks", metavar="1,2,…", help="With --retrain: train only these ranks.")
     ] = None,
+    margin: Margin = None,
     data: Annotated[str | None, typer.Option(help="The run's data, if it was a file or folder.")] = None,
     base: Annotated[str | None, typer.Option(help="The run's base, if it was a folder.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for runs and report; default: runs/ranks-RUN.")] = None,
     discard: Discard = False,
     as_json: Json = False,
 ) -> None:
-    """Show quality against rank, and select the smallest rank that is not detectably worse than the run's own.
+    """Show quality against rank, and select the smallest rank that is shown to be as good as the run's own.
 
     The run is truncated to ranks 1, 2, 4, … and evaluated again, without training.
     """
@@ -38,6 +39,7 @@ def ranks(
         run,
         retrain=retrain,
         only=ranks_to_train,
+        margin=margin,
         data=data,
         base=base,
         out=out,

@@ -104,6 +104,15 @@ def selected_rank(plateau: Plateau, confidence: float) -> str:
 
 def rank_reason(plateau: Plateau, metric: str) -> str:
     """Return the reason for the selected rank, as the second half of a sentence."""
+    if plateau.margin is not None and plateau.interval is not None:
+        if plateau.rank == plateau.reference:
+            return (
+                f"validation does not show a lower rank to be within {plateau.margin:g} of its {METRIC_NAMES[metric]}"
+            )
+        return (
+            f"the lowest that validation shows to be at most {plateau.margin:g} below rank {plateau.reference} in "
+            f"{METRIC_NAMES[metric]}: {signed(plateau.gap.difference, plateau.interval)}"
+        )
     if plateau.rank == plateau.reference:
         return "every lower rank that was tested is detectably worse on validation"
     gap = signed(plateau.gap.difference, plateau.gap.interval)
@@ -121,6 +130,11 @@ def with_interval(value: float, interval: Sequence[float]) -> str:
 def signed(value: float, interval: Sequence[float]) -> str:
     """Format a difference and its interval, as in `+0.021 [-0.004, +0.046]`."""
     return f"{value:+.3f} [{interval[0]:+.3f}, {interval[1]:+.3f}]"
+
+
+def within(interval: Sequence[float], margin: float, *, inside: bool) -> str:
+    """Format the interval of a test of equivalence, as in `interval [-0.012, +0.008] inside ±0.02`."""
+    return f"interval [{interval[0]:+.3f}, {interval[1]:+.3f}] {'inside' if inside else 'not shown inside'} ±{margin:g}"
 
 
 def p_value(value: float) -> str:

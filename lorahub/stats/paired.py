@@ -149,9 +149,17 @@ def claims_needed(draws: Values, claims: int) -> int | None:
     2:93-113).
     """
     observed, spread = float(draws[0]), float(draws[1:].std(ddof=1))
-    if abs(observed) < bootstrap.ZERO:
-        return None
-    return max(1, math.ceil(claims * ((_Z_ALPHA + _Z_POWER) * spread / observed) ** 2))
+    return None if abs(observed) < bootstrap.ZERO else claims_to_detect(spread * math.sqrt(claims), observed)
+
+
+def claims_to_detect(spread: float, difference: float) -> int:
+    """Return how many claims detect a difference; `spread` is its standard deviation on one claim. See above."""
+    return max(1, math.ceil(((_Z_ALPHA + _Z_POWER) * spread / difference) ** 2))
+
+
+def detectable_difference(spread: float, claims: int) -> float:
+    """Return the difference that so many claims detect: the inverse of `claims_to_detect`."""
+    return (_Z_ALPHA + _Z_POWER) * spread / math.sqrt(claims)
 
 
 def claims_needed_for_mcnemar(only_ours: int, only_theirs: int, claims: int) -> int | None:

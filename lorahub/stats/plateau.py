@@ -1,12 +1,12 @@
-"""The plateau of quality against rank: the smallest rank that is not detectably worse than the highest.
+"""The plateau of quality against rank: the smallest rank that is shown not to be worse than the highest by a margin.
 
 In: gold ids (N,) of the validation split and the answers (N,) of each rank. Out: a `Plateau` with its uncertainty.
 
-The reference is the highest rank, which is fixed in advance; the best of several would be chosen by noise. Ranks are
-tested from the smallest up, and the first whose difference has an interval that reaches 0 is selected. Tests in a fixed
-order need no correction for their number (Maurer, Hothorn and Lehmacher 1995): a rank as good as the highest is passed
-over with a probability below 1 - confidence. A selected rank may still be slightly worse, by less than this number of
-claims can show.
+The reference is the highest rank, which is fixed in advance; the best of several would be chosen by noise. A rank
+passes if the interval of its difference, as in equivalence.py, is above -margin: the lower one of the two one-sided
+tests, because a rank may be better. Ranks are tested from the highest down to the first that fails. Tests in a fixed
+order need no correction for their number (Maurer, Hothorn and Lehmacher 1995): a rank that is worse by the margin or
+more is selected with a probability of at most (1 - confidence) / 2. With few claims no lower rank passes.
 
 The uncertainty comes from a bootstrap of the whole rule: every resample of the claims, the same for all ranks, selects
 a rank. Its intervals are the observed ones, shifted by its own differences, so that no second level is needed.
@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lorahub.stats import bootstrap
-from lorahub.stats.paired import Difference
+from lorahub.stats import bootstrap, equivalence
+from lorahub.stats.paired import Difference, Interval
 from lorahub.stats.verdicts import Ids
 
 
@@ -27,7 +27,8 @@ class Plateau:
     """The selected rank, and the interval of ranks, `low` to `high`, that resamples select.
 
     `shares` is the share of resamples that select each rank. `gap` is the metric of the selected rank less that of
-    `reference`, the highest rank.
+    `reference`, the highest rank, and `interval` the widened interval of that difference, which decides. `margin` is
+    None in older results: their rank is the smallest without a detectable difference.
     """
 
     rank: int
@@ -36,6 +37,8 @@ class Plateau:
     reference: int
     gap: Difference
     shares: dict[int, float]
+    margin: float | None = None
+    interval: Interval | None = None
 
 
 def ladder(highest: int) -> list[int]:
@@ -54,7 +57,14 @@ def gap(
 
 
 def find(
-    gold: Ids, answers: Mapping[int, Ids], labels: int, *, metric: str, resamples: int, confidence: float
+    gold: Ids,
+    answers: Mapping[int, Ids],
+    labels: int,
+    *,
+    metric: str,
+    margin: float,
+    resamples: int,
+    confidence: float,
 ) -> Plateau:
     """Select the plateau from the answers by rank."""
     ranks = np.array(sorted(answers))
@@ -62,10 +72,19 @@ def find(
         [bootstrap.resampled(gold, answers[rank], labels, resamples=resamples)[metric] for rank in ranks.tolist()]
     )
     draws = values - values[-1]  # (K, R + 1), the last row is 0
-    gaps = [Difference.from_draws(row, confidence) for row in draws]
-    ends = np.array([[difference.interval[1]] for difference in gaps])  # (K, 1)
-    # The upper end of each rank's interval, first as observed, then shifted for each resample.
-    selected = ranks[(ends + draws - draws[:, :1] >= -bootstrap.ZERO).argmax(axis=0)]  # (R + 1,)
+    highest = answers[int(ranks[-1])]
+    intervals = []
+    for rank, row in zip(ranks.tolist(), draws, strict=True):
+        pair = answers[rank], highest
+        unseen = equivalence.unseen_flips(gold, pair, labels, metric=metric, confidence=confidence)
+        intervals.append(bootstrap.percentiles(equivalence.widened(row, unseen)[1:], confidence))
+    ends = np.array([[low] for low, _ in intervals])  # (K, 1)
+    # The lower end of each rank's interval, first as observed, then shifted for each resample.
+    passes = ends + draws - draws[:, :1] > -margin  # (K, R + 1)
+    passes[-1] = True
+    without_failure_above = np.logical_and.accumulate(passes[::-1], axis=0)[::-1]
+    places = without_failure_above.argmax(axis=0)  # (R + 1,)
+    selected = ranks[places]
     tail = (1 - confidence) / 2
     low, high = np.quantile(selected[1:], [tail, 1 - tail], method="inverted_cdf")
     return Plateau(
@@ -73,6 +92,8 @@ def find(
         low=int(low),
         high=int(high),
         reference=int(ranks[-1]),
-        gap=gaps[int(np.searchsorted(ranks, selected[0]))],
+        gap=Difference.from_draws(draws[places[0]], confidence),
         shares={int(rank): float((selected[1:] == rank).mean()) for rank in ranks},
+        margin=margin,
+        interval=intervals[int(places[0])],
     )

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from lorahub.stats import bootstrap, metrics, paired
+from lorahub.stats import bootstrap, equivalence, metrics, paired
 from lorahub.stats.bootstrap import Values
+from lorahub.stats.equivalence import Equivalence
 from lorahub.stats.paired import CorrectedDifference
 from lorahub.stats.verdicts import Ids
 
@@ -62,3 +63,17 @@ def mean(drawn: Draws, metric: str, *, confidence: float) -> Mean:
 def differences(pairs: list[tuple[Draws, Draws]], metric: str, *, confidence: float) -> list[CorrectedDifference]:
     """Return ours - theirs for each pair, with p-values corrected for the number of pairs."""
     return paired.corrected([ours.means[metric] - theirs.means[metric] for ours, theirs in pairs], confidence)
+
+
+def equivalences(
+    pairs: list[tuple[Draws, Draws]],
+    unseen: list[float],
+    claims: int,
+    metric: str,
+    *,
+    margin: float,
+    confidence: float,
+) -> list[Equivalence]:
+    """Test whether each pair differs by less than `margin`; see `equivalence.test`."""
+    draws = [ours.means[metric] - theirs.means[metric] for ours, theirs in pairs]
+    return equivalence.test(draws, unseen, claims, margin=margin, confidence=confidence)

@@ -1,9 +1,10 @@
 """`adapter.rank=auto`: choose the rank on validation and truncate the trained adapter to it.
 
 In: a TrainingSession whose adapter was trained at a high rank. Out: the adapter truncated to the smallest rank that is
-not detectably worse on validation, and the choice for the record. The adapter is not trained again at that
-rank: the kept model would differ from the measured one, with the noise of another training, for twice the time. A
-truncated adapter is never better than one trained at its rank, so the rank suffices but is not always the smallest.
+shown to be at most `eval.margin` worse on validation, and the choice for the record. The adapter is not trained again
+at that rank: the kept model would differ from the measured one, with the noise of another training, for twice the
+time. A truncated adapter is never better than one trained at its rank, so the rank suffices but is not always the
+smallest.
 """
 
 from lorahub.config import AUTO
@@ -31,6 +32,7 @@ def truncate_to_selected_rank(session: TrainingSession) -> RankChoice | None:
         answers,
         len(session.data.labels),
         metric=config.train.metric,
+        margin=config.eval.margin,
         resamples=config.eval.bootstrap,
         confidence=config.eval.confidence,
     )

@@ -9,7 +9,7 @@ from sklearn.metrics import f1_score
 from lorahub.experiments.compare import pairs
 from lorahub.experiments.compare.pairs import System
 from lorahub.labels import LabelSet
-from lorahub.stats import bootstrap, metrics, paired
+from lorahub.stats import bootstrap, equivalence, metrics, paired
 from lorahub.stats.verdicts import softmax
 
 LABELS = LabelSet(("a", "b", "c"))
@@ -164,7 +164,7 @@ def test_a_difference_turns_round_with_the_pair_and_calibration_counts_downwards
     there, back = compared(gold, systems, [("a", "b"), ("b", "a")], metric="ece")
     assert (there.verdict, back.verdict) == ("better", "worse")
     assert there.metrics["ece"].difference == -back.metrics["ece"].difference < -0.05
-    assert pairs.verdict("accuracy", there.metrics["accuracy"]) == "none"
+    assert equivalence.answer("accuracy", there.metrics["accuracy"]) == "none"
 
 
 def test_the_number_of_claims_needed_gives_the_power_that_it_promises():

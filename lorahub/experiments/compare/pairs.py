@@ -8,13 +8,15 @@ comparison therefore decides by the one metric that was named beforehand; the ot
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from lorahub.labels import LabelSet
-from lorahub.stats import bootstrap, metrics, paired
+from lorahub.stats import bootstrap, equivalence, metrics, paired
 from lorahub.stats.bootstrap import Values
-from lorahub.stats.paired import CorrectedDifference, Difference
-from lorahub.stats.results import LOWER_IS_BETTER
+from lorahub.stats.equivalence import Equivalence
+from lorahub.stats.paired import CorrectedDifference
 from lorahub.stats.verdicts import Floats, Ids
 
 METRICS = (*metrics.METRICS, "ece")
@@ -61,7 +63,8 @@ class McNemar:
 class Pair:
     """Two systems by name and how they differ: by metric, by McNemar's test and by label.
 
-    `verdict` is what the metric of the comparison shows of ours against theirs: `better`, `worse` or `none`.
+    `verdict` is what the metric of the comparison shows of ours against theirs; see `equivalence.answer`.
+    `right_to_wrong` are the rows of the claims that theirs has right and ours wrong, `wrong_to_right` of the opposite.
     """
 
     ours: str
@@ -70,13 +73,9 @@ class Pair:
     mcnemar: McNemar
     per_label: dict[str, LabelDifference]
     verdict: str
-
-
-def verdict(metric: str, difference: Difference) -> str:
-    """Return `better`, `worse` or `none`: what a difference in a metric shows of ours against theirs."""
-    if not difference.detectable:
-        return "none"
-    return "better" if (difference.difference > 0) != (metric in LOWER_IS_BETTER) else "worse"
+    equivalence: Equivalence | None = None
+    right_to_wrong: list[int] = field(default_factory=list)
+    wrong_to_right: list[int] = field(default_factory=list)
 
 
 def compare_pairs(
@@ -88,10 +87,12 @@ def compare_pairs(
     metric: str,
     resamples: int,
     confidence: float,
+    margin: float | None = None,
 ) -> list[Pair]:
     """Compare each pair (ours, theirs) of system names; `metric` decides their verdict.
 
-    With the same `resamples` and `confidence`, intervals equal those of a run record.
+    With `margin`, a pair may also be equivalent, and its flips are listed. With the same `resamples` and `confidence`,
+    intervals equal those of a run record.
     """
     by_name = {system.name: system for system in systems}
     answers = [(by_name[ours].answers, by_name[theirs].answers) for ours, theirs in pairs]
@@ -102,6 +103,12 @@ def compare_pairs(
         name: paired.corrected(values, confidence, p_values=ece_p_values if name == "ece" else None)
         for name, values in draws.items()
     }
+    equivalent: Sequence[Equivalence | None] = [None] * len(pairs)
+    if margin is not None:
+        unseen = [
+            equivalence.unseen_flips(gold, pair, len(labels), metric=metric, confidence=confidence) for pair in answers
+        ]
+        equivalent = equivalence.test(draws[metric], unseen, len(gold), margin=margin, confidence=confidence)
     f1 = {system.name: metrics.f1_by_label(gold, system.answers, len(labels)) for system in systems}
     by_label = iter(paired.corrected([values for item in drawn for values in item.f1.T], confidence))
     return [
@@ -124,10 +131,20 @@ def compare_pairs(
                 )
                 for label, name in enumerate(labels.names)
             },
-            verdict=verdict(metric, by_metric[metric][place]),
+            verdict=equivalence.answer(metric, by_metric[metric][place], equivalent[place]),
+            equivalence=equivalent[place],
+            **({} if margin is None else _flips(gold, *answers[place])),
         )
         for place, ((ours, theirs), mcnemar) in enumerate(zip(pairs, _mcnemar(gold, answers), strict=True))
     ]
+
+
+def _flips(gold: Ids, ours: Ids, theirs: Ids) -> dict[str, list[int]]:
+    """Return the rows of the claims that one system has right and the other one wrong, as fields of a `Pair`."""
+    return {
+        "right_to_wrong": np.flatnonzero((theirs == gold) & (ours != gold)).tolist(),
+        "wrong_to_right": np.flatnonzero((theirs != gold) & (ours == gold)).tolist(),
+    }
 
 
 def _calibration(

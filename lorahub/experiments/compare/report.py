@@ -7,10 +7,11 @@ from pathlib import Path
 
 from lorahub import atomic
 from lorahub.data.tables import Writer
-from lorahub.experiments.compare.pairs import METRICS, Pair, verdict
-from lorahub.experiments.compare.result import Comparison
+from lorahub.experiments.compare.pairs import METRICS, Pair
+from lorahub.experiments.compare.result import Comparison, Disagreement
 from lorahub.reports import plots, tables
 from lorahub.reports.report import Figure, Report, Table
+from lorahub.stats.equivalence import EQUIVALENT, UNDECIDED, Equivalence, answer
 from lorahub.stats.paired import ALPHA, POWER
 from lorahub.stats.results import LOWER_IS_BETTER
 
@@ -24,7 +25,12 @@ def build(comparison: Comparison, *, claims: int = CLAIMS_SHOWN) -> Report:
     return Report(
         name="comparison",
         title=" against ".join(runs) if len(runs) > 1 else f"{runs[0]} against its baselines",
-        tables=[_systems(comparison), *difference_tables(comparison), _disagreements(comparison, claims)],
+        tables=[
+            _systems(comparison),
+            *difference_tables(comparison),
+            *([] if comparison.margin is None else [_flips(comparison, claims)]),
+            _disagreements(comparison, claims),
+        ],
         sentences=[*verdicts(comparison), *_requirement(comparison)],
         explanation=explanation(comparison),
         notes=comparison.notes,
@@ -77,13 +83,32 @@ def difference_tables(comparison: Comparison) -> list[Table]:
     ]
 
 
+def _flips(comparison: Comparison, limit: int) -> Table:
+    """Return the claims that one system of a pair has right and the other one wrong, up to `limit` of each kind."""
+    claims = {item.row: item for item in comparison.disagreements}
+    rows, counts = [], []
+    for pair in comparison.pairs:
+        title = _pair_title(comparison, pair)
+        for kind, flipped in (("right to wrong", pair.right_to_wrong), ("wrong to right", pair.wrong_to_right)):
+            counts.append(f"{title}, {kind}: {len(flipped):,}")
+            for item in (claims[row] for row in flipped[:limit]):
+                rows.append((title, kind, _claim(item), item.gold, item.answers[pair.theirs], item.answers[pair.ours]))
+    return Table(
+        header=("pair: ours vs theirs", "from theirs to ours", "claim", "gold", "theirs", "ours"),
+        rows=rows,
+        heading="Label flips",
+        note=f"{'; '.join(counts)}. Up to {limit} of each are listed, all of them by --json." if limit else "",
+    )
+
+
+def _claim(item: Disagreement) -> str:
+    return " ".join(item.claim.split()) if item.claim else f"row {item.row}"
+
+
 def _disagreements(comparison: Comparison, limit: int) -> Table:
     count = len(comparison.disagreements)
     shown = f"; the first {limit}" if 0 < limit < count else ""
-    rows = [
-        (" ".join(item.claim.split()) if item.claim else f"row {item.row}", item.gold, *item.answers.values())
-        for item in comparison.disagreements[:limit]
-    ]
+    rows = [(_claim(item), item.gold, *item.answers.values()) for item in comparison.disagreements[:limit]]
     note = f"The systems disagree on {count:,} of {comparison.n:,} claims{shown}{':' if rows else '.'}"
     return Table(
         header=("claim", "gold", *(item.title for item in comparison.systems.values())),
@@ -104,6 +129,16 @@ def _verdict(comparison: Comparison, pair: Pair) -> str:
     corrected = f", corrected for {len(comparison.pairs)} comparisons" if len(comparison.pairs) > 1 else ""
     difference = tables.signed(row.difference, row.interval)
     figures = f"{TITLES[metric]} {difference}, p {tables.p_value(row.p_holm)}{corrected}"
+    if pair.equivalence is not None and pair.verdict in (EQUIVALENT, UNDECIDED):
+        figures = f"{TITLES[metric]} {row.difference:+.3f}, {_within(pair.equivalence)}{corrected}"
+        if pair.verdict == EQUIVALENT:
+            detectable = "; the difference is detectable" if row.detectable else ""
+            return f"{ours} and {theirs} are equivalent: {figures}{detectable}."
+        return (
+            f"Undecided between {ours} and {theirs}: {figures}. If there were no difference, showing that would take "
+            f"about {pair.equivalence.claims_needed:,} claims (power {POWER:.0%}); this comparison has "
+            f"{comparison.n:,}."
+        )
     if row.detectable:
         return f"{ours} is {pair.verdict} than {theirs}: {figures}."
     sentences = [f"No detectable difference between {ours} and {theirs}: {figures}."]
@@ -112,10 +147,15 @@ def _verdict(comparison: Comparison, pair: Pair) -> str:
             f"If the true difference were the observed one, detecting it would take about {row.claims_needed:,} claims "
             f"(power {POWER:.0%}, alpha {ALPHA:g}); this comparison has {comparison.n:,}."
         )
-    others = [f"{TITLES[name]} ({verdict(name, other)})" for name, other in pair.metrics.items() if other.detectable]
+    others = [f"{TITLES[name]} ({answer(name, other)})" for name, other in pair.metrics.items() if other.detectable]
     if others:
         sentences.append(f"There is a detectable difference in {', '.join(others)}, which does not decide.")
     return " ".join(sentences)
+
+
+def _within(row: Equivalence) -> str:
+    within = tables.within(row.interval, row.margin, inside=row.equivalent)
+    return f"{within}, p {tables.p_value(row.p_holm)}"
 
 
 def _requirement(comparison: Comparison) -> list[str]:
@@ -123,16 +163,26 @@ def _requirement(comparison: Comparison) -> list[str]:
     if required is None:
         return []
     condition = f"Required: better than {required.baseline} by {TITLES[required.metric]}."
-    failed = ", ".join(comparison.systems[name].title for name in required.failed)
+    if required.verdict == EQUIVALENT:
+        condition = f"Required: {TITLES[required.metric]} equivalent within {comparison.margin:g}."
+    systems = comparison.systems
+    failed = ", ".join(systems[name].title if name in systems else name for name in required.failed)
     return [f"{condition} Met." if required.met else f"{condition} Not shown for {failed}."]
 
 
 def explanation(comparison: Comparison) -> str:
-    """Explain intervals, p-values and "detectable" in two sentences."""
+    """Explain intervals, p-values, "detectable" and "equivalent"."""
+    equivalent = (
+        ""
+        if comparison.margin is None
+        else " Equivalent: two one-sided tests on the bootstrap, each at "
+        f"{(1 - comparison.confidence) / 2:.3g}; their interval is wider, because it also allows for flips that these "
+        "claims do not show."
+    )
     return (
         f"Square brackets: {comparison.confidence:.0%} intervals of a paired bootstrap with {comparison.resamples:,} "
         "resamples. p (Holm) is corrected for the number of comparisons in its column and metric; a difference is "
-        f"detectable if p (Holm) is below {1 - comparison.confidence:.3g} and its interval excludes 0."
+        f"detectable if p (Holm) is below {1 - comparison.confidence:.3g} and its interval excludes 0.{equivalent}"
     )
 
 

@@ -49,9 +49,13 @@ class Disagreement:
 
 @dataclass(frozen=True, kw_only=True)
 class Requirement:
-    """The requirement that each adapter is better than a baseline; `failed` names those for which it is not shown."""
+    """What every pair of a comparison must show: the verdict `better` (than `baseline`) or `equivalent`.
 
-    baseline: str
+    `failed` names those for which it is not shown: adapters, or pairs as `A vs B`.
+    """
+
+    verdict: str
+    baseline: str | None
     metric: str
     met: bool
     failed: list[str]
@@ -59,7 +63,10 @@ class Requirement:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison(Result):
-    """A whole comparison. `split` is a split's name, `all` for every row of a file, or `file` in the app."""
+    """A whole comparison. `split` is a split's name, `all` for every row of a file, or `file` in the app.
+
+    `margin` is the difference in `metric` below which two systems are equivalent, if one was given.
+    """
 
     split: str
     data: str
@@ -71,5 +78,6 @@ class Comparison(Result):
     systems: dict[str, SystemFigures]
     pairs: list[Pair]
     disagreements: list[Disagreement] = field(default_factory=list)
+    margin: float | None = None
     required: Requirement | None = None
     notes: list[str] = field(default_factory=list)

@@ -17,6 +17,7 @@ from lorahub.experiments.compare.systems import ADAPTER, BASELINES, Entry, Syste
 from lorahub.labels import LabelSet
 from lorahub.reports import tables
 from lorahub.stats import paired
+from lorahub.stats.equivalence import BETTER, EQUIVALENT
 from lorahub.stats.predictions import Predictions
 from lorahub.stats.results import SYSTEMS
 from lorahub.stats.verdicts import Calibration, calibrated, decide
@@ -29,7 +30,9 @@ def compare(
     split: str = "test",
     base: str | None = None,
     metric: str = "f1_macro",
+    margin: float | None = None,
     require_better: str | None = None,
+    require_equivalent: bool = False,
     resamples: int | None = None,
     confidence: float | None = None,
     adjust: bool = True,
@@ -43,8 +46,10 @@ def compare(
         split: `test`, `validation` or `train`.
         base: base model for answers that are computed, instead of the recorded one.
         metric: the metric that decides: `f1_macro`, `f1_weighted`, `accuracy` or `ece`.
+        margin: difference in `metric` below which two systems are equivalent, between 0 and 1.
         require_better: compare each adapter only with this baseline (majority, tfidf, linear_probe, untrained) or
             adapter.
+        require_equivalent: require that every pair is equivalent.
         resamples: number of bootstrap resamples; default: that of the first run.
         confidence: coverage of the intervals; default: that of the first run.
         adjust: decide with the bias chosen on validation.
@@ -57,6 +62,7 @@ def compare(
     for flag, value, known in (("--split", split, SPLITS), ("--metric", metric, METRICS)):
         if value not in known:
             raise ConfigError(f"{flag} is one of {', '.join(known)}; found {value!r}.")
+    _check_margin(metric, margin, len(adapters), require_better=require_better, require_equivalent=require_equivalent)
     runs = Systems(split=split, data=data, base=base, token=token)
     requested = _requested_pairs(runs, [str(item) for item in adapters], require_better)
     entries = list({entry.name: entry for pair in requested for entry in pair}.values())
@@ -73,12 +79,22 @@ def compare(
     names = [(ours.name, theirs.name) for ours, theirs in requested]
     predictions = answers[first.name].predictions
     pairs = compare_pairs(
-        predictions.gold, systems, names, labels, metric=metric, resamples=enough, confidence=options.confidence
+        predictions.gold,
+        systems,
+        names,
+        labels,
+        metric=metric,
+        resamples=enough,
+        confidence=options.confidence,
+        margin=margin,
     )
     required = None
     if require_better is not None:
-        failed = [pair.ours for pair in pairs if pair.verdict != "better"]
-        required = Requirement(baseline=require_better, metric=metric, met=not failed, failed=failed)
+        failed = [pair.ours for pair in pairs if pair.verdict != BETTER]
+        required = Requirement(verdict=BETTER, baseline=require_better, metric=metric, met=not failed, failed=failed)
+    elif require_equivalent:
+        failed = [f"{pair.ours} vs {pair.theirs}" for pair in pairs if pair.verdict != EQUIVALENT]
+        required = Requirement(verdict=EQUIVALENT, baseline=None, metric=metric, met=not failed, failed=failed)
     texts = runs.texts(first, predictions)
     one_run = len({entry.run for entry in entries}) == 1
     return Comparison(
@@ -102,9 +118,28 @@ def compare(
         },
         pairs=pairs,
         disagreements=_disagreements(predictions, systems, names, labels, texts),
+        margin=margin,
         required=required,
         notes=_notes(runs, options.bootstrap, enough, texts),
     )
+
+
+def _check_margin(
+    metric: str, margin: float | None, adapters: int, *, require_better: str | None, require_equivalent: bool
+) -> None:
+    """Raise ConfigError if margin and requirements cannot be combined."""
+    if margin is not None:
+        configs.load(None, [f"eval.margin={margin}"])
+    if margin is not None and metric == "ece":
+        raise ConfigError("--margin is for accuracy and F1: --metric ece has no test of equivalence.")
+    if not require_equivalent:
+        return
+    if margin is None:
+        raise ConfigError("--require-equivalent needs --margin, the largest difference that does not matter.")
+    if require_better is not None:
+        raise ConfigError("--require-better and --require-equivalent exclude each other: use one of them.")
+    if adapters < 2:
+        raise ConfigError("--require-equivalent compares two or more adapters; name a second one.")
 
 
 def _requested_pairs(runs: Systems, adapters: Sequence[str], require_better: str | None) -> list[tuple[Entry, Entry]]:

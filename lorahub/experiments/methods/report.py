@@ -1,15 +1,17 @@
 """The report on methods: a table, sentences and a Pareto picture.
 
-A difference whose interval includes 0, or whose corrected p-value is too large, is called not detectable.
+A method is better, worse, equivalent within a margin, or undecided against the reference. In results of older versions,
+which have no margin, a difference whose interval includes 0 is called not detectable.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lorahub.experiments.methods.result import MethodComparison, MethodSummary
+from lorahub.experiments.methods.result import METRIC, MethodComparison, MethodSummary
 from lorahub.reports import plots, tables
 from lorahub.reports.report import Figure, Report, Table
+from lorahub.stats.equivalence import EQUIVALENT, UNDECIDED, Equivalence, answer
 from lorahub.stats.paired import CorrectedDifference
 from lorahub.stats.seeds import Mean
 
@@ -28,8 +30,9 @@ def build(comparison: MethodComparison) -> Report:
         explanation=(
             f"±: standard deviation between seeds. Square brackets: {comparison.confidence:.0%} intervals of a "
             "bootstrap that draws claims, the same for every system, and seeds "
-            f"({comparison.resamples:,} resamples); p is corrected for the number of methods (Holm). *: no other "
-            "method has both a higher macro F1 and less memory. Peak memory is what training added to the process, or "
+            f"({comparison.resamples:,} resamples); p is corrected for the number of methods (Holm)."
+            f"{_rule(comparison)} *: no other method has both a higher macro F1 and less memory. Peak memory is what "
+            "training added to the process, or "
             "what was allocated on the GPU."
         ),
         figures=[
@@ -37,6 +40,17 @@ def build(comparison: MethodComparison) -> Report:
         ],
         data=comparison,
     )
+
+
+def _rule(comparison: MethodComparison) -> str:
+    margin = _margin(comparison)
+    if margin is None:
+        return ""
+    return f" Equivalent: two one-sided tests show that the difference is below {margin:g} in both directions."
+
+
+def _margin(comparison: MethodComparison) -> float | None:
+    return next((row.equivalence.margin for row in comparison.methods if row.equivalence), None)
 
 
 def _title(comparison: MethodComparison) -> str:
@@ -50,13 +64,15 @@ def _title(comparison: MethodComparison) -> str:
 
 def _table(comparison: MethodComparison) -> Table:
     """Return the baselines, then one row per method."""
+    tested = _margin(comparison) is not None
     baselines = [
-        (tables.title(name), *(f"{figures[metric]:.3f}" for metric in tables.METRIC_NAMES), *[""] * 5)
+        (tables.title(name), *(f"{figures[metric]:.3f}" for metric in tables.METRIC_NAMES), *[""] * (5 + tested))
         for name, figures in comparison.baselines.items()
     ]
     return Table(
         header=(
             "method", "accuracy", "weighted F1", "macro F1", f"macro F1 - {comparison.reference}",
+            *([f"against {comparison.reference}"] if tested else []),
             "trained parameters", "peak memory", "file", _clock(comparison)[1],
         ),
         rows=[*baselines, *(_row(comparison, row) for row in comparison.methods)],
@@ -73,11 +89,16 @@ def _row(comparison: MethodComparison, row: MethodSummary) -> tuple[str, ...]:
         _spread(row.metrics["f1_weighted"]),
         f"{_spread(macro)} [{low:.3f}, {high:.3f}]",
         "" if against is None else tables.signed(against.difference, against.interval),
+        *([] if _margin(comparison) is None else [_answer(row, against)]),
         f"{row.cost['trainable_parameters']:,.0f}",
         f"{row.cost['memory_bytes'] / _MB:,.0f} MB",
         f"{row.cost['file_bytes'] / _MB:,.2f} MB",
         f"{row.cost[_clock(comparison)[0]]:,.0f}",
     )
+
+
+def _answer(row: MethodSummary, against: CorrectedDifference | None) -> str:
+    return "" if against is None else answer(METRIC, against, row.equivalence)
 
 
 def _clock(comparison: MethodComparison) -> tuple[str, str]:
@@ -92,7 +113,7 @@ def _spread(metric: Mean) -> str:
 def _sentences(comparison: MethodComparison) -> list[str]:
     """Compare each method with the reference, then name the methods that are better than the baselines."""
     sentences = [
-        _sentence(row.method, comparison.reference, row.against[comparison.reference])
+        _sentence(row.method, comparison.reference, row.against[comparison.reference], row.equivalence)
         for row in comparison.methods
         if comparison.reference in row.against
     ]
@@ -108,11 +129,20 @@ def _is_better(difference: CorrectedDifference | None) -> bool:
     return difference is not None and difference.detectable and difference.difference > 0
 
 
-def _sentence(ours: str, theirs: str, row: CorrectedDifference) -> str:
+def _sentence(ours: str, theirs: str, row: CorrectedDifference, equivalence: Equivalence | None) -> str:
+    verdict = answer(METRIC, row, equivalence)
+    if equivalence is not None and verdict in (EQUIVALENT, UNDECIDED):
+        within = tables.within(equivalence.interval, equivalence.margin, inside=equivalence.equivalent)
+        figures = f"macro F1 {row.difference:+.3f}, {within}, p {tables.p_value(equivalence.p_holm)}"
+        return (
+            f"{ours} and {theirs} are equivalent: {figures}."
+            if verdict == EQUIVALENT
+            else f"Undecided between {ours} and {theirs}: {figures}."
+        )
     figures = f"macro F1 {tables.signed(row.difference, row.interval)}, p {tables.p_value(row.p_holm)}"
     if not row.detectable:
         return f"No detectable difference between {ours} and {theirs}: {figures}."
-    return f"{ours} is {'better' if row.difference > 0 else 'worse'} than {theirs}: {figures}."
+    return f"{ours} is {verdict} than {theirs}: {figures}."
 
 
 def _draw(comparison: MethodComparison, path: Path) -> None:

@@ -13,7 +13,8 @@ import numpy as np
 from lorahub.config import EvalConfig
 from lorahub.experiments.run_summary import RunSummary
 from lorahub.reports.result import Result
-from lorahub.stats import seeds
+from lorahub.stats import equivalence, seeds
+from lorahub.stats.equivalence import Equivalence
 from lorahub.stats.metrics import METRICS
 from lorahub.stats.paired import CorrectedDifference
 from lorahub.stats.seeds import Draws, Mean
@@ -28,7 +29,8 @@ METRIC = "f1_macro"  # decides whether a method is better than another
 class MethodSummary:
     """One method: its metrics on test, its costs as means over the seeds, and its differences to other systems.
 
-    `pareto` is whether no other method has both a higher macro F1 and less memory.
+    `equivalence` is the test of the difference to the reference; None for the reference and in older results. `pareto`
+    is whether no other method has both a higher macro F1 and less memory.
     """
 
     method: str
@@ -37,6 +39,7 @@ class MethodSummary:
     cost: dict[str, float]
     against: dict[str, CorrectedDifference]
     pareto: bool
+    equivalence: Equivalence | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +64,13 @@ class MethodComparison(Result):
 
 
 def compare(
-    runs: Sequence[RunSummary], gold: Ids, labels: Sequence[str], *, reference: str, options: EvalConfig
+    runs: Sequence[RunSummary],
+    gold: Ids,
+    labels: Sequence[str],
+    *,
+    reference: str,
+    options: EvalConfig,
+    margin: float,
 ) -> MethodComparison:
     """Compare the methods of `runs`, in the order of the runs; `reference` is one of them."""
     by_method: dict[str, list[RunSummary]] = {}
@@ -72,7 +81,8 @@ def compare(
     def draw(name: str, answers: list[Ids]) -> Draws:
         return seeds.draws(name, gold, np.stack(answers), len(labels), resamples=options.bootstrap)
 
-    methods = {name: draw(name, [run.ids("adapter") for run in group]) for name, group in by_method.items()}
+    answers = {name: [run.ids("adapter") for run in group] for name, group in by_method.items()}
+    methods = {name: draw(name, given) for name, given in answers.items()}
     best = max(BASELINES, key=lambda name: first.figures["validation"][name][METRIC])
     rivals = {reference: methods[reference]} | {name: draw(name, [first.ids(name)]) for name in ("majority", best)}
     against: dict[str, dict[str, CorrectedDifference]] = {name: {} for name in methods}
@@ -82,6 +92,25 @@ def compare(
         differences = seeds.differences(pairs, METRIC, confidence=options.confidence)
         for name, difference in zip(ours, differences, strict=True):
             against[name][rival] = difference
+    others = [name for name in methods if name != reference]
+    tests = seeds.equivalences(
+        [(methods[name], methods[reference]) for name in others],
+        [
+            equivalence.unseen_flips(
+                gold,
+                [*answers[name], *answers[reference]],
+                len(labels),
+                metric=METRIC,
+                confidence=options.confidence,
+            )
+            for name in others
+        ],
+        len(gold),
+        METRIC,
+        margin=margin,
+        confidence=options.confidence,
+    )
+    equivalent = dict(zip(others, tests, strict=True))
     points = {
         name: (float(methods[name].means[METRIC][0]), fmean(run.cost.memory_bytes for run in group))
         for name, group in by_method.items()
@@ -108,6 +137,7 @@ def compare(
                 cost={item: fmean(getattr(run.cost, item) for run in group) for item in COSTS},
                 against=against[name],
                 pareto=not any(_dominates(other, points[name]) for other in points.values()),
+                equivalence=equivalent.get(name),
             )
             for name, group in by_method.items()
         ],

@@ -36,6 +36,7 @@ def methods(
     out: str | Path | None = None,
     keep_runs: bool = True,
     reference: str | None = None,
+    margin: float | None = None,
     on_run: Callable[[str, int, int], None] = lambda text, done, total: log.info("%s (%d of %d)", text, done, total),
 ) -> tuple[Path, MethodComparison]:
     """Train every method with every seed that is not trained yet; return the folder and the comparison.
@@ -43,9 +44,12 @@ def methods(
     `recipe` and `settings` hold for all methods; fields that they do not set come from each method's own recipe. Seeds
     count from the recipe's. `out` is the folder of summaries and runs, by default runs/methods-DATA-BASE; without
     `keep_runs` a run's folder is deleted once its summary is written. The other methods are compared with `reference`,
-    by default full, else the first. Raises ConfigError, DataError or TrainingError.
+    by default full, else the first; those that differ by less than
+    `margin`, by default eval.margin, are equivalent. Raises ConfigError, DataError or TrainingError.
     """
     _check(names, seeds, settings, reference)
+    if margin is not None:
+        configs.load(None, [f"eval.margin={margin}"])
     settings = [*configs.flags(data=data, base=base, method=None, seed=None), *settings]
     first_seed = configs.load(recipe, settings).train.seed
     runs = [(name, seed) for seed in range(first_seed, first_seed + seeds) for name in names]
@@ -75,6 +79,7 @@ def methods(
         read.labels.names,
         reference=reference or ("full" if "full" in names else names[0]),
         options=config.eval,
+        margin=margin or config.eval.margin,
     )
     return folder, comparison
 

@@ -92,8 +92,9 @@ def build_curves(
     *,
     truncated: Sequence[RankResult],
     retrained: Sequence[RankResult],
+    margin: float,
 ) -> RankCurves:
-    """Compute both curves; `retrained` includes the run itself at its own rank, or is empty."""
+    """Compute both curves with plateaus by `margin`; `retrained` includes the run at its own rank, or is empty."""
 
     def gaps(ours: RankResult, theirs: RankResult) -> dict[str, Difference]:
         return {
@@ -128,6 +129,7 @@ def build_curves(
                 {item.rank: item.answers["validation"] for item in results},
                 labels,
                 metric=about.metric,
+                margin=margin,
                 resamples=about.resamples,
                 confidence=about.confidence,
             ),

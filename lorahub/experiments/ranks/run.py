@@ -61,6 +61,7 @@ def ranks(
     *,
     retrain: bool = False,
     only: Sequence[int] = (),
+    margin: float | None = None,
     data: str | None = None,
     base: str | None = None,
     out: str | Path | None = None,
@@ -70,11 +71,14 @@ def ranks(
     """Evaluate a run at the ranks 1, 2, 4, … up to its own; return the folder for the report, and the curves.
 
     `retrain` also trains each of these ranks, or those of `only`, that have no run summary in `out` (by default
-    runs/ranks-NAME). `data` and `base` replace the recorded ones. Raises ConfigError, AdapterError, DataError,
-    BaseModelError or TrainingError.
+    runs/ranks-NAME). A rank is on the plateau if its metric is shown to be at most `margin` below that of the run, by
+    default the run's eval.margin. `data` and `base` replace the recorded ones. Raises ConfigError, AdapterError,
+    DataError, BaseModelError or TrainingError.
     """
     if only and not retrain:
         raise ConfigError("--ranks chooses the ranks to retrain: add --retrain, or leave it out.")
+    if margin is not None:
+        configs.load(None, [f"eval.margin={margin}"])
     opened = _open(run, data, base)
     folder = Path(out or f"runs/ranks-{opened.about.run}")
     train_process.check_folder(folder)
@@ -97,6 +101,7 @@ def ranks(
         len(opened.data.labels),
         truncated=truncated,
         retrained=_retrained(opened, summaries) if retrain else [],
+        margin=margin or opened.config.eval.margin,
     )
     return folder, curves
 

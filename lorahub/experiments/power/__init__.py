@@ -1,0 +1,1 @@
+"""`lorahub power`: the test claims that a comparison needs."""
