@@ -22,11 +22,12 @@ from pydantic import JsonValue
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import column_or_1d
+from sklearn.utils.validation import _check_sample_weight, column_or_1d
 
 from lorahub import atomic, config, records, runfiles
 from lorahub.config import BaseConfig, Config
 from lorahub.data import claims, columns
+from lorahub.data.claimset import ClaimSet
 from lorahub.errors import ConfigError, DataError, LorahubError, one_line
 from lorahub.hub import fetch
 from lorahub.labels import LabelSet
@@ -36,6 +37,7 @@ from lorahub.serving.predictor import Prediction, Predictor, Request
 from lorahub.stats.verdicts import Floats, calibrated, decide
 from lorahub.training import run
 from lorahub.training.folder import check_free
+from lorahub.training.session import unchanged_random_state
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +55,8 @@ class ClaimClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     `base` is a Hub id, a folder or `minilm`; `method` is how it is adapted. `settings` are any other fields of the
     sections base, adapter, train and eval, as in {"train.epochs": 3}. `fit` sets two stratified fractions of its texts
     aside: `validation_fraction` to choose checkpoint, bias and temperature, `test_fraction` for the figures in
-    `record_` and the card. `seed` is the training seed. Parameters are validated in `fit`.
+    `record_` and the card. With a test fraction of 0 it trains on these texts too, and the figures are those on
+    validation, which are too good. `seed` is the training seed. Parameters are validated in `fit`.
 
     Fitted attributes: `classes_`, sorted, and `record_`, the run's record (None for an adapter without one).
     """
@@ -75,17 +78,26 @@ class ClaimClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.test_fraction = test_fraction
         self.seed = seed
 
-    def fit(self, X: Iterable[str], y: Iterable[Any]) -> Self:
+    def fit(self, X: Iterable[str], y: Iterable[Any], sample_weight: Iterable[float] | None = None) -> Self:
         """Train on texts and their labels: lists, arrays or Series, one label per text.
+
+        `sample_weight` (N,) multiplies the loss of each text in training; only the relation of the weights matters. A
+        text of weight 0 is left out. Baselines, calibration and figures count all other texts alike. The state of the
+        global random generators does not change.
 
         Raises a LorahubError; those about parameters and data (ConfigError, DataError) are ValueErrors too.
         """
         settings = self._config()
         texts = _texts(X)
-        classes, gold = _labels(y, len(texts))
+        weight = _weights(sample_weight, len(texts))
+        kept = np.arange(len(texts)) if weight is None else np.flatnonzero(weight)
+        classes, gold = _labels(y, len(texts), kept)
         names = LabelSet(tuple(str(label) for label in classes.tolist()))
-        data = claims.from_memory(texts, gold, names, settings.data)
-        with tempfile.TemporaryDirectory() as parent:
+        examples = ClaimSet(
+            texts=[texts[row] for row in kept], gold=gold, weight=None if weight is None else weight[kept]
+        )
+        data = claims.from_memory(examples, names, settings.data)
+        with tempfile.TemporaryDirectory() as parent, unchanged_random_state():
             trained = run.run(settings, data, Path(parent) / run.default_name(settings))
             (predictor,) = open_predictors([trained.folder], str(self.base), settings=settings.base)
             self._set_fitted(trained.folder, classes, predictor, settings.base)
@@ -118,20 +130,23 @@ class ClaimClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         located = fetch.adapter(f"{identifier}@{revision}" if revision else identifier, token=token)
         record = records.load(located.folder) if runfiles.is_finished(located.folder) else None
         settings = record.config if record else Config()
+        loaded, defaults = settings.base, config.method_defaults(settings.adapter.method)
         if located.repo is not None:
             # A repository on the Hub decides how long texts may be, but not which base is loaded, or how.
-            settings = replace(settings, base=BaseConfig(max_length=settings.base.max_length))
-        (predictor,) = open_predictors([located], base, settings=settings.base, token=token)
+            loaded = BaseConfig(max_length=settings.base.max_length)
+            settings = replace(settings, base=replace(defaults.base, max_length=settings.base.max_length))
+        with unchanged_random_state():
+            (predictor,) = open_predictors([located], base, settings=loaded, token=token)
         (adapter,) = predictor.adapters.values()
         classifier = cls(
             base or adapter.base_id,
             method=settings.adapter.method,
-            settings=_settings(settings),
+            settings=_settings(settings, defaults),
             validation_fraction=settings.data.validation_fraction,
             test_fraction=settings.data.test_fraction,
             seed=settings.train.seed,
         )
-        classifier._set_fitted(located.folder, np.array(adapter.labels.names), predictor, settings.base)
+        classifier._set_fitted(located.folder, np.array(adapter.labels.names), predictor, loaded)
         return classifier
 
     def save_pretrained(self, folder: str | Path, *, force: bool = False) -> None:
@@ -213,7 +228,7 @@ class ClaimClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _predict(self, X: Iterable[str]) -> Prediction:
         if "_predictor" not in vars(self._fitted()):
-            with self._folder() as folder:
+            with self._folder() as folder, unchanged_random_state():
                 (self._predictor,) = open_predictors([folder], self._base.id, settings=self._base)
         (prediction,) = self._predictor.predict(Request(_texts(X))).values()
         return prediction
@@ -241,11 +256,11 @@ class ClaimClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return tags
 
 
-def _settings(settings: Config) -> dict[str, JsonValue] | None:
-    """Return the fields that differ from the defaults and have no parameter of their own."""
+def _settings(settings: Config, defaults: Config) -> dict[str, JsonValue] | None:
+    """Return the fields that differ from the defaults of their method and have no parameter of their own."""
     changed = {
         key: value
-        for key, value in config.differences(settings).items()
+        for key, value in config.differences(settings, defaults).items()
         if not key.startswith("data.") and key not in _OWN_SETTINGS
     }
     return changed or None
@@ -263,16 +278,29 @@ def _texts(X: Any) -> list[str]:
     return texts
 
 
-def _labels(y: Any, count: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-    """Return the sorted classes (C,) and the index of each label in them (N,)."""
+def _weights(sample_weight: Any, count: int) -> npt.NDArray[np.float64] | None:
+    """Return the checked weights (N,), or None for none."""
+    if sample_weight is None:
+        return None
+    try:
+        weights: npt.NDArray[np.float64] = _check_sample_weight(
+            sample_weight, np.empty((count, 1)), dtype=np.float64, ensure_non_negative=True
+        )
+    except (ValueError, TypeError) as error:
+        raise DataError(f"sample_weight: {one_line(error)}. Give one number of at least 0 per text.") from error
+    return weights
+
+
+def _labels(y: Any, count: int, kept: npt.NDArray[np.int64]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+    """Return the sorted classes (C,) of the labels in the rows `kept`, and the index of each of them (N,)."""
     try:
         labels = column_or_1d(y, warn=True)
         check_classification_targets(labels)
-        classes, gold = np.unique(labels, return_inverse=True)
+        if len(labels) != count:
+            raise ValueError(f"X holds {count:,} texts and y {len(labels):,} labels")
+        classes, gold = np.unique(labels[kept], return_inverse=True)
     except (ValueError, TypeError) as error:  # values that numpy and scikit-learn cannot read, sort or take as classes
         raise DataError(f"y holds no class labels ({one_line(error)}). Give one label per text.") from error
-    if len(labels) != count:
-        raise DataError(f"X holds {count:,} texts and y {len(labels):,} labels. Give one label per text.")
     if len(classes) < 2:
         content = f"only one class, {classes[0]!s}" if len(classes) else "no label"
         raise DataError(f"y holds {content}; a classifier needs at least two classes. Add texts of another class.")

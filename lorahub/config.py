@@ -82,7 +82,7 @@ class DataConfig:
     drop_labels: Annotated[Texts, Field(description='Values of the label column whose rows are left out, as in ["-1"].')] = ()
     allow_leaking: Annotated[Flag, Field(description="Accept a claim or evidence column that is known to leak the label.")] = False
     validation_fraction: Annotated[Number, Field(description="Share of the rows for validation where the data has no such split.", gt=0, le=0.5)] = 0.1
-    test_fraction: Annotated[Number, Field(description="Share of the rows for test where the data has no such split.", gt=0, le=0.5)] = 0.2
+    test_fraction: Annotated[Number, Field(description="Share of the rows for test where the data has no such split; `ClaimClassifier` also accepts 0, for none.", ge=0, le=0.5)] = 0.2
     train_rows: Annotated[Whole, Field(description="Number of training claims, drawn by split_seed and stratified by label; 0 uses all of them.", ge=0)] = 0
     split_seed: Annotated[Whole, Field(description="Seed of the stratified split; not the training seed, so that seeds share a test set.", ge=0, le=_LARGEST_SEED)] = 0
 
@@ -324,9 +324,14 @@ def published(config: Config, *, data_id: str, base_id: str) -> Config:
     )
 
 
-def differences(config: Config) -> dict[str, JsonValue]:
-    """Return the values that are not the default, by dotted name."""
-    default = to_dict(Config())
+def method_defaults(method: Method) -> Config:
+    """Return the config of a method for which nothing else is set: its shipped recipe and the defaults."""
+    return from_dict({"adapter": {"method": method}})
+
+
+def differences(config: Config, defaults: Config | None = None) -> dict[str, JsonValue]:
+    """Return the values that are not those of `defaults`, by dotted name; without it, of the fields' own defaults."""
+    default = to_dict(defaults or Config())
     return {
         f"{section}.{name}": value
         for section, fields in to_dict(config).items()

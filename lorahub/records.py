@@ -185,8 +185,18 @@ class RunRecord(Part):
         """The label names in id order, as in the confusion matrices."""
         return self.environment.labels
 
-    def adapter(self, split: str = "test") -> SystemResult:
-        """Return the adapter's own figures on a split; raises AdapterError if the record has none."""
+    @property
+    def scored_split(self) -> str:
+        """The split of the figures that are shown: test, or validation for a run that held out no test claims."""
+        rows = self.environment.data.rows
+        return "validation" if rows and "test" not in rows else "test"
+
+    def adapter(self, split: str | None = None) -> SystemResult:
+        """Return the adapter's own figures on a split, by default `scored_split`.
+
+        Raises AdapterError if the record has none.
+        """
+        split = split or self.scored_split
         try:
             return self.results[split]["adapter"]
         except KeyError:

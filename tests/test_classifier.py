@@ -3,6 +3,7 @@
 import inspect
 import json
 import pickle
+import random
 import subprocess
 import sys
 import tempfile
@@ -11,6 +12,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import learnable
 from hub_fixtures import TOKEN
 from huggingface_hub import ModelHubMixin
@@ -22,8 +24,11 @@ from sklearn.preprocessing import FunctionTransformer
 
 import lorahub
 from lorahub import ClaimClassifier, LorahubError, records
+from lorahub.config import DataConfig
+from lorahub.data import claims
 from lorahub.errors import AdapterError, ConfigError, DataError
 from lorahub.publish import push
+from lorahub.reports import cards, run_table
 
 # Nearly every test here trains.
 pytestmark = pytest.mark.slow
@@ -203,6 +208,69 @@ def test_a_saved_classifier_is_loaded_with_its_predictions_and_parameters(traine
     assert loaded.predict(NEW).tolist() == trained.predict(NEW).tolist()
     assert loaded.get_params() == trained.get_params(), "a clone trains in the same way"
     assert loaded.record_.to_dict() == trained.record_.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("method", "setting"), [("full", {"train.learning_rate": 1e-3}), ("rslora", {"adapter.rank": 8})]
+)
+def test_a_clone_of_a_loaded_classifier_trains_in_the_same_way(method, setting, tmp_path):
+    """Also where a setting is that of the package's default, which the method's own recipe replaces."""
+    fitted = brief(method=method, settings={**BRIEF, **setting}).fit(TEXTS[:60], LABELS[:60])
+    fitted.save_pretrained(tmp_path / "mine")
+    loaded = ClaimClassifier.from_pretrained(tmp_path / "mine", base=BASE)
+    assert clone(loaded)._config() == fitted._config()
+    assert loaded.get_params() == fitted.get_params()
+
+
+def global_random_states():
+    return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
+
+
+def test_a_text_of_weight_0_is_left_out_and_the_global_random_state_is_kept():
+    random.seed(5)
+    np.random.seed(6)  # noqa: NPY002 - what a caller may use
+    torch.manual_seed(7)
+    states = global_random_states()
+    weights = [float(place % 3 > 0) for place in range(90)]
+    weighted = brief().fit(TEXTS[:90], [*LABELS[:89], "unheard of"], sample_weight=[*weights[:89], 0])
+    fewer = brief().fit(*zip(*((TEXTS[place], LABELS[place]) for place in range(89) if weights[place]), strict=True))
+    assert np.array_equal(weighted.predict_proba(NEW), fewer.predict_proba(NEW))
+    assert weighted.classes_.tolist() == ["hedged", "plain"]
+    assert global_random_states() == states
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        ([1.0], ["sample_weight"]),
+        ([-1.0] * 240, ["sample_weight", "negative"]),
+        ([float("nan")] * 240, ["sample_weight", "NaN"]),
+        (["x"] * 240, ["sample_weight", "'x'"]),
+        ([0] * 240, ["sample_weight", "zero"]),
+    ],
+)
+def test_invalid_weights_are_a_value_error_of_one_line(weights, words):
+    with pytest.raises(DataError) as caught:
+        ClaimClassifier(BASE).fit(TEXTS, LABELS, sample_weight=weights)
+    assert [word for word in words if word.lower() not in str(caught.value).lower()] == []
+    assert "\n" not in str(caught.value)
+
+
+def test_without_a_test_split_all_texts_train_and_the_figures_say_so(tmp_path):
+    fitted = brief(test_fraction=0).fit(TEXTS[:60], LABELS[:60])
+    assert fitted.record_.environment.data.rows == {"train": 54, "validation": 6}
+    fitted.save_pretrained(tmp_path / "mine")
+    record = records.load(tmp_path / "mine")
+    assert set(record.results) == {"validation"}
+    assert record.adapter().n == 6
+    card = cards.render(record)
+    assert "## Results on the validation split" in card
+    assert "no test split was held out: the figures are too good" in card
+    assert "-" not in run_table.cells(record)
+    loaded = ClaimClassifier.from_pretrained(tmp_path / "mine", base=BASE)
+    assert loaded.get_params() == fitted.get_params()
+    with pytest.raises(DataError, match=r"data\.test_fraction is 0, but figures need test claims"):
+        claims.load(DataConfig(id="starter-topic", test_fraction=0))
 
 
 def test_run_folders_and_plain_peft_folders_can_be_loaded(tiny_run, make_adapter):

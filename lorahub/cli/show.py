@@ -130,7 +130,8 @@ def report(shown: Report, *, as_json: bool, as_markdown: bool = False, written: 
 def before_and_after(record: RunRecord) -> None:
     """Print the results of a run and the comparisons that matter most."""
     data = record.environment.data
-    table(tables.HEADER, tables.results(record), title=f"{record.name}: {data.id}, {data.rows['test']:,} test claims")
+    claims = f"{data.rows[record.scored_split]:,} {record.scored_split} claims"
+    table(tables.HEADER, tables.results(record), title=f"{record.name}: {data.id}, {claims}")
     console = _console()
     for system, sentence in tables.comparisons(record).items():
         if system in ("untrained", tables.best_baseline(record)):

@@ -30,10 +30,13 @@ class Encoded:
 
 
 class EncodedClaims(Dataset[Item]):
-    """A tokenized ClaimSet; items are not padded. `truncated` holds the rows of claims that are not read to the end."""
+    """A tokenized ClaimSet; items are not padded.
+
+    `truncated` holds the rows of claims that are not read to the end; `weight` (N,) is that of the ClaimSet.
+    """
 
     def __init__(self, claims: ClaimSet, tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> None:
-        self.gold = claims.gold
+        self.gold, self.weight = claims.gold, claims.weight
         self.encodings: list[dict[str, list[int]]] = []
         truncated: list[int] = []
         for start in range(0, len(claims), _CHUNK):

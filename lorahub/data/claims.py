@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from lorahub.config import DataConfig
 from lorahub.data import columns, hub_rows, leakage, split
@@ -34,6 +33,8 @@ def load(config: DataConfig, *, token: str | None = None, compare: bool = True) 
     A private data set on the Hub is read with `token`, else with the login. With `compare` the warnings name claims
     that splits have in common; finding them takes most of the time.
     """
+    if not config.test_fraction:
+        raise DataError("data.test_fraction is 0, but figures need test claims. Give a fraction above 0.")
     source = find(config.id, revision=config.revision, token=token)
     warnings = [source.note] if source.note else []
     raw = {name: _read(source, source.splits[name], config) for name in (*SPLITS, "all") if name in source.splits}
@@ -70,12 +71,12 @@ def load_split(source: Source, config: DataConfig, name: str, labels: Sequence[s
     return _claim_data(names, {name: _encode(raw, names)}, source, dropped, [source.note] if source.note else [])
 
 
-def from_memory(texts: Sequence[str], gold: npt.NDArray[np.int64], labels: LabelSet, config: DataConfig) -> ClaimData:
-    """Split checked texts (`clean_text`) with gold ids (N,) like one file; every label must occur.
+def from_memory(claims: ClaimSet, labels: LabelSet, config: DataConfig) -> ClaimData:
+    """Split claims whose texts are checked (`clean_text`) like one file; every label must occur.
 
     Only the fractions and the split seed of `config` are used. Raises DataError if there are too few claims.
     """
-    sets = split.three_ways(ClaimSet(texts=list(texts), gold=gold), config, MEMORY)
+    sets = split.three_ways(claims, config, MEMORY)
     _require_every_label(sets["train"], labels, MEMORY)
     return _claim_data(labels, sets, Source(id=MEMORY, kind=MEMORY, splits={}), {}, leakage.report(sets))
 

@@ -16,11 +16,15 @@ from lorahub.labels import LabelSet
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimSet:
-    """N claims: texts, gold label ids (N,) int64 and, for sentence pairs, N evidence texts."""
+    """N claims: texts, gold label ids (N,) int64 and, for sentence pairs, N evidence texts.
+
+    `weight` (N,) float64 is the weight of each claim in the training loss; None weighs all alike.
+    """
 
     texts: list[str]
     gold: npt.NDArray[np.int64]
     evidence: list[str] | None = None
+    weight: npt.NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -31,6 +35,7 @@ class ClaimSet:
             texts=[self.texts[row] for row in rows],
             gold=self.gold[rows],
             evidence=None if self.evidence is None else [self.evidence[row] for row in rows],
+            weight=None if self.weight is None else self.weight[rows],
         )
 
     def joined(self) -> list[str]:

@@ -6,11 +6,13 @@ changed in twenty. Such claims make a test score look better than it is. They ar
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from lorahub.data.claimset import ClaimSet
+from lorahub.data.sources import SPLITS
 
 SIMILARITY = 0.9
 # With more pairs than this the search for near-duplicates would take minutes; exact ones are always counted.
@@ -21,7 +23,7 @@ _CHUNK = 512
 def report(splits: Mapping[str, ClaimSet]) -> list[str]:
     """Return one sentence for every pair of splits that shares claims, and one if it shares evidence."""
     lines = []
-    for earlier, later in (("train", "validation"), ("train", "test"), ("validation", "test")):
+    for earlier, later in combinations((name for name in SPLITS if name in splits), 2):
         before, after = splits[earlier], splits[later]
         exact, near = duplicates(before.texts, after.texts)
         if exact or near:

@@ -20,7 +20,15 @@ Ids = npt.NDArray[np.int64]
 
 
 def three_ways(claims: ClaimSet, config: DataConfig, title: str) -> dict[str, ClaimSet]:
-    """Split one set into train, validation and test by the fractions of `config`; errors call it `title`."""
+    """Split one set into train, validation and test by the fractions of `config`; errors call it `title`.
+
+    Without a test fraction there is no test split.
+    """
+    if not config.test_fraction:
+        train, validation = _split(claims, config.validation_fraction, config.split_seed) or _too_few(
+            claims, "validation", title
+        )
+        return {"train": train, "validation": validation}
     rest, test = _split(claims, config.test_fraction, config.split_seed) or _too_few(claims, "test", title)
     fraction = config.validation_fraction / (1 - config.test_fraction)
     train, validation = _split(rest, fraction, config.split_seed) or _too_few(claims, "validation", title)

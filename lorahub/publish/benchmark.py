@@ -41,7 +41,7 @@ def entry(record: RunRecord, wanted: str, *, token: str | None) -> bytes:
         value=round(adapter.metric(metric), 6),
         dataset_revision=data.revision,
         date=record.created,
-        notes=f"{metric} on {adapter.n:,} test claims",
+        notes=f"{metric} on {adapter.n:,} {record.scored_split} claims",
     )
     return yaml.safe_dump(eval_result_entries_to_yaml([result]), sort_keys=False).encode()
 

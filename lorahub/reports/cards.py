@@ -33,6 +33,11 @@ _METHODS = {
     "full": "A full fine-tuning of",
     "linear-probe": "A classification head on the frozen base",
 }
+# How choices and figures of a run are related, by the split of the figures.
+_CHOSEN = {
+    "test": "was made on validation",
+    "validation": "was made on the same claims, since no test split was held out: the figures are too good",
+}
 EXAMPLE = "Vitamin D supplements cut the risk of respiratory infections by a third."
 EXAMPLE_EVIDENCE = "A review of 25 trials found fewer infections among people who took vitamin D every day."
 
@@ -56,6 +61,8 @@ def _render(record: RunRecord, repo: str | None, licence: str | None, language: 
         name=record.name,
         summary=_summary(record, english=front_matter.language == "en"),
         verdict=tables.verdict(record),
+        split=record.scored_split,
+        chosen=_CHOSEN[record.scored_split],
         labels="\n".join(f"{index}. `{name}`" for index, name in enumerate(record.labels)),
         results=tables.markdown(tables.HEADER, tables.results(record)),
         confidence=f"{record.config.eval.confidence:.0%}",

@@ -27,7 +27,10 @@ def draw(record: RunRecord, folder: Path) -> None:
 
 
 def confusion(record: RunRecord, path: Path) -> None:
-    """Plot the confusion matrix on test, with gold labels in rows; shades are shares of the row, numbers are claims."""
+    """Plot the confusion matrix on the scored split, with gold labels in rows.
+
+    Shades are shares of the row, numbers are claims.
+    """
     counts, names = record.adapter().confusion, record.labels
     figure, axes = canvas((max(_SIZE[0], 0.8 * len(names) + 2), max(_SIZE[1], 0.7 * len(names) + 1.6)))
     shares = [[cell / max(1, sum(row)) for cell in row] for row in counts]
@@ -40,12 +43,12 @@ def confusion(record: RunRecord, path: Path) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("answer")
     axes.set_ylabel("gold label")
-    axes.set_title(f"{record.name}: test, {sum(map(sum, counts)):,} claims", fontsize=10)
+    axes.set_title(f"{record.name}: {record.scored_split}, {sum(map(sum, counts)):,} claims", fontsize=10)
     save(figure, path)
 
 
 def reliability(record: RunRecord, path: Path) -> None:
-    """Plot accuracy against confidence on test; a calibrated system is on the diagonal."""
+    """Plot accuracy against confidence on the scored split; a calibrated system is on the diagonal."""
     result = record.adapter()
     figure, axes = canvas(_SIZE)
     most = max(row.n for row in result.reliability)
@@ -60,7 +63,7 @@ def reliability(record: RunRecord, path: Path) -> None:
     )
     # Margins for the circles at both ends.
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="confidence", ylabel="accuracy")
-    axes.set_title(f"{record.name}: calibration error {result.ece:.3f} on test", fontsize=10)
+    axes.set_title(f"{record.name}: calibration error {result.ece:.3f} on {record.scored_split}", fontsize=10)
     axes.legend(loc="upper left", fontsize=8, frameon=False)
     save(figure, path)
 
@@ -91,7 +94,7 @@ def coverage(record: RunRecord, path: Path) -> None:
     figure, axes = canvas(_SIZE)
     dots = ""
     for split, color in (("validation", MUTED), ("test", ACCENT)):
-        selective = record.adapter(split).selective
+        selective = record.adapter(split).selective if split in record.results else None
         if selective is None:
             continue
         line = [(row.coverage, row.risk) for row in selective.curve]

@@ -21,7 +21,7 @@ from lorahub.reports.report import Table
 
 def _best_baseline(run: RunRecord) -> str:
     name = tables.best_baseline(run)
-    return f"{run.results['test'][name].f1_macro:.3f} ({name.replace('_', ' ')})"
+    return f"{run.results[run.scored_split][name].f1_macro:.3f} ({name.replace('_', ' ')})"
 
 
 def _difference(run: RunRecord) -> str:
@@ -34,7 +34,7 @@ COLUMNS: dict[str, Callable[[RunRecord], str]] = {
     "run": lambda run: run.name,
     "data": lambda run: run.environment.data.id,
     "labels": lambda run: str(len(run.labels)),
-    "before": lambda run: f"{run.results['test']['untrained'].f1_macro:.3f}",
+    "before": lambda run: f"{run.results[run.scored_split]['untrained'].f1_macro:.3f}",
     "best baseline": _best_baseline,
     "after": lambda run: tables.with_interval(run.adapter().f1_macro, run.adapter().interval["f1_macro"]),
     "after: weighted F1": lambda run: f"{run.adapter().f1_weighted:.3f}",

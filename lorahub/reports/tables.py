@@ -29,9 +29,9 @@ def title(system: str) -> str:
     return _TITLES.get(system, system)
 
 
-def results(record: RunRecord, split: str = "test") -> list[tuple[str, ...]]:
-    """Return one row per system, with the columns of `HEADER`."""
-    systems = record.results[split]
+def results(record: RunRecord, split: str | None = None) -> list[tuple[str, ...]]:
+    """Return one row per system on a split, by default `record.scored_split`, with the columns of `HEADER`."""
+    systems = record.results[split or record.scored_split]
     return [(title(name), *figures(systems[name])) for name in _ordered(systems)]
 
 
@@ -68,7 +68,8 @@ def comparisons(record: RunRecord, metric: str = "f1_macro") -> dict[str, str]:
         row = paired[system][metric]
         difference = f"{METRIC_NAMES[metric]} {signed(row.difference, row.interval)} against {title(system)}"
         if not row.detectable:
-            sentences[system] = f"No detectable difference: {difference}, inside the noise of this test split."
+            noise = f"inside the noise of this {record.scored_split} split"
+            sentences[system] = f"No detectable difference: {difference}, {noise}."
         else:
             sentences[system] = f"The adapter is {'better' if row.difference > 0 else 'worse'}: {difference}."
     return sentences

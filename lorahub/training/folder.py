@@ -30,7 +30,6 @@ from lorahub.training import trackers
 from lorahub.training.checkpoints import Checkpoints
 from lorahub.training.session import TrainingSession
 
-EVALUATED_SPLITS = ("validation", "test")
 _PROBE_CLAIMS = 8
 _PROBE_TOLERANCE = 1e-3
 
@@ -85,7 +84,7 @@ def write(
         calibration.save(part)
         probe.save(part)
         _write_probe(part, session)
-        for split in EVALUATED_SPLITS:
+        for split in record.results:
             claims = session.data.splits[split]
             sha256 = fingerprints(claims.joined())
             for system, by_split in logits.items():

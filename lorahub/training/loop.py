@@ -18,7 +18,7 @@ from accelerate import Accelerator, skip_first_batches
 from transformers import get_scheduler
 
 from lorahub.config import TrainConfig
-from lorahub.data.batches import training_batches
+from lorahub.data.batches import EncodedClaims, training_batches
 from lorahub.errors import TrainingError
 from lorahub.records import CurvePoint
 from lorahub.stats.metrics import quick
@@ -69,6 +69,7 @@ def fit(  # noqa: C901 - the whole story, read from top to bottom
     class_weight = torch.tensor(
         class_weights(claims.gold, len(session.data.labels), config.class_weights), device=accelerator.device
     )
+    claim_weight = torch.tensor(claim_weights(claims), dtype=torch.float32, device=accelerator.device)
     model, optimizer, loader, scheduler = accelerator.prepare(session.model, optimizer, loader, scheduler)
 
     if checkpoints is not None:
@@ -82,13 +83,13 @@ def fit(  # noqa: C901 - the whole story, read from top to bottom
     try:
         while not _is_finished(progress, config):
             batch = next(batches)
-            gold = batch.pop("labels")
-            del batch["row"]
+            gold, rows = batch.pop("labels"), batch.pop("row")
             with accelerator.accumulate(model):
                 logits = model(**batch).logits.float()
-                loss = F.cross_entropy(
-                    logits, gold, weight=class_weight, label_smoothing=config.label_smoothing, reduction="sum"
+                losses = F.cross_entropy(
+                    logits, gold, weight=class_weight, label_smoothing=config.label_smoothing, reduction="none"
                 )
+                loss = (losses * claim_weight[rows]).sum()
                 accelerator.backward(loss / config.batch_size)
                 in_step += len(gold)
                 if accelerator.sync_gradients:
@@ -160,6 +161,13 @@ def class_weights(gold: Ids, labels: int, kind: str) -> list[float]:
     power = {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}[kind]
     raw = np.maximum(frequency, 1 / len(gold)) ** -power
     return [float(weight) for weight in raw / (raw * frequency).sum()]
+
+
+def claim_weights(claims: EncodedClaims) -> list[float]:
+    """Return the weight of each claim in the loss (N,), scaled to a mean of 1."""
+    if claims.weight is None:
+        return [1.0] * len(claims)
+    return [float(weight) for weight in claims.weight / claims.weight.mean()]
 
 
 def _average_over_claims(

@@ -24,7 +24,6 @@ from lorahub.stats.results import SYSTEMS, SystemResult
 from lorahub.stats.verdicts import Calibration, Floats, Ids, calibrated, decide
 from lorahub.training import alarms, auto_rank, environment, folder, loop, memory, trackers
 from lorahub.training.checkpoints import Checkpoints, Every
-from lorahub.training.folder import EVALUATED_SPLITS
 from lorahub.training.progress import Callbacks, TrainingProgress
 from lorahub.training.session import Encodings, TrainingSession
 from lorahub.training.trackers import Tracker
@@ -89,7 +88,7 @@ def run(
         log.warning("%s", warning)
 
     callbacks.on_stage("loading the base")
-    session = TrainingSession(config, data, tracker=tracker)
+    session = TrainingSession(config, data, splits=list(data.splits), tracker=tracker)
     long = alarms.truncated(session.encoded["train"], session.base, configured=config.base.max_length)
     for warning in long:
         log.warning("%s", warning)
@@ -102,7 +101,8 @@ def run(
 
     callbacks.on_stage("training")
     session.attach()
-    untrained = {split: session.logits(split) for split in EVALUATED_SPLITS}
+    evaluated = [split for split in data.splits if split != "train"]
+    untrained = {split: session.logits(split) for split in evaluated}
     memory.reset_peaks()
     following = (
         tracker.following(session.accelerator, configs.to_dict(published))
@@ -120,8 +120,8 @@ def run(
         callbacks.on_stage("choosing the rank")
     rank = auto_rank.truncate_to_selected_rank(session)
 
-    callbacks.on_stage("evaluating on test")
-    adapter = {split: session.logits(split) for split in EVALUATED_SPLITS}
+    callbacks.on_stage(f"evaluating on {evaluated[-1]}")
+    adapter = {split: session.logits(split) for split in evaluated}
     logits = {**fitted.logits, "untrained": untrained, "adapter": adapter}
     fit = calibration.of_run(adapter["validation"], data.gold, config)
     silent = alarms.after_training(adapter["validation"], data.splits["validation"].gold, fit, config.eval, data.labels)
@@ -148,7 +148,7 @@ def run(
             warnings=[*data.warnings, *long, *progress.warnings, *silent],
         ),
         environment=environment.describe(session, baselines=fitted.options, calibration=fit),
-        results={split: _results(split, logits, session, fit) for split in EVALUATED_SPLITS},
+        results={split: _results(split, logits, session, fit) for split in evaluated},
     )
     if session.accelerator.is_main_process:
         callbacks.on_stage("writing the run folder")

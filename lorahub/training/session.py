@@ -5,7 +5,9 @@ Nothing is written to disk.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -119,6 +121,18 @@ class TrainingSession:
         for rows, values in parts:
             outputs[rows] = values
         return outputs
+
+
+@contextmanager
+def unchanged_random_state() -> Iterator[None]:
+    """Restore the state of Python's, numpy's and torch's global generators, which a training seeds."""
+    python, arrays = random.getstate(), np.random.get_state()  # noqa: NPY002 - the generator that a caller uses
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(arrays)  # noqa: NPY002
 
 
 def enable_gradient_checkpointing(

@@ -35,7 +35,7 @@ def config(base, *settings):
     )  # fmt: skip
 
 
-def of_steps(base, *settings):
+def of_steps(base, *settings, data=DATA):
     """Train for one epoch and return the gradients of each step, by parameter."""
     steps = []
 
@@ -44,7 +44,7 @@ def of_steps(base, *settings):
 
     hook = register_optimizer_step_pre_hook(record)
     try:
-        run.validate(config(base, *settings), DATA)
+        run.validate(config(base, *settings), data)
     finally:
         hook.remove()
     return steps

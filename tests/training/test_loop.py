@@ -1,5 +1,6 @@
 """The loop's parts: batches, weights, alarms."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -53,18 +54,22 @@ def test_class_weights_average_to_one_over_the_claims():
         assert weights[1] / weights[0] == pytest.approx(ratio)
 
 
-@pytest.fixture(scope="module")
-def weighted(tiny_base):
-    """The gradients of the weighted mean of the loss over all claims, without batches."""
-    session = TrainingSession(step_gradients.config(tiny_base("llama")), step_gradients.DATA, splits=("train",))
+def expected_gradients(base, claim_weights=1.0):
+    """Return the gradients of the weighted mean of the loss over all claims, without batches."""
+    session = TrainingSession(step_gradients.config(base), step_gradients.DATA, splits=("train",))
     session.attach()
     tokenizer, gold = session.base.tokenizer, step_gradients.GOLD
     batch = tokenizer(step_gradients.TEXTS, padding=True, return_tensors="pt")
     logits = session.model(**batch).logits.float()
     losses = torch.nn.functional.cross_entropy(logits, torch.from_numpy(gold), reduction="none")
     weights = torch.tensor(class_weights(gold, 2, "balanced"))[torch.from_numpy(gold)]
-    (losses * weights).mean().backward()
+    (losses * weights * claim_weights).mean().backward()
     return [item.grad for item in session.model.parameters() if item.requires_grad]
+
+
+@pytest.fixture(scope="module")
+def weighted(tiny_base):
+    return expected_gradients(tiny_base("llama"))
 
 
 def assert_average(steps, expected):
@@ -79,6 +84,14 @@ def test_class_weights_do_not_depend_on_how_claims_are_batched(batch, accumulati
         tiny_base("llama"), f"train.batch_size={batch}", f"train.gradient_accumulation={accumulation}"
     )
     assert_average(steps, weighted)
+
+
+def test_weights_of_claims_multiply_their_loss_relative_to_their_mean(tiny_base):
+    weight = np.array([3.0, 1.0, 1.0, 0.5, 2.0, 1.0, 1.0, 4.0, 1.0, 1.0, 0.25, 6.0])
+    train = dataclasses.replace(step_gradients.CLAIMS, weight=weight)
+    data = dataclasses.replace(step_gradients.DATA, splits={**step_gradients.DATA.splits, "train": train})
+    steps = step_gradients.of_steps(tiny_base("llama"), "train.batch_size=4", data=data)
+    assert_average(steps, expected_gradients(tiny_base("llama"), torch.from_numpy(weight / weight.mean())))
 
 
 @pytest.mark.long  # two processes that import everything
