@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
 from lorahub.stats.verdicts import Ids
 
@@ -48,7 +49,8 @@ def paired_draws(gold: Ids, ours: Ids, theirs: Ids, labels: int, *, resamples: i
     by_ours, by_theirs = headline(draws, correct, left, labels), headline(draws, correct, right, labels)
     return Draws(
         metrics={name: values - by_theirs[name] for name, values in by_ours.items()},
-        f1=_f1(*_by_label(draws, correct, left, labels)) - _f1(*_by_label(draws, correct, right, labels)),
+        f1=_f1(*_by_label(draws @ _one_hot(correct, left, labels)))
+        - _f1(*_by_label(draws @ _one_hot(correct, right, labels))),
     )
 
 
@@ -66,13 +68,13 @@ def unpaired_draws(ours: Counts, theirs: Counts, *, resamples: int) -> dict[str,
     return {name: values - sides[1][name] for name, values in sides[0].items()}
 
 
-def resampled_sums(values: Values, *, resamples: int) -> Values:
+def resampled_sums(values: Values | sparse.csr_array, *, resamples: int) -> Values:
     """Return column sums (R + 1, K) of `values` (N, K) over the claims, then over each of R resamples.
 
     For values that a confusion matrix does not hold, such as confidence. The claims that are drawn depend only on N
     and R, so the sums of separate calls are paired.
     """
-    generator, count = np.random.default_rng(_SEED), len(values)
+    generator, count = np.random.default_rng(_SEED), values.shape[0]
     sums = [values.sum(axis=0)[None]]
     for rows in _chunks(resamples, count):
         drawn = generator.integers(0, count, (rows, count)) + np.arange(rows)[:, None] * count
@@ -86,9 +88,7 @@ def resampled(gold: Ids, answers: Ids, labels: int, *, resamples: int) -> dict[s
 
     The claims that are drawn depend only on N and R, so the metrics of separate calls are paired.
     """
-    cells = np.eye(labels * labels)[gold * labels + answers]  # (N, C²), the confusion matrix of each claim
-    every = np.arange(labels * labels)
-    return headline(resampled_sums(cells, resamples=resamples), every // labels, every % labels, labels)
+    return _headline(*_by_label(resampled_sums(_one_hot(gold, answers, labels), resamples=resamples)))
 
 
 def halved_sums(values: Values, *, resamples: int) -> Values:
@@ -120,7 +120,11 @@ def percentiles(values: Values, confidence: float) -> tuple[float, float]:
 
 def headline(draws: Counts | Values, gold: Ids, answers: Ids, labels: int) -> dict[str, Values]:
     """Return headline metrics (R,) of counts (R, K), where cell k counts claims of gold[k] answered answers[k]."""
-    right, support, predicted = _by_label(draws, gold, answers, labels)
+    return _headline(*_by_label(draws @ _one_hot(gold, answers, labels)))
+
+
+def _headline(right: Values, support: Values, predicted: Values) -> dict[str, Values]:
+    """Return headline metrics (R,) of what `_by_label` returns."""
     occurs, f1 = support + predicted > 0, _f1(right, support, predicted)
     total = support.sum(axis=1)
     return {
@@ -131,10 +135,21 @@ def headline(draws: Counts | Values, gold: Ids, answers: Ids, labels: int) -> di
     }
 
 
-def _by_label(draws: Counts | Values, gold: Ids, answers: Ids, labels: int) -> tuple[Values, Values, Values]:
-    """Return by label, (R, C) each, the claims that are right, the claims with that label, and those answered so."""
-    of_gold, of_answer = np.eye(labels)[gold], np.eye(labels)[answers]  # (K, C)
-    return draws @ (of_gold * of_answer), draws @ of_gold, draws @ of_answer
+def _one_hot(gold: Ids, answers: Ids, labels: int) -> sparse.csr_array:
+    """Return (K, 3 C): for each of K cells its label if the answer is right, its label, and its answer.
+
+    Only the ones are stored, so memory is linear in the rows for any number of labels.
+    """
+    rows, right = np.arange(len(gold)), np.flatnonzero(gold == answers)
+    row = np.concatenate([right, rows, rows])
+    column = np.concatenate([gold[right], labels + gold, 2 * labels + answers])
+    return sparse.csr_array((np.ones(len(row)), (row, column)), shape=(len(gold), 3 * labels))
+
+
+def _by_label(sums: Values) -> tuple[Values, Values, Values]:
+    """Split sums (R, 3 C) by label into the claims that are right, those with that label, and those answered so."""
+    right, support, predicted = np.split(sums, 3, axis=1)
+    return right, support, predicted
 
 
 def _f1(right: Values, support: Values, predicted: Values) -> Values:

@@ -168,3 +168,31 @@ def test_intervals_of_many_labels_take_little_memory():
     tracemalloc.stop()
     assert not found["f1_macro"].detectable
     assert peak < 400e6, peak
+
+
+def test_resampled_metrics_count_the_cells_of_the_confusion_matrix():
+    gold, answers = np.random.default_rng(1).integers(0, 4, (2, 200))
+    found = bootstrap.resampled(gold, answers, 4, resamples=300)
+    cells = bootstrap.resampled_sums(np.eye(16)[gold * 4 + answers], resamples=300)  # (R + 1, 16)
+    expected = bootstrap.headline(cells, np.arange(16) // 4, np.arange(16) % 4, 4)
+    for name, values in expected.items():
+        assert values.shape == (301,)
+        np.testing.assert_allclose(found[name], values, atol=1e-12)
+        assert found[name][0] == pytest.approx(metrics.quick(gold, answers)[name])
+
+
+def test_memory_of_intervals_grows_with_the_rows_and_not_with_the_square_of_the_labels():
+    """With a row per cell of the confusion matrix, 150 labels took 4 GB."""
+    import tracemalloc
+
+    def peak(rows, labels):
+        gold, answers = np.random.default_rng(0).integers(0, labels, (2, rows))
+        tracemalloc.start()
+        bootstrap.resampled(gold, answers, labels, resamples=200)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    assert peak(1000, 150) < 20e6
+    assert peak(1000, 600) < 4.5 * peak(1000, 150)
+    assert peak(4000, 150) < 4.5 * peak(1000, 150)
