@@ -125,11 +125,11 @@ def gpus() -> str:
     rows = [
         (
             gpu.name, f"{gpu.bytes / 1e9:g}", f"{gpu.float32:g}",
-            "none" if gpu.bfloat16 is None else f"{gpu.bfloat16:g}", gpu.source,
+            f"{gpu.half:g}", gpu.source,
         )
         for gpu in costs.GPUS.values()
     ]  # fmt: skip
-    return _left_aligned(("name", "GB", "float32 TFLOP/s", "bfloat16 TFLOP/s", "source"), rows)
+    return _left_aligned(("name", "GB", "float32 TFLOP/s", "16-bit TFLOP/s", "source"), rows)
 
 
 def results() -> str:

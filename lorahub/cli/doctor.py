@@ -106,11 +106,19 @@ def _device() -> str:
 
     if torch.cuda.is_available():
         free, total = torch.cuda.mem_get_info()
-        bf16 = "with" if torch.cuda.is_bf16_supported() else "without"
-        return f"{torch.cuda.get_device_name()}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free, {bf16} bfloat16"
+        memory = f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free"
+        return f"{torch.cuda.get_device_name()}, {memory}, {computes(torch.cuda.get_device_capability())}"
     if torch.backends.mps.is_available():
         return "Apple GPU (mps)"
     return f"CPU, {torch.get_num_threads()} threads"
+
+
+def computes(capability: tuple[int, int]) -> str:
+    """Return in which 16-bit type a GPU of this compute capability computes."""
+    from lorahub.models import precision
+
+    dtype = precision.of_capability(capability)
+    return f"compute capability {capability[0]}.{capability[1]}, 16-bit type {precision.name(dtype)}"
 
 
 def _hub_login() -> str:

@@ -24,12 +24,12 @@ from lorahub.config import BaseConfig
 from lorahub.errors import BaseModelError, one_line
 from lorahub.hub import fetch
 from lorahub.labels import LabelSet
-from lorahub.models import architectures, quantization
+from lorahub.models import architectures, precision, quantization
 
 log = logging.getLogger(__name__)
 
-# From this size on, frozen weights are kept in bfloat16 on a GPU; below it float32 costs little and is exact.
-_BF16_FROM_PARAMETERS = 500_000_000
+# From this size on, frozen weights are kept in 16 bits on a GPU; below it float32 costs little and is exact.
+_HALF_FROM_PARAMETERS = 500_000_000
 # Labels of a base whose head is not used: an engine replaces it.
 _ANY_LABELS = LabelSet(("LABEL_0", "LABEL_1"))
 LOCAL = {"trust_remote_code": False, "local_files_only": True}
@@ -58,8 +58,7 @@ class Base:
     @property
     def precision(self) -> str:
         """The name of the dtype in which the frozen layers compute."""
-        dtype = self.dtype if self.quantize == quantization.NONE else torch.bfloat16
-        return str(dtype).removeprefix("torch.")
+        return precision.name(self.dtype if self.quantize == quantization.NONE else precision.of_4_bits(self.device))
 
     def truncate_at(self, tokens: int, why: str) -> None:
         """Truncate inputs to `tokens` tokens, or to the limit of the base if that is less."""
@@ -80,12 +79,12 @@ def choose_device(device: str) -> tuple[torch.device, str]:
     return torch.device(name), {"cuda": "CUDA GPU found", "mps": "Apple GPU found", "cpu": "no GPU found"}[name]
 
 
-def choose_dtype(dtype: str, parameters: int, *, bf16_gpu: bool) -> tuple[torch.dtype, str]:
-    """Resolve `base.dtype` of the frozen weights; return it and the reason. `bf16_gpu`: on a GPU with bfloat16."""
+def choose_dtype(dtype: str, parameters: int, *, half: torch.dtype | None) -> tuple[torch.dtype, str]:
+    """Resolve `base.dtype` of the frozen weights; return it and the reason. `half` is `precision.half(device)`."""
     if dtype != "auto":
         return getattr(torch, dtype), f"base.dtype={dtype}"
-    if bf16_gpu and parameters >= _BF16_FROM_PARAMETERS:
-        return torch.bfloat16, f"{parameters / 1e9:.1f}B frozen weights on a GPU with bfloat16"
+    if half is not None and parameters >= _HALF_FROM_PARAMETERS:
+        return half, f"{parameters / 1e9:.1f}B frozen weights on a GPU that computes in {precision.name(half)}"
     return torch.float32, "exact; small bases and CPUs gain little from less"
 
 
@@ -112,17 +111,17 @@ def load(config: BaseConfig, labels: LabelSet | None = None, *, token: str | Non
     device, reasons["device"] = choose_device(config.device)
     skeleton = empty_model(model_config)
     size = sum(parameter.numel() for parameter in skeleton.parameters())
-    bf16_gpu = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    dtype, reasons["dtype"] = choose_dtype(config.dtype, size, bf16_gpu=bf16_gpu)
+    dtype, reasons["dtype"] = choose_dtype(config.dtype, size, half=precision.half(device))
     quantized = None
     reasons["quantize"] = "none: full-precision weights"
     if config.quantize != quantization.NONE:
         kept = unquantized_modules(skeleton)
+        computed = precision.of_4_bits(device)
         reasons["quantize"] = (
-            f"{config.quantize}: linear layers in 4 bits, double quantization, computing in bfloat16; not quantized: "
-            f"{', '.join(kept)}"
+            f"{config.quantize}: linear layers in 4 bits, double quantization, computing in "
+            f"{precision.name(computed)}; not quantized: {', '.join(kept)}"
         )
-        quantized = quantization.settings(config.quantize, kept)
+        quantized = quantization.settings(config.quantize, kept, computed)
     model, missing = _load_model(resolved, model_config, dtype, device, quantized)
     quantization.disable_repacking(model)
     heads = architectures.head_names(model, missing)

@@ -13,8 +13,10 @@ NONE, NF4 = "none", "nf4"
 _BLOCK, _BLOCKS = 64, 256  # values that share a constant, and constants that share one
 
 
-def settings(kind: str, kept: Iterable[str]) -> Any:
+def settings(kind: str, kept: Iterable[str], computed: torch.dtype) -> Any:
     """Return the `quantization_config` for from_pretrained; the modules `kept` are not quantized.
+
+    `computed` is the type in which the layers compute.
 
     Raises MissingPackageError if bitsandbytes is not installed.
     """
@@ -25,7 +27,7 @@ def settings(kind: str, kept: Iterable[str]) -> Any:
         load_in_4bit=True,
         bnb_4bit_quant_type=kind,
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_compute_dtype=computed,
         llm_int8_skip_modules=sorted(kept),
     )
 
@@ -43,7 +45,7 @@ def disable_repacking(model: nn.Module) -> None:
 
 def empty_layers(model: PreTrainedModel, kind: str, kept: Iterable[str]) -> PreTrainedModel:
     """Give a model on the meta device the 4-bit layers of a loaded one; raises MissingPackageError."""
-    config, dtype = settings(kind, kept), model.dtype
+    config, dtype = settings(kind, kept, torch.bfloat16), model.dtype
     replace = need("transformers.integrations.bitsandbytes", extra="qlora").replace_with_bnb_linear
     replaced: PreTrainedModel = replace(model, config.llm_int8_skip_modules, config)
     for parameter in replaced.parameters():

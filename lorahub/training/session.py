@@ -23,7 +23,7 @@ from lorahub.data.claimset import ClaimData
 from lorahub.data.sources import SPLITS
 from lorahub.errors import ConfigError, one_line
 from lorahub.models import base as bases
-from lorahub.models import cpu_layers, methods
+from lorahub.models import cpu_layers, methods, precision
 from lorahub.stats.verdicts import Floats
 from lorahub.training import memory, optimizers
 from lorahub.training.trackers import Tracker
@@ -154,15 +154,13 @@ def enable_gradient_checkpointing(
 
 def _accelerator(config: Config, tracker: Tracker | None) -> Accelerator:
     device, _ = bases.choose_device(config.base.device)
-    precision = config.train.mixed_precision
-    if precision == "auto":
-        precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "no"
-    if precision == "fp16" and device.type == "cpu":
+    autocast = precision.autocast(config.train.mixed_precision, precision.half(device))
+    if autocast == "fp16" and device.type == "cpu":
         raise ConfigError("train.mixed_precision=fp16 needs a GPU. Use --set train.mixed_precision=auto.")
     try:
         return Accelerator(
             cpu=device.type == "cpu",
-            mixed_precision=precision,
+            mixed_precision=autocast,
             gradient_accumulation_steps=config.train.gradient_accumulation,
             log_with=None if tracker is None else tracker.kind,
             project_dir=None if tracker is None else tracker.run_folder,
@@ -170,6 +168,6 @@ def _accelerator(config: Config, tracker: Tracker | None) -> Accelerator:
     except ValueError as error:
         # accelerate keeps one state per process.
         raise ConfigError(
-            f"train.mixed_precision is {precision}, but this process has already trained with another one. Use the "
+            f"train.mixed_precision is {autocast}, but this process has already trained with another one. Use the "
             f"same precision or a new process ({one_line(error)})."
         ) from error

@@ -35,10 +35,10 @@ def described(tiny_base, tmp_path):
     return make
 
 
-def counted(base, *settings, method, device="cpu", bf16=False, tokens=16):
+def counted(base, *settings, method, device="cpu", half=False, tokens=16):
     config = configs.load(None, [f"adapter.method={method}", f"base.id={base}", *settings])
-    empty = skeleton.load(config.base, fetch.description(str(base)), 3, bf16_gpu=bf16)
-    return footprint.measure_step(empty, config, train_tokens=tokens, eval_tokens=tokens, device=device, bf16=bf16)
+    empty = skeleton.load(config.base, fetch.description(str(base)), 3, half=half)
+    return footprint.measure_step(empty, config, train_tokens=tokens, eval_tokens=tokens, device=device, half=half)
 
 
 def test_a_trace_without_data_is_the_trace_with_data():
@@ -81,7 +81,7 @@ def test_quantized_weights_take_the_bytes_of_a_loaded_base(tiny_base):
     from lorahub.models import methods
 
     config = configs.load(None, ["adapter.method=qlora", f"base.id={tiny_base('llama')}"])
-    base = skeleton.load(config.base, fetch.description(str(tiny_base("llama"))), 3, bf16_gpu=False)
+    base = skeleton.load(config.base, fetch.description(str(tiny_base("llama"))), 3, half=False)
     with skeleton.META:
         model = methods.attach(base, config.adapter)
     total = methods.count_parameters(model)[1]
@@ -105,7 +105,7 @@ def test_checkpointing_and_bfloat16_take_less(described):
     again = counted(base, "train.checkpointing=always", method="lora")
     assert again.on_cpu()[ACTIVATIONS] < 0.8 * plain
     assert again.operations > counted(base, method="lora").operations
-    on_gpu = counted(base, method="lora", device="cuda", bf16=True).on_gpu()
+    on_gpu = counted(base, method="lora", device="cuda", half=True).on_gpu()
     assert on_gpu[ACTIVATIONS] < plain
     assert "best" not in on_gpu
     assert all(count % 512 == 0 for count in on_gpu.values())
@@ -123,7 +123,7 @@ def test_moments_in_8_bits_are_a_quarter_and_their_constants():
 
 
 def test_on_a_gpu_the_chosen_optimizer_is_counted(described):
-    found = counted(described("bert"), "train.optimizer=paged-adamw", method="full", device="cuda", bf16=True)
+    found = counted(described("bert"), "train.optimizer=paged-adamw", method="full", device="cuda", half=True)
     assert found.on_gpu()["optimizer"] == pytest.approx(8 * found.trainable, rel=0.5), "blocks are rounded up"
 
 
@@ -181,7 +181,7 @@ def test_it_is_printed_and_drawn(described, cli, tmp_path):
 def test_what_does_not_fit_is_reported():
     row = dict.fromkeys(costs.COMPONENTS, 0) | {"weights": 15 * 10**9}
     small, large = costs.gpu("T4"), costs.gpu("h100")
-    given = {"bf16": True, "operations": 10**12, "steps": None, "trainable": 1, "total": 2}
+    given = {"half": True, "operations": 10**12, "steps": None, "trainable": 1, "total": 2}
     found = costs.Estimate(
         base="b", parameters=2, labels=2, batch_size=1, tokens=8, claims=None, steps=None,
         costs=[costs.cost("lora", small, row, **given), costs.cost("lora", large, row, **given)],
@@ -190,8 +190,8 @@ def test_what_does_not_fit_is_reported():
     shown = report.build(found)
     assert shown.tables[0].rows[0][2].startswith("15.0 GB NO")
     assert shown.sentences == ["lora fits on h100; the smallest is h100, with 15.0 GB of 80.0 GB."]
-    # A T4 has no bfloat16: its float32 rate counts.
-    assert found.costs[0].seconds_per_step == pytest.approx(1 / (8.1 * costs.UTILIZATION))
+    # A T4 trains in float16.
+    assert found.costs[0].seconds_per_step == pytest.approx(1 / (65 * costs.UTILIZATION))
 
 
 def test_the_size_of_lora_on_a_matrix_is_the_tutorials(cli):

@@ -92,7 +92,11 @@ def test_a_saved_method_gives_the_same_logits_anywhere(model_type, method, train
         assert not (run.folder / "adapter_config.json").exists()
     else:
         kept = (
-            {"quantization_config": quantization.settings("nf4", ["classifier", "score", "bert.pooler"])}
+            {
+                "quantization_config": quantization.settings(
+                    "nf4", ["classifier", "score", "bert.pooler"], torch.bfloat16
+                )
+            }
             if method == "qlora"
             else {}
         )

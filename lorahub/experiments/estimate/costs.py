@@ -31,16 +31,16 @@ UTILIZATION = 0.4
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """A device to train on: its memory in bytes and its dense peak rates in TFLOP/s, in float32 and in bfloat16.
+    """A device to train on: its memory in bytes and its dense peak rates in TFLOP/s, in float32 and in 16 bits.
 
-    `bfloat16` is None for a device without it. The rates are the manufacturer's, without sparsity, accumulating in
-    float32.
+    `half` is the rate in bfloat16, on GPUs that do not compute in it (T4) in float16; None on a CPU. The rates are the
+    manufacturer's, without sparsity, accumulating in float32.
     """
 
     name: str
     bytes: int
     float32: float
-    bfloat16: float | None
+    half: float | None
     source: str
 
     @property
@@ -54,14 +54,14 @@ class Device:
         return self.bytes - (CONTEXT_BYTES if self.is_gpu else 0)
 
 
-def _gpu(name: str, gigabytes: int, float32: float, bfloat16: float | None, source: str) -> Device:
-    return Device(name=name, bytes=gigabytes * 10**9, float32=float32, bfloat16=bfloat16, source=source)
+def _gpu(name: str, gigabytes: int, float32: float, half: float | None, source: str) -> Device:
+    return Device(name=name, bytes=gigabytes * 10**9, float32=float32, half=half, source=source)
 
 
 GPUS = {
     device.name: device
     for device in (
-        _gpu("t4", 16, 8.1, None, "NVIDIA T4 datasheet"),
+        _gpu("t4", 16, 8.1, 65.0, "NVIDIA T4 datasheet"),
         _gpu("rtx3090", 24, 35.6, 71.0, "NVIDIA GA102 whitepaper, table 2"),
         _gpu("rtx4090", 24, 82.6, 165.2, "NVIDIA Ada whitepaper, table 2"),
         _gpu("l4", 24, 30.3, 121.0, "NVIDIA L4 datasheet"),
@@ -106,12 +106,12 @@ class Cost:
 
 
 def cost(
-    method: str, device: Device, components: dict[str, int], *, bf16: bool, operations: int, steps: int | None,
+    method: str, device: Device, components: dict[str, int], *, half: bool, operations: int, steps: int | None,
     trainable: int, total: int,
 ) -> Cost:  # fmt: skip
     """Compare the bytes of a step with a device's memory; seconds are operations / (peak rate · utilization)."""
     peak = sum(components.values())
-    rate = device.bfloat16 if bf16 and device.bfloat16 is not None else device.float32
+    rate = device.half if half and device.half is not None else device.float32
     seconds = operations / (rate * 1e12 * UTILIZATION)
     return Cost(
         method=method,

@@ -61,22 +61,22 @@ class Footprint:
 
 
 def measure_step(
-    base: Base, config: Config, *, train_tokens: int, eval_tokens: int, device: str, bf16: bool
+    base: Base, config: Config, *, train_tokens: int, eval_tokens: int, device: str, half: bool
 ) -> Footprint:
     """Run a step without data as it runs on `device`, cpu or cuda, with every claim padded to the same tokens.
 
-    `base` comes from `skeleton.load` and is modified. `bf16` is whether the forward pass is in bfloat16.
+    `base` comes from `skeleton.load` and is modified. `half` is whether the forward pass is in 16 bits.
     """
     method = methods.TABLE[config.adapter.method]
     with skeleton.META:
         model = methods.attach(base, config.adapter)
-    if device == "cpu" and not bf16:
+    if device == "cpu" and not half:
         cpu_layers.install(model)
     kernels: Any = _GpuKernels if device == "cuda" else nullcontext
     enable_gradient_checkpointing(model, config, lambda: (nullcontext(), kernels()))
     trainable, total = methods.count_parameters(model)
     form, _ = optimizers.choose(config.train.optimizer, torch.device(device), memory_efficient=method.memory_efficient)
-    autocast = torch.autocast("cpu", dtype=torch.bfloat16) if bf16 else nullcontext()
+    autocast = torch.autocast("cpu", dtype=torch.bfloat16) if half else nullcontext()
     trace = Trace(quantization.operations())
     with FakeTensorMode(), kernels():
         skeleton.materialize(model, "cpu")

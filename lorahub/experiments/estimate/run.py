@@ -60,7 +60,7 @@ def estimate(
     read = None if config.data.id == AUTO else claims.load(config.data, compare=False)
     labels = _LABELS if read is None else len(read.labels)
     resolved = fetch.description(config.base.id, revision=config.base.revision, token=token, tokenizer=read is not None)
-    described = skeleton.load(config.base, resolved, labels, bf16_gpu=False, tokenizer=read is not None)
+    described = skeleton.load(config.base, resolved, labels, half=False, tokenizer=read is not None)
     train_tokens, eval_tokens, steps = _size(config, described, read)
     rows = []
     for method, method_config in by_method.items():
@@ -69,10 +69,10 @@ def estimate(
         counted = replace(method_config, adapter=replace(method_config.adapter, init="default"))
         footprints: dict[tuple[bool, bool], Footprint] = {}
         for device in targets:
-            bf16 = _uses_bf16(method_config, device)
-            key = device.is_gpu, bf16
+            half = _uses_half(method_config, device)
+            key = device.is_gpu, half
             if key not in footprints:
-                empty = skeleton.load(method_config.base, resolved, labels, bf16_gpu=device.is_gpu and bf16)
+                empty = skeleton.load(method_config.base, resolved, labels, half=device.is_gpu and half)
                 method_table.check(empty, method_config.adapter)
                 footprints[key] = footprint.measure_step(
                     empty,
@@ -80,7 +80,7 @@ def estimate(
                     train_tokens=train_tokens,
                     eval_tokens=eval_tokens,
                     device="cuda" if device.is_gpu else CPU,
-                    bf16=bf16,
+                    half=half,
                 )
             step = footprints[key]
             rows.append(
@@ -88,7 +88,7 @@ def estimate(
                     method,
                     device,
                     step.on_gpu() if device.is_gpu else step.on_cpu(),
-                    bf16=bf16,
+                    half=half,
                     operations=step.operations,
                     steps=steps,
                     trainable=step.trainable,
@@ -129,10 +129,10 @@ def _size(config: Config, base: Base, data: ClaimData | None) -> tuple[int, int,
     return max(train.lengths), max(validation.lengths), loop.planned_steps(config.train, batches)[1]
 
 
-def _uses_bf16(config: Config, device: Device) -> bool:
-    """Return whether the loop runs in bfloat16 there; train.mixed_precision=auto does on GPUs that have it."""
+def _uses_half(config: Config, device: Device) -> bool:
+    """Return whether the loop runs in 16 bits there; train.mixed_precision=auto does on GPUs."""
     if config.train.mixed_precision == AUTO:
-        return device.is_gpu and device.bfloat16 is not None
+        return device.is_gpu
     return config.train.mixed_precision != "no"
 
 
@@ -148,6 +148,6 @@ def _cpu_device() -> Device:
         name=CPU,
         bytes=int(psutil.virtual_memory().total),
         float32=2 * _SIDE**3 / min(seconds) / 1e12,
-        bfloat16=None,
+        half=None,
         source=f"measured: two matrices of {_SIDE} x {_SIDE}",
     )

@@ -21,8 +21,8 @@ META = torch.device("meta")
 _NO_LIMIT = 1 << 30
 
 
-def load(config: BaseConfig, resolved: Resolved, labels: int, *, bf16_gpu: bool, tokenizer: bool = False) -> Base:
-    """Build the base for `labels` labels; `bf16_gpu` is whether it is for a GPU with bfloat16.
+def load(config: BaseConfig, resolved: Resolved, labels: int, *, half: bool, tokenizer: bool = False) -> Base:
+    """Build the base for `labels` labels; `half` is whether it is for a GPU that computes in 16 bits.
 
     `resolved` comes from `fetch.description`; without `tokenizer` the Base has none. Raises BaseModelError if it does
     not describe a model for classification.
@@ -40,7 +40,8 @@ def load(config: BaseConfig, resolved: Resolved, labels: int, *, bf16_gpu: bool,
             "Check that its config.json belongs to a transformers model."
         ) from error
     size = sum(parameter.numel() for parameter in model.parameters())
-    dtype, why = bases.choose_dtype(config.dtype, size, bf16_gpu=bf16_gpu)
+    # float16 takes the same memory.
+    dtype, why = bases.choose_dtype(config.dtype, size, half=torch.bfloat16 if half else None)
     model.to(dtype)
     if config.quantize != quantization.NONE:
         model = quantization.empty_layers(model, config.quantize, bases.unquantized_modules(model))
