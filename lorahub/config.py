@@ -101,8 +101,8 @@ class BaseConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterConfig:
-    """What is trained. Rank, alpha (LoRA, arXiv:2106.09685, section 4.1), dropout and init are of lora, qlora, dora
-    and rslora; targets of these and ia3; prompt_tokens of prompt, prefix and p-tuning.
+    """What is trained. Rank, alpha (LoRA, arXiv:2106.09685, section 4.1), dropout, layers and init are of lora, qlora,
+    dora and rslora; targets of these and ia3; prompt_tokens of prompt, prefix and p-tuning.
     """
 
     method: Annotated[Method, Field(description="How the base is adapted; the recipe of that name holds the method's own defaults.")] = "lora"
@@ -110,6 +110,7 @@ class AdapterConfig:
     alpha: Annotated[Number, Field(description="Scale: the update is multiplied by alpha / rank.", gt=0, le=LARGEST_ALPHA)] = 16.0
     dropout: Annotated[Number, Field(description="Dropout on the input of A.", ge=0, le=0.95)] = 0.1
     targets: Annotated[Texts, Field(description="Linear layers to adapt: `all-linear`, or names such as q_proj, v_proj, mapped to the architecture's own.")] = ("all-linear",)
+    layers: Annotated[Text, Field(description="Transformer layers with an adapter: `all`, or `last:N`, the top N of the base. With `last:N` training and serving compute the layers below once for all.", pattern="^(all|last:[1-9][0-9]{0,3})$", examples=["all", "last:N"])] = "all"
     init: Annotated[Literal["default", "gaussian", "pissa", "olora", "loftq"], Field(description="Start of A and B: peft's own, or pissa and olora (lora, rslora) and loftq (qlora); saved as plain LoRA.")] = "default"
     prompt_tokens: Annotated[Whole, Field(description="Virtual tokens in front of every claim.", ge=1, le=LARGEST_PROMPT)] = 20
 
@@ -117,6 +118,11 @@ class AdapterConfig:
     def trained_rank(self) -> int:
         """The rank that is trained, whatever is kept of it."""
         return self.rank if isinstance(self.rank, int) else AUTO_RANK
+
+    @property
+    def last_layers(self) -> int | None:
+        """The number of top layers with an adapter; None for all layers."""
+        return None if self.layers == "all" else int(self.layers.removeprefix("last:"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,7 +250,7 @@ def from_dict(values: Mapping[str, Any]) -> Config:
         config = _adapter().validate_python(resolved)
     except ValidationError as error:
         raise ConfigError(_problem(error.errors(include_url=False)[0])) from None
-    _check_rank(config.adapter)
+    _check_method(config.adapter)
     return config
 
 
@@ -285,7 +291,8 @@ def _problem(error: ErrorDetails) -> str:
     options = alternatives(schema)
     if inner and options[0]["type"] in ("array", "object"):
         options = [{"type": "string"}]
-    expected = " or ".join(str(option.get("const") or _TYPES[option["type"]][1]) for option in options)
+    types = [str(option.get("const") or _TYPES[option["type"]][1]) for option in options]
+    expected = " or ".join(schema.get("examples", types))
     return f"{section}.{name} takes {expected}; found {value!r}."
 
 
@@ -345,15 +352,15 @@ def shipped_recipes() -> dict[str, Path]:
     return {path.stem: path for path in sorted((Path(__file__).parent / "recipes").glob("*.yaml"))}
 
 
-def _check_rank(adapter: AdapterConfig) -> None:
-    """Raise ConfigError if adapter.rank=auto does not work with the method or the initialization."""
-    if adapter.rank != AUTO:
-        return
-    if adapter.method not in RANKED:
-        raise ConfigError(
-            f"adapter.rank=auto: {adapter.method} has no rank to choose. Leave it out, or use {', '.join(RANKED)}."
-        )
-    if adapter.init in ("pissa", "olora"):
+def _check_method(adapter: AdapterConfig) -> None:
+    """Raise ConfigError if adapter.layers or adapter.rank=auto does not work with the method or the initialization."""
+    for name, chosen in (("layers", adapter.last_layers is not None), ("rank", adapter.rank == AUTO)):
+        if chosen and adapter.method not in RANKED:
+            raise ConfigError(
+                f"adapter.{name}={getattr(adapter, name)}: {adapter.method} has no {name} to choose. Leave it out, or "
+                f"use {', '.join(RANKED)}."
+            )
+    if adapter.rank == AUTO and adapter.init in ("pissa", "olora"):
         raise ConfigError(
             f"adapter.rank=auto cannot truncate an adapter with adapter.init={adapter.init}: it is saved as a "
             "difference of two updates. Use another adapter.init, or give a rank."

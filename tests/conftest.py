@@ -117,24 +117,24 @@ def tiny_base(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def make_adapter(tiny_base, tmp_path_factory):
-    """(model_type, labels, rank, method, …) -> an adapter folder with random weights, saved the way a run saves it."""
+    """(model_type, labels, rank, method, ...) -> an adapter folder with random weights, saved as a run saves it.
+
+    Other arguments are fields of AdapterConfig.
+    """
     import torch
 
     from lorahub.config import AdapterConfig, BaseConfig
     from lorahub.labels import LabelSet
     from lorahub.models import adapters, base, methods
 
-    def make(
-        model_type, *, labels=3, rank=4, seed=0, name=None, targets=("all-linear",), max_length=32, method="lora",
-        positions=64,
-    ):  # fmt: skip
+    def make(model_type, *, labels=3, rank=4, seed=0, name=None, max_length=32, method="lora", positions=64, **adapter):
         folder = tmp_path_factory.mktemp("adapters") / (name or f"{model_type}-{labels}-{rank}-{seed}")
         names = LabelSet(tuple(f"label{index}" for index in range(labels)))
         # Made before the seed is set: the first adapter on a base is to be the same as a later one.
         made = tiny_base(model_type, positions)
         torch.manual_seed(seed)
         loaded = base.load(BaseConfig(id=str(made), max_length=max_length), names)
-        asked = AdapterConfig(method=method, rank=rank, alpha=2.0 * rank, targets=targets, prompt_tokens=6)
+        asked = AdapterConfig(method=method, rank=rank, alpha=2.0 * rank, prompt_tokens=6, **adapter)
         methods.check(loaded, asked)
         model = methods.attach(loaded, asked)
         with torch.no_grad():

@@ -26,6 +26,7 @@ _MAX_SIZE = 65_536
 _MAX_ENCODER = 8_192
 # The largest models have some hundreds of linear layers, whose names a config may list one by one.
 MOST_TARGETS, _MOST_HEADS = 2_000, 20
+_MOST_LAYERS = 10_000
 # Settings that any method may have. The others change how weights are made or located, or name modules to import;
 # lorahub neither writes nor reads them.
 _COMMON = frozenset(
@@ -38,6 +39,7 @@ _SOFT = frozenset(
 # Settings of a full model by which transformers reads other weights, another config, or one setting for another.
 _REDIRECTIONS = frozenset({"transformers_weights", "configuration_files", "attribute_map"})
 _PROMPT, _IA3 = "prompt_embeddings", "ia3_l"
+_NOT_SELECTED = "not among target_modules and layers_to_transform"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,43 @@ class Rule:
     check: Callable[[Config], Iterator[str]]
     tensors: Callable[[Shapes, Config], Iterator[str]]
     fixed: Mapping[str, tuple[Any, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Targets:
+    """The layers that a checked config selects, as in peft (tuners_utils.check_target_module_exists).
+
+    `names` are full names of layers, or endings of them. With `numbers`, an ending selects a layer only in one of these
+    blocks; the number of a block follows the first of `lists` in the layer's name, or the first name if there are none.
+    """
+
+    names: frozenset[str]
+    numbers: frozenset[int] | None = None
+    lists: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, config: Config) -> "Targets":
+        """Return the targets of a config."""
+        numbers, lists = config.get("layers_to_transform"), config.get("layers_pattern")
+        return cls(
+            names=frozenset(config.get("target_modules", ())),
+            numbers=None if numbers in (None, []) else frozenset(_listed(numbers)),
+            lists=tuple(_listed(lists)) if lists else (),
+        )
+
+    def selecting(self, layer: str) -> set[str]:
+        """Return the names that select a layer; empty if it is not selected."""
+        parts = layer.split(".")
+        names = self.names.intersection(".".join(parts[start:]) for start in range(len(parts)))
+        if self.numbers is None or layer in names or self._number(parts) in self.numbers:
+            return set(names)
+        return set()
+
+    def _number(self, parts: list[str]) -> int | None:
+        places = [place for place in range(1, len(parts) - 1) if parts[place].isdecimal()]
+        if not self.lists:
+            return next((int(parts[place]) for place in places if place > 1), None)
+        return next((int(parts[place]) for name in self.lists for place in places if parts[place - 1] == name), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,12 +190,6 @@ def head_of(tensor: str, heads: Iterable[str]) -> str | None:
     return next((head for head in heads if f".{head}." in f".{tensor}"), None)
 
 
-def names_of(layer: str) -> Iterator[str]:
-    """Yield the names in target_modules that select a layer: its full name and every ending of it, as in peft."""
-    parts = layer.split(".")
-    return (".".join(parts[start:]) for start in range(len(parts)))
-
-
 def _of_method(tensor: str) -> bool:
     return tensor == _PROMPT or tensor.endswith(f".{_IA3}") or ".lora_" in tensor
 
@@ -195,14 +228,25 @@ def _wrong_shape(tensor: str, shape: tuple[int, ...], reason: str) -> str:
     return f"{tensor} in {PEFT.weights} has the shape {shape}, {reason}"
 
 
-def _matcher(config: Config) -> Callable[[str], bool]:
-    """Return the function that says whether a config selects a layer; see `names_of`."""
-    targets = frozenset(config["target_modules"])
-    return lambda layer: any(name in targets for name in names_of(layer))
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _check_layers(config: Config) -> Iterator[str]:
+    """Yield why `layers_to_transform` are not numbers of layers, or `layers_pattern` not the names of their lists."""
+    numbers, lists = config.get("layers_to_transform"), config.get("layers_pattern")
+    known = numbers is None or all(type(number) is int and 0 <= number < _MOST_LAYERS for number in _listed(numbers))
+    if not known or len(_listed(numbers)) > _MOST_LAYERS:
+        yield f"{PEFT.config}: layers_to_transform is {_quoted(numbers)}, not numbers of layers"
+    if lists and (numbers is None or len(_listed(lists)) > _MOST_HEADS):
+        yield f"{PEFT.config}: layers_pattern is {_quoted(lists)}, without layers_to_transform or too long"
+    elif lists and not all(isinstance(name, str) and re.fullmatch(r"\w{1,100}", name) for name in _listed(lists)):
+        yield f"{PEFT.config}: layers_pattern is {_quoted(lists)}, not a name; a pattern could match anything"
 
 
 def _check_lora(config: Config) -> Iterator[str]:
     yield from _check_names(config, "target_modules")
+    yield from _check_layers(config)
     start, module = config.get("init_lora_weights", True), config.get("megatron_core")
     if not isinstance(start, bool) and start != "gaussian":
         yield f"{PEFT.config}: init_lora_weights {_quoted(start)} would change the base's weights"
@@ -217,12 +261,12 @@ def _check_lora(config: Config) -> Iterator[str]:
 
 def _lora(shapes: Shapes, config: Config) -> Iterator[str]:
     """Check A (r, in) and B (out, r), always both; with DoRA also a magnitude (out,) for each pair."""
-    rank, magnitude, is_target = config["r"], ".lora_magnitude_vector", _matcher(config)
+    rank, magnitude, targets = config["r"], ".lora_magnitude_vector", Targets.of(config)
     for name, shape in shapes.items():
         layer, _, kind = name.partition(".lora_")
         if kind in ("A.weight", "B.weight"):
-            if not is_target(layer):
-                yield f"{layer} is adapted but not among target_modules"
+            if not targets.selecting(layer):
+                yield f"{layer} is adapted but {_NOT_SELECTED}"
             if len(shape) != 2 or shape[0 if kind[0] == "A" else 1] != rank:
                 yield _wrong_shape(name, shape, f"which does not fit the config's rank {rank}")
             if f"{layer}.lora_{'B' if kind[0] == 'A' else 'A'}.weight" not in shapes:
@@ -240,13 +284,13 @@ def _lora(shapes: Shapes, config: Config) -> Iterator[str]:
 
 def _ia3(shapes: Shapes, config: Config) -> Iterator[str]:
     """Check one factor for every output of a layer, (out, 1)."""
-    is_target = _matcher(config)
+    targets = Targets.of(config)
     for name, shape in shapes.items():
         layer, _, kind = name.rpartition(".")
         if kind != _IA3:
             yield _unexpected(name)
-        elif not is_target(layer):
-            yield f"{layer} is adapted but not among target_modules"
+        elif not targets.selecting(layer):
+            yield f"{layer} is adapted but {_NOT_SELECTED}"
         elif len(shape) != 2 or shape[1] != 1:
             yield _wrong_shape(name, shape, "not one factor per output")
     if not shapes:
@@ -288,8 +332,8 @@ RULES = {
     "LORA": Rule(
         prefix=_LAYERS,
         settings=frozenset(
-            {"r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "target_modules", "bias",
-             "init_lora_weights", "megatron_core", "qalora_group_size"}
+            {"r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "target_modules", "layers_to_transform",
+             "layers_pattern", "bias", "init_lora_weights", "megatron_core", "qalora_group_size"}
         ),
         check=_check_lora,
         tensors=_lora,

@@ -58,12 +58,12 @@ class AdapterInfo:
 class Adapter(AdapterInfo):
     """A LoRA adapter, or a head alone, in memory.
 
-    `targets` are the layer names in the config, none for a head. `lora` maps a layer's name in the base to
+    `targets` are the layers that the config selects, none for a head. `lora` maps a layer's name in the base to
     (A (r, in), B (out, r)) with the scale folded into B, `magnitudes` to DoRA's magnitudes (out,); `heads` maps a head
     module's name to its state dict. All tensors are float32 and on the CPU.
     """
 
-    targets: tuple[str, ...]
+    targets: rules.Targets
     lora: dict[str, tuple[torch.Tensor, torch.Tensor]]
     magnitudes: dict[str, torch.Tensor]
     heads: dict[str, dict[str, torch.Tensor]]
@@ -144,7 +144,7 @@ def load(folder: Path, *, name: str | None = None) -> Adapter:
     require_finite(info.name, {layer: up for layer, (_, up) in lora.items()})
     return Adapter(
         **vars(info),
-        targets=tuple(report.config.get("target_modules", ())),
+        targets=rules.Targets.of(report.config),
         lora=lora,
         magnitudes={key.removesuffix(_MAGNITUDE): value for key, value in tensors.items() if key.endswith(_MAGNITUDE)},
         heads=_head_states(report.config["modules_to_save"], tensors),

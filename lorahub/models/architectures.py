@@ -89,6 +89,35 @@ def head_modules(model: PreTrainedModel, heads: Sequence[str]) -> list[tuple[str
     return [item for item in model.named_modules() if any(_ends_with(item[0], head) for head in heads)]
 
 
+def layers(model: PreTrainedModel) -> tuple[str, nn.ModuleList] | None:
+    """Return the full name of the list of transformer layers, and the list; None if the base does not have one list."""
+    count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    lists = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == count and name.startswith(f"{model.base_model_prefix}.")
+    ]
+    return lists[0] if len(lists) == 1 else None
+
+
+def layer_numbers(model: PreTrainedModel, linears: Iterable[str]) -> tuple[dict[str, int], int]:
+    """Return the number of the transformer layer that each linear layer is in, and the number of transformer layers.
+
+    `linears` are full names in the order of the model. A linear layer before the transformer layers has the number 0;
+    one behind them, such as a pooler, has their number. All are 0 if the base does not have one list of layers.
+    """
+    found = layers(model)
+    if found is None:
+        return dict.fromkeys(linears, 0), 0
+    prefix, count = f"{found[0]}.", len(found[1])
+    numbers, outside = {}, 0
+    for linear in linears:
+        inside = linear.startswith(prefix)
+        numbers[linear] = int(linear.removeprefix(prefix).partition(".")[0]) if inside else outside
+        outside = count if inside else outside
+    return numbers, count
+
+
 def linear_names(model: PreTrainedModel, heads: Iterable[str]) -> list[str]:
     """Return layer names that together match every linear layer of the backbone and none of the heads.
 

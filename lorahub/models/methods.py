@@ -147,13 +147,40 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
 
 def _targets(base: Base, config: AdapterConfig) -> list[str]:
     targets = architectures.target_names(base.model, config.targets, base.heads)
+    if config.last_layers is not None:
+        # And what follows the layers, such as a pooler, which peft adapts by its full name.
+        linears = [name for name, module in base.model.named_modules() if isinstance(module, nn.Linear)]
+        numbers, _ = architectures.layer_numbers(base.model, linears)
+        high = [f".{name}" for name in linears if numbers[name] >= _top_layers(base, config)[1].start]
+        targets = [target for target in targets if any(name.endswith(f".{target}") for name in high)]
     if not targets:
         raise ConfigError(f"{base.resolved.id} has no linear layer to adapt. Choose another base.")
     return targets
 
 
+def _top_layers(base: Base, config: AdapterConfig) -> tuple[str, range]:
+    """Return the name of the base's list of layers, and the numbers that `adapter.layers=last:N` selects."""
+    found, count = architectures.layers(base.model), config.last_layers or 0
+    if found is None:
+        raise ConfigError(
+            f"adapter.layers={config.layers}: the layers of {base.resolved.id} are not one numbered list. "
+            "Use adapter.layers=all."
+        )
+    name, layers = found
+    if count > len(layers):
+        raise ConfigError(
+            f"adapter.layers={config.layers}: {base.resolved.id} has {len(layers)} layers. Use last:N with N up to "
+            f"{len(layers)}, or all."
+        )
+    return name, range(len(layers) - count, len(layers))
+
+
 def _lora(base: Base, config: AdapterConfig) -> PeftConfig:
     init: Any = True if config.init in ("default", initialization.LOFTQ) else config.init
+    chosen: dict[str, Any] = {}
+    if config.last_layers is not None:
+        name, numbers = _top_layers(base, config)
+        chosen = {"layers_to_transform": list(numbers), "layers_pattern": name.rpartition(".")[2]}
     return LoraConfig(
         r=config.trained_rank,
         lora_alpha=config.alpha,
@@ -162,6 +189,7 @@ def _lora(base: Base, config: AdapterConfig) -> PeftConfig:
         use_rslora=config.method == "rslora",
         use_dora=config.method == "dora",
         init_lora_weights=init,
+        **chosen,
     )
 
 

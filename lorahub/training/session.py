@@ -149,6 +149,9 @@ def enable_gradient_checkpointing(
     if enabled:
         options = {"use_reentrant": False, "context_fn": contexts}
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+        # transformers then makes the embeddings require gradients, which only reentrant checkpointing needs: the
+        # backward pass would run through every frozen layer below the adapter.
+        model.disable_input_require_grads()
     return enabled
 
 

@@ -5,12 +5,14 @@ import shutil
 
 import pytest
 import torch
+from peft import LoraConfig
+from peft.tuners.tuners_utils import check_target_module_exists
 from safetensors.torch import load_file, save_file
 
 from lorahub import runfiles
 from lorahub.config import BaseConfig
 from lorahub.errors import BaseModelError, UnsafeAdapterError
-from lorahub.hub import fetch, safety
+from lorahub.hub import fetch, rules, safety
 from lorahub.models import adapters, base
 
 CONFIG, WEIGHTS = runfiles.PEFT.config, runfiles.PEFT.weights
@@ -60,6 +62,13 @@ HOSTILE = {
     "control characters": (text("labels.json", '["a\\u001b[2J", "b", "c"]'), "control characters"),
     "pattern": (setting(target_modules=".*"), "not a list of layer names"),
     "pattern in a list": (setting(target_modules=["(a+)+$"]), "not a layer name"),
+    "layers that are not adapted": (setting(layers_to_transform=[1], layers_pattern="layer"), "layers_to_transform"),
+    "layer 0 alone": (setting(layers_to_transform=0), "not among target_modules and layers_to_transform"),
+    "layers of another list": (setting(layers_to_transform=[0, 1], layers_pattern="layers"), "not among"),
+    "no layer number": (setting(layers_to_transform=[-1]), "not numbers of layers"),
+    "a layer as text": (setting(layers_to_transform="0"), "not numbers of layers"),
+    "a pattern of layers": (setting(layers_to_transform=[0, 1], layers_pattern="(a+)+$"), "not a name"),
+    "a list without layers": (setting(layers_pattern="layer"), "without layers_to_transform"),
     "whole layers": (setting(modules_to_save=["classifier", "embeddings"]), "more than a classification head"),
     "unknown method": (setting(peft_type="ADALORA"), "peft_type is 'ADALORA'"),
     "no method": (setting(peft_type=["LORA"]), "peft_type is"),
@@ -156,6 +165,21 @@ def test_a_sound_adapter_has_no_finding_here_and_on_the_hub(hub, sound):
     assert report.labels == ["label0", "label1", "label2"]
     assert report.tensors[f"{QUERY}.lora_A.weight"] == (4, 32)
     assert fetch.adapter("alice/x").revision == commit
+
+
+@pytest.mark.parametrize("numbers", [[1], 1])
+@pytest.mark.parametrize("lists", ["layer", ["layers", "layer"], None])
+def test_layers_are_selected_as_in_peft(make_adapter, numbers, lists):
+    folder = make_adapter("bert", layers="last:1", name="top")
+    setting(layers_to_transform=numbers, layers_pattern=lists)(folder)
+    assert safety.local(folder).refused == []
+    selected = rules.Targets.of(config := json.loads((folder / CONFIG).read_text()))
+    own = LoraConfig(**{key: config[key] for key in ("target_modules", "layers_to_transform", "layers_pattern")})
+    layer = "bert.encoder.layer.{}.attention.self.query".format
+    for name in (layer(0), layer(1), layer(11), "bert.pooler.dense", "layer.1.attention.self.query", "query", "x.1.y"):
+        assert bool(selected.selecting(name)) == bool(check_target_module_exists(own, name)), name
+    assert selected.selecting(layer(1))
+    assert not selected.selecting(layer(0))
 
 
 @pytest.mark.slow

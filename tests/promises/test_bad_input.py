@@ -364,6 +364,8 @@ SETTINGS = {
     "a value below its range": (["train.batch_size", "at least 1"], "train.batch_size=0"),
     "a value above its range": (["adapter.dropout", "at most 0.95"], "adapter.dropout=0.99"),
     "a seed that numpy does not take": (["train.seed", "at most"], "train.seed=4294967296"),
+    "layers that are no number": (["adapter.layers", "all or last:N", "'last:two'"], "adapter.layers=last:two"),
+    "no layers": (["adapter.layers", "all or last:N", "'last:0'"], "adapter.layers=last:0"),
     "a choice that there is not": (["train.schedule", "Did you mean cosine?"], "train.schedule=cosin"),
     "a setting without =": (["--set", "section.field=value", "train.epochs"], "train.epochs"),
     "a setting without section": (["--set", "section.field=value"], "epochs=3"),
@@ -636,6 +638,14 @@ BASE = {
     "a layer that the base lacks": (
         ["adapter.targets", "'q_prjo'", "query", "all-linear"],
         lambda d: d.train(d.good(), "adapter.targets=q_prjo", base=d.tiny_base("bert")),
+    ),
+    "more layers than the base has": (
+        ["adapter.layers=last:3", "has 2 layers", "up to 2"],
+        lambda d: d.train(d.good(), "adapter.layers=last:3", base=d.tiny_base("bert")),
+    ),
+    "layers for a method without any": (
+        ["adapter.layers=last:1", "ia3 has no layers", "lora, qlora"],
+        lambda d: d.train(d.good(), "adapter.layers=last:1", "adapter.method=ia3"),
     ),
     "a device that is not there": (
         ["base.device", DEVICE, "base.device=auto"],

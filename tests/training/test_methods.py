@@ -9,16 +9,18 @@ import numpy as np
 import pytest
 import torch
 from conftest import learnable, sentences
+from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from lorahub import config, runfiles
 from lorahub.config import AdapterConfig, BaseConfig
+from lorahub.data import claims
 from lorahub.errors import AdapterError, ConfigError, PublishError
 from lorahub.hub import integrity, safety
 from lorahub.labels import LabelSet
 from lorahub.method_names import METHODS
-from lorahub.models import adapters, initialization, methods, quantization
+from lorahub.models import adapters, architectures, initialization, methods, quantization
 from lorahub.models import base as bases
 from lorahub.serving.engine.engine import Engine
 from lorahub.serving.evaluate import evaluate
@@ -26,6 +28,7 @@ from lorahub.serving.loading import MixedPredictor, open_predictors
 from lorahub.stats.verdicts import softmax
 from lorahub.training import optimizers
 from lorahub.training.run import train
+from lorahub.training.session import TrainingSession
 
 pytestmark = pytest.mark.slow
 
@@ -70,6 +73,41 @@ def probe(run):
 
 def fresh(tiny_base, model_type, **settings):
     return bases.load(BaseConfig(id=str(tiny_base(model_type)), max_length=32, **settings), LabelSet(("a", "b")))
+
+
+@pytest.mark.parametrize("checkpointing", ["never", "always"])
+@pytest.mark.parametrize("model_type", ["bert", "llama"])
+def test_no_gradient_is_computed_below_the_trained_layers(tiny_base, data, model_type, checkpointing):
+    settings = ["adapter.layers=last:1", f"train.checkpointing={checkpointing}", "train.batch_size=4"]
+    given = config.load(None, [f"base.id={tiny_base(model_type)}", f"data.id={data}", *settings])
+    session = TrainingSession(given, claims.load(given.data))
+    session.attach()
+    layers, outputs = architectures.layers(session.base.model)[1], []
+    for layer in layers:
+        layer.register_forward_hook(lambda module, args, output: outputs.append(output))
+    session.model.train()
+    session.model(**session.base.tokenizer("a vaccine", return_tensors="pt")).logits.sum().backward()
+    assert [output.requires_grad for output in outputs[:2]] == [False, True]
+    trained = {name for name, item in session.model.named_parameters() if item.requires_grad}
+    assert not [name for name in trained if ".0." in name.replace("modules_to_save.default.", "")]
+    assert all(item.grad is not None for item in session.model.parameters() if item.requires_grad)
+
+
+@pytest.mark.parametrize("method", ["lora", "dora"])
+def test_an_adapter_of_the_last_layer_is_plain_peft(tiny_base, trained, method):
+    run = trained("bert", method, "adapter.layers=last:1")
+    saved = json.loads((run.folder / runfiles.PEFT.config).read_text())
+    assert (saved["layers_to_transform"], saved["layers_pattern"]) == ([1], "layer")
+    assert run.record.config.adapter.layers == "last:1"
+    assert {
+        name.split(".layer.")[1][0] for name in load_file(run.folder / runfiles.PEFT.weights) if ".layer." in name
+    } == {"1"}
+    texts, expected = probe(run)
+    labels = json.loads((run.folder / "labels.json").read_text())
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_base("bert"), num_labels=len(labels))
+    model = PeftModel.from_pretrained(model, run.folder).eval()
+    found = [model(**AutoTokenizer.from_pretrained(run.folder)(text, return_tensors="pt")).logits for text in texts]
+    np.testing.assert_allclose(torch.cat(found).detach().numpy(), expected, atol=1e-4)
 
 
 def test_every_method_of_the_config_has_a_row_and_a_recipe_with_its_source():

@@ -150,5 +150,6 @@ def _method(record: RunRecord) -> str:
     method = adapter.method
     if method in RANKED:
         rank = f"{selected.kept} of {selected.trained}" if selected else adapter.rank
-        return f"{method}, rank {rank}, alpha {adapter.alpha:g}"
+        layers = "" if adapter.last_layers is None else f", layers {adapter.layers}"
+        return f"{method}, rank {rank}, alpha {adapter.alpha:g}{layers}"
     return f"{method}, {adapter.prompt_tokens} virtual tokens" if method in _WITH_VIRTUAL_TOKENS else method

@@ -23,6 +23,7 @@ _USED_BY = {
     "adapter.alpha": RANKED,
     "adapter.dropout": RANKED,
     "adapter.init": RANKED,
+    "adapter.layers": RANKED,
     "adapter.targets": (*RANKED, "ia3"),
     "adapter.prompt_tokens": ("prompt", "prefix", "p-tuning"),
 }

@@ -96,16 +96,16 @@ class BaseShapes:
 
     def coverage(self, adapter: Adapter) -> Coverage:
         """Return which layers of the base an adapter selects and adapts."""
-        selected, used, targets = [], set(), set(adapter.targets)
+        selected, used = [], set[str]()
         for layer in self._linears:
-            names = targets.intersection(rules.names_of(layer))
+            names = adapter.targets.selecting(layer)
             # As in peft: a layer in a module that is saved in full is not adapted.
             if names and rules.head_of(f"{layer}.", adapter.heads) is None:
                 selected.append(layer)
                 used |= names
         return Coverage(
             selected=selected,
-            unknown=sorted(targets - used),
+            unknown=sorted(adapter.targets.names - used),
             norms={layer: float(up.norm()) for layer, (_, up) in adapter.lora.items()},
         )
 
