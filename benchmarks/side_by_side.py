@@ -6,6 +6,9 @@ timing, the logits of lorahub and peft are compared. The floor has the engine's 
 larger batches (`--peer-tokens`), so they get them; one by one each adapter has its own batch. lorahub starts from
 texts, the others from token ids.
 
+With `--last N`, adapters on the last N layers (adapter.layers=last:N) are compared with adapters on all layers and with
+the floor, both in lorahub.
+
 Every round has different texts; the systems take turns within a round, and their order rotates from round to round. A
 time is the median over the rounds, with the quartiles; a ratio is the median of the rounds' ratios. CPU time is printed
 with wall time: it is the figure to read on a machine with other load.
@@ -13,6 +16,7 @@ with wall time: it is the figure to read on a machine with other load.
     python benchmarks/side_by_side.py                              # MiniLM on the CPU, every K and N
     python benchmarks/side_by_side.py --adapters 8 --claims 1,16
     python benchmarks/side_by_side.py --adapters 8 --claims 1,16 --whole-last-layer
+    python benchmarks/side_by_side.py --last 2 --adapters 8,32 --claims 1,16
     python benchmarks/side_by_side.py --shape 7b --dtype bfloat16  # random weights of Mistral's shape, for a GPU
 """
 
@@ -45,6 +49,7 @@ from lorahub.serving.engine.scheduler import Job, Scheduler
 RESULTS = Path(__file__).parent / "results"
 LABELS = LabelSet(("false", "mixture", "true", "unproven"))
 SYSTEMS = ("lorahub", "floor", "mixed batch", "one by one")
+LAST = ("lorahub", "floor", "last layers")
 MAX_LENGTH = 128
 # Mistral-7B-v0.3.
 SEVEN = {
@@ -57,10 +62,10 @@ SEVEN = {
 }
 
 
-def make_adapters(root, config, count):
+def make_adapters(root, config, count, layers="all"):
     """Write random LoRA adapters on all linear layers, rank 8, with updates of the size of the weights."""
     base = bases.load(config, LABELS)
-    model = methods.attach(base, AdapterConfig(rank=8, alpha=16.0, targets=("all-linear",)))
+    model = methods.attach(base, AdapterConfig(rank=8, alpha=16.0, targets=("all-linear",), layers=layers))
     std = base.model.config.hidden_size**-0.5
     folders = []
     for seed in range(count):
@@ -69,7 +74,7 @@ def make_adapters(root, config, count):
             for parameter in model.parameters():
                 if parameter.requires_grad:
                     parameter.normal_(std=std)
-        folders.append(root / f"adapter-{seed}")
+        folders.append(root / f"{layers.replace(':', '-')}-{seed}")
         adapters.save(model, folders[-1], base, LABELS)
     return folders
 
@@ -157,9 +162,13 @@ def differences(engine, peers, names, texts):
     return max((ours - other).abs().max().item() for other in theirs), (theirs[0] - theirs[1]).abs().max().item()
 
 
-def measure(engine, peers, names, texts, *, rounds, seconds, peer_tokens):
-    """Return system -> (wall, CPU) seconds per round; `texts` yields the texts of each round."""
-    times = {system: [] for system in SYSTEMS}
+def measure(engine, peers, names, last, texts, *, rounds, seconds, peer_tokens):
+    """Return system -> (wall, CPU) seconds per round; `texts` yields the texts of each round.
+
+    `last` are names of adapters on the last layers; without them lorahub is compared with peft.
+    """
+    systems = LAST if last else SYSTEMS
+    times = {system: [] for system in systems}
     started = time.perf_counter()
     while len(times["lorahub"]) < rounds or time.perf_counter() - started < seconds:
         some = next(texts)
@@ -168,11 +177,12 @@ def measure(engine, peers, names, texts, *, rounds, seconds, peer_tokens):
         runs = {
             "lorahub": partial(engine.logits, some, names),
             "floor": partial(peers.floor, same, names),
+            "last layers": partial(engine.logits, some, last),
             "mixed batch": partial(peers.mixed, larger, names),
             "one by one": partial(peers.one_by_one, alone, names),
         }
-        first = len(times["lorahub"]) % len(SYSTEMS)
-        for system in (*SYSTEMS[first:], *SYSTEMS[:first]):
+        first = len(times["lorahub"]) % len(systems)
+        for system in (*systems[first:], *systems[:first]):
             wall, cpu = time.perf_counter(), time.process_time()
             runs[system]()
             times[system].append((time.perf_counter() - wall, time.process_time() - cpu))
@@ -198,28 +208,46 @@ def cell(k, n, times):
 
 
 def _ratio(ours, theirs):
-    return round(statistics.median(a / b for a, b in zip(ours, theirs, strict=True)), 3)
+    """Return the quartiles of the rounds' ratios."""
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    return [round(value, 3) for value in (statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3)]
 
 
-def rows(cells):
-    """Yield the rows of the table, two per cell."""
-    for item in cells:
-        for clock in ("wall", "cpu"):
-            systems = {system: block[clock] for system, block in item["systems"].items()}
-            yield (
-                str(item["adapters"]),
-                str(item["claims"]),
-                clock,
-                *("{1:.0f} ({0:.0f}–{2:.0f})".format(*systems[system]["ms"]) for system in SYSTEMS),
-                f"{systems['lorahub']['to_floor']:.2f}",
-                f"{systems['mixed batch']['to_lorahub']:.2f}",
-                f"{systems['one by one']['to_lorahub']:.2f}",
-                str(item["rounds"]),
-            )
+# Columns of ratios: header, system and divisor.
+RATIOS = {
+    SYSTEMS: (
+        ("lorahub / floor", "lorahub", "to_floor"),
+        ("mixed / lorahub", "mixed batch", "to_lorahub"),
+        ("one by one / lorahub", "one by one", "to_lorahub"),
+    ),
+    LAST: (
+        ("lorahub / floor", "lorahub", "to_floor"),
+        ("last layers / floor", "last layers", "to_floor"),
+        ("last layers / lorahub", "last layers", "to_lorahub"),
+    ),
+}
 
 
-HEADER = ("K", "N", "clock", *(f"{system}, ms" for system in SYSTEMS), "lorahub / floor", "mixed / lorahub",
-          "one by one / lorahub", "rounds")  # fmt: skip
+def table(cells):
+    """Return the Markdown table of the cells, two rows per cell."""
+    systems = tuple(cells[0]["systems"])
+    header = ("K", "N", "clock", *(f"{system}, ms" for system in systems), *(name for name, _, _ in RATIOS[systems]))
+    lines = [
+        (
+            str(item["adapters"]),
+            str(item["claims"]),
+            clock,
+            *("{1:.0f} ({0:.0f}–{2:.0f})".format(*item["systems"][system][clock]["ms"]) for system in systems),
+            *(
+                "{1:.2f} ({0:.2f}–{2:.2f})".format(*item["systems"][system][clock][divisor])
+                for _, system, divisor in RATIOS[systems]
+            ),
+            str(item["rounds"]),
+        )
+        for item in cells
+        for clock in ("wall", "cpu")
+    ]
+    return tables.markdown((*header, "rounds"), lines)
 
 
 def texts_of(n):
@@ -236,6 +264,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--adapters", default="1,2,4,8,16,32", help="Values of K.")
     parser.add_argument("--claims", default="1,16,64", help="Values of N.")
+    parser.add_argument("--last", type=int, help="Compare with adapters on this number of last layers.")
     parser.add_argument("--rounds", type=int, default=6, help="Minimum rounds of a cell; the first is not counted.")
     parser.add_argument("--seconds", type=float, default=10, help="Minimum seconds of a cell.")
     parser.add_argument("--threads", type=int, default=1, help="Threads of torch.")
@@ -258,12 +287,13 @@ def main():
         base = str(seven_billion(root, asked.layers)) if asked.shape else asked.base
         config = BaseConfig(id=base, dtype=asked.dtype, quantize=asked.quantize, max_length=MAX_LENGTH)
         folders = make_adapters(root, config, max(ks))
+        last = make_adapters(root, config, max(ks), f"last:{asked.last}") if asked.last else []
         if asked.whole_last_layer:
             first_token.wrap = lambda model: None
-        engine, peers = Engine(base, folders, config=config), Peers(config, folders)
+        engine, peers = Engine(base, [*folders, *last], config=config), Peers(config, last or folders)
         peer_tokens = asked.peer_tokens or 2 * engine.tokens_per_pass
         print(f"{engine.base_id}, {asked.dtype}, quantize {asked.quantize}, {engine.device}, {asked.threads} threads")
-        names, some = [folder.name for folder in folders], next(texts_of(16))
+        names, some = [folder.name for folder in last or folders], next(texts_of(16))
         if engine.device != "cpu":
             for _ in range(5):  # repeated passes are replayed on a GPU, and the replay is compared
                 engine.logits(some[:1], names)
@@ -276,9 +306,16 @@ def main():
         for n in ns:
             texts = texts_of(n)
             for k in ks:
-                names = [folder.name for folder in folders[:k]]
+                names, of_last = ([folder.name for folder in some[:k]] for some in (folders, last))
                 times = measure(
-                    engine, peers, names, texts, rounds=asked.rounds, seconds=asked.seconds, peer_tokens=peer_tokens
+                    engine,
+                    peers,
+                    names,
+                    of_last,
+                    texts,
+                    rounds=asked.rounds,
+                    seconds=asked.seconds,
+                    peer_tokens=peer_tokens,
                 )
                 cells.append(cell(k, n, times))
                 keep(
@@ -291,8 +328,8 @@ def main():
                         "cells": cells,
                     },
                 )
-                print(tables.markdown(HEADER, list(rows(cells[-1:]))), flush=True)
-    print(tables.markdown(HEADER, list(rows(cells))))
+                print(table(cells[-1:]), flush=True)
+    print(table(cells))
 
 
 def keep(name, found):
@@ -301,14 +338,14 @@ def keep(name, found):
     model = asked["base"]
     if asked["shape"]:
         model = f"a base of the shape {asked['shape']}" + (f", {asked['layers']} layers" if asked.get("layers") else "")
+    last = f" Last layers: adapter.layers=last:{asked['last']}." if asked["last"] else ""
     packages = ", ".join(f"{package} {number}" for package, number in where["packages"].items())
     about = (
         f"{model}, {asked['dtype']}, quantize {asked['quantize']}, {asked['threads']} thread(s) on {where['device']}; "
-        f"{packages}. Greatest difference between the logits of lorahub and of peft: {found['differ']:.1e}."
+        f"{packages}.{last} Greatest difference between the logits of lorahub and of peft: {found['differ']:.1e}."
     )
-    table = tables.markdown(HEADER, list(rows(found["cells"])))
     atomic.write_text(RESULTS / f"{name}.json", json.dumps(found, indent=1) + "\n")
-    atomic.write_text(RESULTS / f"{name}.md", f"{about}\n\n{table}\n")
+    atomic.write_text(RESULTS / f"{name}.md", f"{about}\n\n{table(found['cells'])}\n")
 
 
 def environment():

@@ -11,10 +11,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from lorahub.config import BaseConfig
 from lorahub.labels import LabelSet
-from lorahub.models import adapters
+from lorahub.models import adapters, architectures
 from lorahub.models import base as bases
 from lorahub.serving.engine import lora_layers
 from lorahub.serving.engine.engine import Engine
+from lorahub.serving.engine.scheduler import Job, Slice
 
 # (method, rank, labels): ranks 1 to 64, 2 to 20 labels.
 MIXED = (
@@ -83,6 +84,60 @@ def test_mixed_methods_ranks_labels_and_lengths_match_plain_peft(model_type, mix
             assert (found[folder.name].argmax(1) == expected.argmax(1)).all()
             print(model_type, folder.name, np.abs(found[folder.name] - expected).max(), np.abs(expected).max())
         assert np.ptp(expected, axis=0).max() > SPREAD, "the claims differ by more than the tolerance"
+
+
+# Adapters of both layers, of the last one and of the head alone: (name, settings).
+LAYERS = (
+    ("all", {"method": "dora", "rank": 8, "labels": 2}),
+    ("last", {"layers": "last:1", "rank": 2, "labels": 5}),
+    ("dora-last", {"layers": "last:1", "method": "dora", "rank": 4, "labels": 4}),
+    ("head", {"method": "linear-probe", "labels": 3}),
+    ("other-head", {"method": "linear-probe", "labels": 7}),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model_type", ["bert", "distilbert", "modernbert", "qwen3", "deberta-v2"])
+def test_layers_below_all_adapters_are_computed_once_and_match_plain_peft(model_type, make_adapter, tiny_base):
+    base, names = tiny_base(model_type), [name for name, _ in LAYERS]
+    folders = [
+        make_adapter(model_type, name=name, seed=seed, **settings) for seed, (name, settings) in enumerate(LAYERS)
+    ]
+    expected = {}
+    for folder in folders:
+        loaded = bases.load(BaseConfig(id=str(base), max_length=32), LabelSet.load(folder))
+        expected[folder.name] = one_by_one(adapters.load_with_peft(folder, loaded), loaded.tokenizer)
+    engine, seen = Engine(str(base), folders), []
+    for layer in architectures.layers(engine._base.model)[1]:
+        layer.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    mixes = model_type != "deberta-v2"
+
+    def check(name, logits, texts=slice(None)):
+        np.testing.assert_allclose(logits, expected[name][texts], atol=TOLERANCE, rtol=0, err_msg=name)
+
+    for asked, rows in ((names, [2, 4]), (names[1:], [1, 3]), (names[3:], [1, 1]), (names[:1], [1, 1])):
+        seen.clear()
+        for name, logits in engine.logits(TEXTS, asked).items():
+            check(name, logits)
+        # A request takes several passes of both layers.
+        computed = [sum(seen[0::2]), sum(seen[1::2])]
+        assert computed == [count * len(TEXTS) for count in rows] or not mixes
+    if mixes:
+        # Two requests in one pass, with different texts and different adapters, of which one is in both.
+        items = engine._encode(TEXTS, None, 32).items
+        loaded, parts = engine._cache.loaded(), ((slice(0, 3), names[:2]), (slice(3, 7), names[1:]))
+        slices = [
+            Slice(
+                job=Job(items=items[texts], adapters=[loaded[name] for name in asked]),
+                places=[*range(texts.stop - texts.start)],
+            )
+            for texts, asked in parts
+        ]
+        seen.clear()
+        for (texts, asked), outputs in zip(parts, engine._forward.run(slices), strict=True):
+            for place, name in enumerate(asked):
+                check(name, outputs[:, place, : expected[name].shape[1]], texts)
+        assert seen == [3 + 3 + 4, 3 * 2 + 4 * 2 + 4]
 
 
 @pytest.mark.parametrize(("adapters", "rows"), [(2, 1), (3, 5), (8, 20)])

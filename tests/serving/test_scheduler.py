@@ -12,6 +12,7 @@ import pytest
 from conftest import sentences
 
 from lorahub.errors import EngineBusyError
+from lorahub.serving.engine import shared_layers
 from lorahub.serving.engine.engine import Engine
 from lorahub.serving.engine.scheduler import Job, Scheduler
 
@@ -60,6 +61,17 @@ def test_every_text_is_processed_once_within_the_tokens_of_a_pass():
         cost = max(lengths(part)) * 2 * len(part.places)
         assert cost <= 200 or len(part.places) == 1
     assert len(run.passes) < 59
+
+
+def test_a_pass_has_more_texts_if_their_adapters_share_layers():
+    run, request = Recorder(), job(*[10] * 8, adapters=range(8))
+    request.rows_per_text = 2.5
+    Scheduler(run, tokens=100, most=1).run([request])
+    assert [len(part.places) for (part,) in run.passes] == [4, 4]
+    assert shared_layers.rows_per_text([0, 0, 0], 6) == 3
+    assert shared_layers.rows_per_text([4] * 8, 6) == (4 * 1 + 2 * 8) / 6
+    assert shared_layers.rows_per_text([0, *[4] * 7], 6) == (4 * 2 + 2 * 8) / 6
+    assert shared_layers.rows_per_text([6] * 32, 6) == 8
 
 
 def test_a_text_longer_than_a_pass_is_processed():

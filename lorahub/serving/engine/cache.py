@@ -15,7 +15,7 @@ from pathlib import Path
 from lorahub.errors import ConfigError, EngineBusyError
 from lorahub.hub.fetch import Located
 from lorahub.runfiles import free_name
-from lorahub.serving.engine.lora_layers import LoadedAdapter
+from lorahub.serving.engine.stacks import LoadedAdapter
 from lorahub.serving.predictor import select_names
 
 # Seconds that a request waits for memory before it fails with EngineBusyError.

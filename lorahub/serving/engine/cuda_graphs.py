@@ -16,7 +16,8 @@ import torch
 from transformers import PreTrainedModel
 
 from lorahub.errors import one_line
-from lorahub.serving.engine.lora_layers import Stack
+from lorahub.serving.engine.lora_layers import Stages
+from lorahub.serving.engine.stacks import Stack
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +34,11 @@ _MOST_COUNTED = 64
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Recording:
-    """A graph, its input tensors, and the tensor that it writes the logits to."""
+    """A graph, its input tensors, the stages whose indices it reads, and the tensor that it writes the logits to."""
 
     graph: torch.cuda.CUDAGraph
     inputs: Batch
+    stages: Stages
     logits: torch.Tensor
 
     def replay(self, batch: Batch) -> torch.Tensor:
@@ -64,12 +66,13 @@ class Graphs:
         self._recordings: WeakKeyDictionary[Stack, _StackRecordings] = WeakKeyDictionary()
 
     def logits(
-        self, batch: Batch, stack: Stack, counts: Sequence[int], *, shared: bool, strength: float
+        self, batch: Batch, stack: Stack, counts: Sequence[int], *, shared: bool, strength: float, stages: Stages
     ) -> torch.Tensor:
         """Return the logits of a pass; a replay overwrites the logits of earlier ones."""
         rows = batch["input_ids"]
-        # With unequal counts every pass has a new routing tensor.
-        if not (self._works and rows.is_cuda and rows.numel() <= MOST_TOKENS and len(set(counts)) == 1):
+        # Else every pass has new tensors that assign the rows.
+        repeats = len(set(counts)) == 1 and (shared or not stages)
+        if not (self._works and rows.is_cuda and rows.numel() <= MOST_TOKENS and repeats):
             return self._run(batch)
         passes = self._recordings.setdefault(stack, _StackRecordings())
         key = (len(counts), shared, strength, rows.shape, *batch)
@@ -81,7 +84,7 @@ class Graphs:
             if passes.counts[key] <= _SEEN_BEFORE:
                 return self._run(batch)
             del passes.counts[key]
-            recording = self._record(batch)
+            recording = self._record(batch, stages)
             if recording is None:
                 return self._run(batch)
             if len(passes.recorded) == _MOST_RECORDED:
@@ -93,7 +96,7 @@ class Graphs:
         logits: torch.Tensor = self._model(**batch).logits
         return logits
 
-    def _record(self, batch: Batch) -> _Recording | None:
+    def _record(self, batch: Batch, stages: Stages) -> _Recording | None:
         """Record a pass; None if memory is short or the base runs an operation that cannot be recorded."""
         if self._stream is None:
             self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -119,4 +122,4 @@ class Graphs:
             self._works = isinstance(error, torch.cuda.OutOfMemoryError)
             return None
         torch.cuda.current_stream().wait_stream(self._stream)
-        return _Recording(graph=graph, inputs=inputs, logits=logits)
+        return _Recording(graph=graph, inputs=inputs, stages=stages, logits=logits)

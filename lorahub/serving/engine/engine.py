@@ -19,12 +19,12 @@ from lorahub.models import adapters as adapter_files
 from lorahub.models import architectures
 from lorahub.models import base as bases
 from lorahub.models.adapters import Adapter
-from lorahub.serving.engine import first_token, lora_layers
+from lorahub.serving.engine import first_token, lora_layers, shared_layers
 from lorahub.serving.engine.cache import AdapterStatus, Cache
 from lorahub.serving.engine.compatibility import BaseShapes, Coverage, base_config
 from lorahub.serving.engine.forward import ForwardPass
-from lorahub.serving.engine.lora_layers import LoadedAdapter
 from lorahub.serving.engine.scheduler import Job, Scheduler
+from lorahub.serving.engine.stacks import LoadedAdapter
 from lorahub.serving.predictor import Prediction, Predictor, Request, Verdict, finite
 
 # Rows times tokens of one forward pass. A CPU core is busy from about 400 on; above 1,000 the activations of a layer
@@ -84,6 +84,7 @@ class Engine(Predictor):
         self._shapes = BaseShapes(self._base)
         lora_layers.wrap(self._base.model, self._base.heads)
         first_token.wrap(self._base.model)
+        self._layers = shared_layers.wrap(self._base.model)
         self._forward = ForwardPass(self._base)
         self._scheduler = Scheduler(self._forward.run, tokens=self.tokens_per_pass, most=most_requests)
         # A fast tokenizer keeps its truncation length as state.
@@ -191,7 +192,10 @@ class Engine(Predictor):
                 for group in [names] if mixes else [[name] for name in names]:
                     loaded = [held[name] for name in group]
                     kind = _LOGITS if mixes else loaded[0]
-                    job = Job(items=encoded.items, adapters=loaded, kind=kind, strength=request.strength)
+                    rows = shared_layers.rows_per_text([item.first_layer for item in loaded], self._layers)
+                    job = Job(
+                        items=encoded.items, adapters=loaded, kind=kind, strength=request.strength, rows_per_text=rows
+                    )
                     jobs.append((group, encoded, job))
             self._scheduler.run([job for _, _, job in jobs], stop=request.stop)
         predictions = {}

@@ -26,7 +26,7 @@ class FirstToken(nn.Module):
     ) -> torch.Tensor:
         """Map hidden states (B, T, H) to (B, 1, H) in a `routed` block, else to (B, T, H)."""
         output: torch.Tensor
-        if not lora_layers.is_routed():
+        if lora_layers.current_route() is None:
             output = self.layer(hidden, attention_mask, *args, **kwargs)
             return output
         attention, first = self.layer.attention, hidden[:, :1]

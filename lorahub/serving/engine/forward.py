@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from lorahub.models.base import Base, features
-from lorahub.serving.engine import cuda_graphs, lora_layers
+from lorahub.serving.engine import cuda_graphs, lora_layers, shared_layers, stacks
 from lorahub.serving.engine.scheduler import Slice
 from lorahub.stats.verdicts import Floats
 
@@ -21,10 +21,10 @@ class ForwardPass:
 
     def __init__(self, base: Base) -> None:
         self._base = base
-        self._stacks = lora_layers.StackCache()
+        self._stacks = stacks.StackCache()
         self._graphs = cuda_graphs.Graphs(base.model)
 
-    def forget(self, adapter: lora_layers.LoadedAdapter) -> None:
+    def forget(self, adapter: stacks.LoadedAdapter) -> None:
         """Free the stacked copies of an adapter and the recordings made with them."""
         self._stacks.forget(adapter)
 
@@ -69,9 +69,10 @@ class ForwardPass:
         else:
             index = torch.tensor(rows, device=self._base.device)
             batch = {key: value[index] for key, value in batch.items()}
-        strength = slices[0].job.strength
-        with lora_layers.routed(stack, counts, self._base.device, shared=shared, strength=strength):
-            output = self._graphs.logits(batch, stack, counts, shared=shared, strength=strength)
+        strength, device = slices[0].job.strength, self._base.device
+        stages = shared_layers.stages(rows, counts, [adapter.first_layer for adapter in adapters], device)
+        with lora_layers.routed(stack, counts, device, shared=shared, strength=strength, stages=stages):
+            output = self._graphs.logits(batch, stack, counts, shared=shared, strength=strength, stages=stages)
         logits = output.float().cpu().numpy()  # (rows, widest)
         outputs = []
         for number, part in enumerate(slices):

@@ -7,8 +7,7 @@ multiplied with all of them at once and never copied. The assignment of rows to 
 share the model without shared state.
 """
 
-import threading
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import deepcopy
@@ -22,73 +21,65 @@ from transformers import PreTrainedModel
 
 from lorahub.models import architectures, quantization
 from lorahub.models.adapters import Adapter, require_finite
+from lorahub.serving.engine.stacks import LoadedAdapter, Pair, Stack
 
-_Pair = tuple[torch.Tensor, torch.Tensor]
 # Largest result, in rows times columns, for which a GPU multiplies all rows with the A of all adapters.
 _MOST_BATCHED = 1 << 19
-# Number of sets of adapters that stay stacked.
-_MOST_STACKS = 4
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class LoadedAdapter:
-    """One adapter with its tensors on the base's device, ready to be stacked.
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """The rows that are computed from one transformer layer on, if not all of a batch are (see `shared_layers`).
 
-    `lora` maps a layer to A (r, in) and B (out, r), with the scale in B. A layer adapted by DoRA computes
-    gain · (W + B·A) x + bias: `lora` has the gain in B, and `gains` maps the layer to the factor and the summand,
-    (out,) each, that correct the base's own output. `heads` maps a head module's name to the adapter's own.
+    `rows` are their places in the batch, `source` the places of their hidden states in the stage before, as slices if
+    possible. The first `counts[0]` of them belong to the first adapter, and so on; `places` is each row's adapter.
     """
 
-    adapter: Adapter
-    lora: Mapping[str, _Pair]
-    gains: Mapping[str, _Pair]
-    heads: Mapping[str, nn.Module]
-
-    @property
-    def num_labels(self) -> int:
-        """The number of labels."""
-        return len(self.adapter.labels)
-
-    @property
-    def bytes(self) -> int:
-        """The memory of its tensors on the device."""
-        tensors = [tensor for pair in (*self.lora.values(), *self.gains.values()) for tensor in pair]
-        tensors += [parameter for head in self.heads.values() for parameter in head.parameters()]
-        return sum(tensor.nbytes for tensor in tensors)
+    rows: slice | torch.Tensor
+    source: slice | torch.Tensor
+    counts: Sequence[int]
+    places: torch.Tensor | None
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Stack:
-    """The adapters of one forward pass, in order.
-
-    `lora` maps a layer to the transposed A (K, in, r) and B (K, r, out) of all adapters; `gains` maps a layer adapted
-    by DoRA to factors and summands, (K, 1, out) each; `heads` maps a head module's name to one module per adapter.
-    """
-
-    lora: Mapping[str, _Pair]
-    gains: Mapping[str, _Pair]
-    heads: Mapping[str, Sequence[nn.Module]]
+# Stages by the number of their first layer.
+Stages = Mapping[int, Stage]
 
 
 @dataclass(kw_only=True, eq=False)
-class _Route:
-    """The adapter of every row: the first `counts[0]` rows belong to the first adapter, and so on.
+class Route:
+    """The adapter of every one of `rows` rows: the first `counts[0]` belong to the first adapter, and so on.
 
     `places` is each row's adapter (B,), None if all have the same number of rows. If the texts are the same for every
-    adapter (`shared`), `embedded` is the output of the embeddings, K times the same rows. `strength` scales the
-    adapters' updates.
+    adapter (`shared`), `copied` are hidden states that no adapter has changed yet, K times the same rows. `strength`
+    scales the adapters' updates. `stage` is the current one of `stages`.
     """
 
     stack: Stack
+    rows: int
     counts: Sequence[int]
     places: torch.Tensor | None
     shared: bool
     strength: float
-    embedded: torch.Tensor | None = None
+    stages: Stages
+    stage: Stage | None = None
+    copied: torch.Tensor | None = None
 
-    def of_rows(self, pair: _Pair) -> _Pair:
+    def enter(self, layer: int, hidden: torch.Tensor) -> torch.Tensor:
+        """Begin the stage of a transformer layer, if it has one, and return the hidden states of its rows."""
+        stage = self.stages.get(layer)
+        if stage is None:
+            return hidden
+        unchanged = len(self.counts) == 1
+        self.stage, self.counts, self.places = stage, stage.counts, stage.places
+        hidden = hidden[stage.source]
+        if self.shared and unchanged:
+            self.copied = hidden
+        return hidden
+
+    def of_rows(self, pair: Pair) -> Pair:
         """Return a pair of the stack's tensors (K, ...), or one entry per row (B, ...)."""
-        return pair if self.places is None else (pair[0][self.places], pair[1][self.places])
+        rows = slice(len(self.counts)) if self.places is None else self.places
+        return pair[0][rows], pair[1][rows]
 
     def down(self, x: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
         """Multiply each group's rows (K, n, in) with its own A (K, in, r): (K, n, r)."""
@@ -100,32 +91,46 @@ class _Route:
         return torch.matmul(x, down)
 
 
-_route: ContextVar[_Route | None] = ContextVar("lorahub_route", default=None)
+_route: ContextVar[Route | None] = ContextVar("lorahub_route", default=None)
 
 
 @contextmanager
 def routed(
-    stack: Stack, counts: Sequence[int], device: torch.device, *, shared: bool, strength: float
+    stack: Stack, counts: Sequence[int], device: torch.device, *, shared: bool, strength: float, stages: Stages
 ) -> Iterator[None]:
     """Assign the first `counts[0]` rows of a batch to the stack's first adapter, and so on, in this block and thread.
 
     `shared` means that every adapter has the same texts in the same order. `strength` multiplies the adapters' updates
-    of the base weights.
+    of the base weights. `stages` are those of `shared_layers.stages`.
     """
-    places = None
-    if len(set(counts)) > 1:
-        places = torch.arange(len(counts), device=device).repeat_interleave(torch.tensor(counts, device=device))
     shared = shared and len(counts) > 1
-    token = _route.set(_Route(stack=stack, counts=counts, places=places, shared=shared, strength=strength))
+    token = _route.set(
+        Route(
+            stack=stack,
+            rows=sum(counts),
+            counts=counts,
+            places=places(counts, device),
+            shared=shared,
+            strength=strength,
+            stages=stages,
+        )
+    )
     try:
         yield
     finally:
         _route.reset(token)
 
 
-def is_routed() -> bool:
-    """Return whether this thread is in a `routed` block."""
-    return _route.get() is not None
+def current_route() -> Route | None:
+    """Return the route of the `routed` block that this thread is in; None outside of one."""
+    return _route.get()
+
+
+def places(counts: Sequence[int], device: torch.device) -> torch.Tensor | None:
+    """Return the adapter of every row (B,); None if all adapters have the same number of rows."""
+    if len(set(counts)) == 1:
+        return None
+    return torch.arange(len(counts), device=device).repeat_interleave(torch.tensor(counts, device=device))
 
 
 class StackedLinear(nn.Module):
@@ -140,7 +145,7 @@ class StackedLinear(nn.Module):
         route = _route.get()
         shape = x.shape[:-1]
         copies = 1
-        if route is not None and x is route.embedded:
+        if route is not None and x is route.copied:
             # The same rows for every adapter: the base's product is computed once.
             copies = len(route.counts)
             x = x[: len(x) // copies]
@@ -208,8 +213,8 @@ def _repeat_for_adapters(module: nn.Module, args: tuple[Any, ...], output: torch
     route = _route.get()
     if route is None or not route.shared:
         return None
-    route.embedded = output.repeat(len(route.counts), *[1] * (output.dim() - 1))
-    return route.embedded
+    route.copied = output.repeat(len(route.counts), *[1] * (output.dim() - 1))
+    return route.copied
 
 
 class RoutedHead(nn.Module):
@@ -277,73 +282,14 @@ def load(model: nn.Module, adapter: Adapter, device: torch.device) -> LoadedAdap
         summand = torch.zeros_like(gain) if bias is None else (1 - gain) * bias.detach().cpu().float()
         lora[layer], gains[layer] = (down, gain[:, None] * up), (gain, summand)
         require_finite(adapter.name, {layer: lora[layer][1], f"{layer} (DoRA)": gain})
+    numbers, count = architectures.layer_numbers(model, linears)
     return LoadedAdapter(
         adapter=adapter,
+        first_layer=min((numbers[layer] for layer in lora), default=count),
         lora={layer: (down.to(device), up.to(device)) for layer, (down, up) in lora.items()},
         gains={layer: (gain.to(device), summand.to(device)) for layer, (gain, summand) in gains.items()},
         heads={name: _head(original, adapter.heads.get(name, {}), device) for name, original in originals.items()},
     )
-
-
-def stack(adapters: Sequence[LoadedAdapter]) -> Stack:
-    """Stack adapters with ranks padded to the highest; a single adapter is not copied."""
-    layers = dict.fromkeys(layer for adapter in adapters for layer in adapter.lora)
-    scaled = dict.fromkeys(layer for adapter in adapters for layer in adapter.gains)
-    return Stack(
-        lora={layer: _pairs([adapter.lora.get(layer) for adapter in adapters]) for layer in layers},
-        gains={layer: _gains([adapter.gains.get(layer) for adapter in adapters]) for layer in scaled},
-        heads={name: [adapter.heads[name] for adapter in adapters] for name in adapters[0].heads},
-    )
-
-
-class StackCache:
-    """The most recently requested sets of adapters, stacked. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._stacks: dict[tuple[LoadedAdapter, ...], Stack] = {}
-
-    def get(self, adapters: Set[LoadedAdapter], *, superset: bool) -> tuple[tuple[LoadedAdapter, ...], Stack]:
-        """Return the adapters in some order and their stack; with `superset`, possibly a cached one with more."""
-        with self._lock:
-            cached = [key for key in self._stacks if adapters == set(key) or (superset and adapters < set(key))]
-            key = min(cached, key=len, default=tuple(adapters))
-            # The requested one moves to the end.
-            stacked = self._stacks.pop(key, None) or stack(key)
-            self._stacks[key] = stacked
-            if len(self._stacks) > _MOST_STACKS:
-                del self._stacks[next(iter(self._stacks))]
-        return key, stacked
-
-    def forget(self, adapter: LoadedAdapter) -> None:
-        """Free the memory of every set with this adapter."""
-        with self._lock:
-            self._stacks = {key: stacked for key, stacked in self._stacks.items() if adapter not in key}
-
-
-def _pairs(pairs: Sequence[_Pair | None]) -> _Pair:
-    """Return A (K, in, r) and B (K, r, out) of one layer; zeros for an adapter that does not adapt it."""
-    adapted = [pair for pair in pairs if pair is not None]
-    down, up = adapted[0]
-    if len(pairs) == 1:
-        return down.T[None], up.T[None]
-    rank = max(pair[0].shape[0] for pair in adapted)
-    # On a GPU the A of all adapters are interleaved row by row, so that `batched_down_projection` needs no copy.
-    downs = down.new_zeros(down.shape[1], len(pairs), rank).transpose(0, 1)
-    downs = downs if down.is_cuda else downs.contiguous()
-    ups = up.new_zeros(len(pairs), rank, up.shape[0])
-    for place, pair in enumerate(pairs):
-        if pair is not None:
-            downs[place, :, : pair[0].shape[0]], ups[place, : pair[1].shape[1]] = pair[0].T, pair[1].T
-    return downs, ups
-
-
-def _gains(pairs: Sequence[_Pair | None]) -> _Pair:
-    """Return factors and summands (K, 1, out) of one layer; 1 and 0 without DoRA."""
-    first = next(pair for pair in pairs if pair is not None)
-    neutral = torch.ones_like(first[0]), torch.zeros_like(first[1])
-    factors, summands = zip(*(pair or neutral for pair in pairs), strict=True)
-    return torch.stack(factors)[:, None], torch.stack(summands)[:, None]
 
 
 def _head(original: nn.Module, state: Mapping[str, torch.Tensor], device: torch.device) -> nn.Module:

@@ -26,18 +26,20 @@ class Job:
     """The tokenized texts of a request that the same adapters read.
 
     `pending` are the positions of unfinished texts, from the longest to the shortest. Only jobs of the same `kind` and
-    `strength` share a pass.
+    `strength` share a pass. `rows_per_text` are the rows of a pass that one text takes, by default one per adapter.
     """
 
     items: Sequence[dict[str, list[int]]]
     adapters: Sequence[Any] = ()
     kind: Hashable = None
     strength: float = 1.0
+    rows_per_text: float = 0
     pending: list[int] = field(init=False)
     results: list[tuple[list[int], Floats]] = field(default_factory=list)
     error: Exception | None = None
 
     def __post_init__(self) -> None:
+        self.rows_per_text = self.rows_per_text or max(1, len(self.adapters))
         self.pending = sorted(range(len(self.items)), key=lambda place: -len(self.items[place]["input_ids"]))
 
     @property
@@ -49,11 +51,6 @@ class Job:
     def longest(self) -> int:
         """Number of tokens of the next text."""
         return len(self.items[self.pending[0]]["input_ids"])
-
-    @property
-    def rows_per_text(self) -> int:
-        """Rows of a pass that one text takes."""
-        return max(1, len(self.adapters))
 
     def can_batch_with(self, other: "Job") -> bool:
         """Return whether one pass can process both jobs."""
@@ -171,13 +168,13 @@ class Scheduler:
         """Return the next texts of the first job and, in equal parts, those of other jobs that need little padding."""
         first = self._jobs.pop(0)
         self._jobs.append(first)
-        longest, left = first.longest, self._tokens
+        longest, left = first.longest, float(self._tokens)
         others = [job for job in self._jobs[:-1] if job.can_batch_with(first) and longest / 2 <= job.longest <= longest]
         others.sort(key=lambda job: len(job.pending) * job.rows_per_text)
         slices = []
         for number, job in enumerate([*others, first]):
             tokens = longest * job.rows_per_text
-            count = left // (len(others) + 1 - number) // tokens
+            count = int(left / (len(others) + 1 - number) / tokens)
             if job is first:
                 count = max(count, 1)
             places = job.pending[:count]
