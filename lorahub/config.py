@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AllowInfNan, BeforeValidator, Field, JsonValue, Strict, TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import BeforeValidator, Field, JsonValue, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from lorahub.errors import ConfigError, one_line
+from lorahub.field_types import Flag, Number, Text, Texts, Whole, no_is_text
 from lorahub.method_names import METHODS, RANKED, Method
 
 AUTO = "auto"
@@ -28,41 +29,11 @@ _LARGEST_SEED = 2**32 - 1  # of numpy's generator
 LARGEST_RANK, LARGEST_ALPHA, LARGEST_PROMPT = 512, 1024, 1024
 
 
-def _number(value: Any) -> Any:
-    """Convert text such as `2e-4`, which YAML does not read as a number; refuse a boolean, an int in Python."""
-    if isinstance(value, bool):
-        raise PydanticCustomError("bool", "a boolean")
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
-
-
-def _text(value: Any) -> Any:
-    """Return a whole number, such as the label 0, as text."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _list(value: Any) -> Any:
-    """Return the list of a flag, which is text with commas."""
-    return [item.strip() for item in value.split(",")] if isinstance(value, str) else value
-
-
-def _no_is_text(value: Any) -> Any:
-    """Return `no`, which YAML reads as False, as text."""
-    return "no" if value is False else value
-
-
 # Values by section and field, as recipes and records hold them.
 Sections = dict[str, dict[str, JsonValue]]
 # The JSON schema of a field.
 Schema = dict[str, Any]
 
-Text = Annotated[str, BeforeValidator(_text)]
-Texts = Annotated[tuple[Text, ...], BeforeValidator(_list)]
-Whole = Annotated[int, BeforeValidator(_number)]
-Number = Annotated[float, AllowInfNan(False), BeforeValidator(_number)]
-Flag = Annotated[bool, Strict()]
 Quantization = Literal["none", "nf4"]
 
 
@@ -143,7 +114,7 @@ class TrainConfig:
     max_grad_norm: Annotated[Number, Field(description="Gradient norm above which gradients are scaled down.", gt=0)] = 1.0
     class_weights: Annotated[Literal["none", "sqrt", "balanced"], Field(description="Weight of a label in the loss: none, 1/sqrt(frequency), or 1/frequency, with mean 1 over the training claims.")] = "sqrt"
     label_smoothing: Annotated[Number, Field(description="Share of the target spread evenly over all labels.", ge=0, le=0.9)] = 0.0
-    mixed_precision: Annotated[Literal["auto", "no", "bf16", "fp16"], BeforeValidator(_no_is_text), Field(description="Autocast: auto is bf16 on a GPU that computes in it, fp16 on an older one (compute capability below 8.0), else none.")] = "auto"
+    mixed_precision: Annotated[Literal["auto", "no", "bf16", "fp16"], BeforeValidator(no_is_text), Field(description="Autocast: auto is bf16 on a GPU that computes in it, fp16 on an older one (compute capability below 8.0), else none.")] = "auto"
     length_groups: Annotated[Flag, Field(description="Batch claims of similar length, to reduce padding.")] = True
     evaluate_every: Annotated[Whole, Field(description="Optimiser steps between evaluations on validation; 0 is twice an epoch, at most 10 in a run.", ge=0)] = 0
     metric: Annotated[Literal["f1_macro", "f1_weighted", "accuracy"], Field(description="Validation metric that chooses the checkpoint.")] = "f1_macro"

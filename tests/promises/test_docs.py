@@ -38,6 +38,7 @@ def test_a_stale_block_is_named(tmp_path):
         "docs/generate.py",
         "docs/configuration.md",
         "docs/commands.md",
+        "docs/compare.md",
         "docs/data.md",
         "docs/engine.md",
         "docs/estimate.md",
