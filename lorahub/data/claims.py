@@ -6,7 +6,7 @@ sha256 per split. Every problem with the data is one DataError that names the fi
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,11 +37,11 @@ def load(config: DataConfig, *, token: str | None = None, compare: bool = True) 
         raise DataError("data.test_fraction is 0, but figures need test claims. Give a fraction above 0.")
     source = find(config.id, revision=config.revision, token=token)
     warnings = [source.note] if source.note else []
-    raw = {name: _read(source, source.splits[name], config) for name in (*SPLITS, "all") if name in source.splits}
+    raw = _read(source, [name for name in (*SPLITS, "all") if name in source.splits], config)
     dropped = {name: rows.dropped for name, rows in raw.items() if rows.dropped}
     whole = raw.pop("all", None)
     train = whole if whole is not None else raw["train"]
-    labels = _label_set(config, source, train)
+    labels = _label_set(train.label_names, source, train)
     sets = {name: _encode(rows, labels) for name, rows in raw.items()}
     if whole is not None:
         sets = split.three_ways(_encode(whole, labels), config, whole.title)
@@ -65,7 +65,7 @@ def load_split(source: Source, config: DataConfig, name: str, labels: Sequence[s
     if name not in source.splits and "all" not in source.splits:
         raise DataError(f"{source.id} has no {name} split; it has {', '.join(source.splits)}. Choose one with --split.")
     name = name if name in source.splits else "all"
-    raw = _read(source, source.splits[name], config)
+    raw = _read(source, [name], config)[name]
     names = LabelSet(tuple(dict.fromkeys((*labels, *sorted(set(raw.names))))))
     dropped = {name: raw.dropped} if raw.dropped else {}
     return _claim_data(names, {name: _encode(raw, names)}, source, dropped, [source.note] if source.note else [])
@@ -97,7 +97,7 @@ def _claim_data(
 
 @dataclass(kw_only=True)
 class _RawSet:
-    """A split whose labels are still names."""
+    """A split whose labels are still names; `label_names` is data.labels in the form of the column."""
 
     title: str
     texts: list[str] = field(default_factory=list)
@@ -105,29 +105,58 @@ class _RawSet:
     names: list[str] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
     dropped: int = 0
+    label_names: tuple[str, ...] = ()
 
 
-def _read(source: Source, part: Table, config: DataConfig) -> _RawSet:
+@dataclass(frozen=True, kw_only=True)
+class _Cells:
+    """The cells of a split: its columns, the label of each row as text, and the numbers of the rows (from 1)."""
+
+    columns: tuple[str, str, str | None]
+    rows: list[tuple[int, str, Any, Any]]
+    dropped: int
+
+
+def _read(source: Source, names: Sequence[str], config: DataConfig) -> dict[str, _RawSet]:
+    """Read splits; their labels have one form, which depends on all of them."""
+    cells = {name: _cells(source, source.splits[name], config) for name in names}
+    form = columns.label_form(
+        {label for part in cells.values() for _, label, _, _ in part.rows if label != hub_rows.NO_LABEL}
+    )
+    return {name: _raw_set(source, source.splits[name], part, config, form) for name, part in cells.items()}
+
+
+def _cells(source: Source, part: Table, config: DataConfig) -> _Cells:
     claim, label, evidence = _choose_columns(source, part, config)
-    label_map = {**(source.named.label_map if source.named else {}), **config.label_map}
-    drop = {hub_rows.NO_LABEL, *(source.named.drop_labels if source.named else ()), *config.drop_labels}
     drop_incomplete = source.named is not None and source.named.drop_incomplete
-    raw = _RawSet(title=part.title, evidence=[] if evidence else None)
+    rows, dropped = [], 0
     for number, row in enumerate(part.rows(), start=1):
         if drop_incomplete and (_is_empty(row.get(claim)) or _is_empty(row.get(label))):
-            raw.dropped += 1
+            dropped += 1
             continue
-        where = f"{part.title}, row {number}: column"
-        value = columns.label_text(row.get(label), f"{where} {label!r}")
+        name = columns.label_text(row.get(label), f"{part.title}, row {number}: column {label!r}")
+        rows.append((number, name, row.get(claim), None if evidence is None else row.get(evidence)))
+    return _Cells(columns=(claim, label, evidence), rows=rows, dropped=dropped)
+
+
+def _raw_set(source: Source, part: Table, cells: _Cells, config: DataConfig, form: Callable[[str], str]) -> _RawSet:
+    claim, _, evidence = cells.columns
+    given = {**(source.named.label_map if source.named else {}), **config.label_map}
+    label_map = {form(value): name for value, name in given.items()}
+    drop = {hub_rows.NO_LABEL, *(source.named.drop_labels if source.named else ()), *map(form, config.drop_labels)}
+    raw = _RawSet(title=part.title, evidence=[] if evidence else None, dropped=cells.dropped)
+    raw.label_names = tuple(name if name in label_map.values() else form(name) for name in config.labels)
+    for number, label, text, second in cells.rows:
+        where, value = f"{part.title}, row {number}: column", form(label)
         if value in drop or label_map.get(value) in drop:
             raw.dropped += 1
             continue
-        raw.texts.append(columns.clean_text(row.get(claim), f"{where} {claim!r}"))
+        raw.texts.append(columns.clean_text(text, f"{where} {claim!r}"))
         raw.names.append(label_map.get(value, value))
         raw.rows.append(number)
-        if raw.evidence is not None and evidence is not None:
+        if raw.evidence is not None:
             # A claim may lack evidence.
-            raw.evidence.append(columns.clean_text(row.get(evidence), f"{where} {evidence!r}", empty_ok=True))
+            raw.evidence.append(columns.clean_text(second, f"{where} {evidence!r}", empty_ok=True))
     if not raw.texts:
         if raw.dropped:
             raise DataError(f"{part.title}: data.drop_labels drops all of its {raw.dropped} rows. Drop fewer labels.")
@@ -163,15 +192,15 @@ def _choose_columns(source: Source, part: Table, config: DataConfig) -> tuple[st
     return claim, label, evidence
 
 
-def _label_set(config: DataConfig, source: Source, train: _RawSet) -> LabelSet:
+def _label_set(configured: Sequence[str], source: Source, train: _RawSet) -> LabelSet:
     present = set(train.names)
     if len(present) == 1:
         raise DataError(
             f"{train.title}: every row has the label {train.names[0]!r}; a classifier needs at least two. "
             "Check data.label, data.label_map and data.drop_labels."
         )
-    names = config.labels or (source.named.labels if source.named else ())
-    if not names or (not config.labels and not present <= set(names)):
+    names = tuple(configured) or (source.named.labels if source.named else ())
+    if not names or (not configured and not present <= set(names)):
         # A variant of a named set (other label names, a subset of columns) keeps its own labels.
         return LabelSet.from_values(present)
     return LabelSet(tuple(names))

@@ -5,7 +5,8 @@ Training, evaluation and classification all read rows through these functions, s
 """
 
 import difflib
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from lorahub import printable
@@ -15,6 +16,8 @@ from lorahub.errors import DataError
 CLAIMS = ("claim", "text", "sentence", "statement")
 LABELS = ("label", "labels", "verdict", "class")
 EVIDENCE = ("evidence",)
+_WHOLE_NUMBER = re.compile(r"(-?\d+)(?:\.0*)?")
+_BOOLEANS = ("true", "false")
 
 
 def guess(columns: Sequence[str], candidates: Sequence[str]) -> str | None:
@@ -86,3 +89,22 @@ def label_text(value: Any, where: str) -> str:
     if not text:
         raise DataError(f"{where} is empty. Remove the row.")
     return text
+
+
+def label_form(values: Iterable[str]) -> Callable[[str], str]:
+    """Return the function that gives the labels of a column, as texts, the same form in every file format.
+
+    A csv file has no types, so the type is that of all values together: `1.0` of a column of whole numbers becomes `1`,
+    and `True` of a column of booleans becomes `true`, as in a parquet or jsonl file. Other columns keep their texts.
+    """
+    found = set(values)
+    if all(map(_WHOLE_NUMBER.fullmatch, found)):
+        return _whole_number
+    if all(value.casefold() in _BOOLEANS for value in found):
+        return lambda text: text.casefold() if text.casefold() in _BOOLEANS else text
+    return lambda text: text
+
+
+def _whole_number(text: str) -> str:
+    match = _WHOLE_NUMBER.fullmatch(text)
+    return text if match is None else "0" if match[1] == "-0" else match[1]

@@ -69,7 +69,7 @@ def read(
     chosen = [column for column in (claim, label, evidence) if column is not None]
     if len(set(chosen)) < len(chosen):
         raise DataError(f"{source.name}: claim, label and evidence need different columns; one is chosen twice.")
-    present, renamed = tables.columns(source), label_map or {}
+    present = tables.columns(source)
     for column in chosen:
         columns.choose(source.name, present, column, (), flag="the choice of columns")
     indexes: dict[str, int] = {}
@@ -84,9 +84,14 @@ def read(
             gold.append(UNLABELLED)
         else:
             name = columns.label_text(value, f"{where} {label!r}")
-            gold.append(indexes.setdefault(renamed.get(name, name), len(indexes)))
+            gold.append(indexes.setdefault(name, len(indexes)))
     if not gold:
         raise DataError(f"{source.name} has a header but no rows. Add some.")
+    form = columns.label_form(indexes)
+    renamed = {form(value): name for value, name in (label_map or {}).items()}
+    named = [renamed.get(form(value), form(value)) for value in indexes]
+    names = list(dict.fromkeys(named))
+    ids = np.array([*(names.index(name) for name in named), UNLABELLED], dtype=np.int64)
     return CheckedTable(
-        source=source, claim=claim, evidence=evidence, label=label, names=list(indexes), gold=np.array(gold, np.int64)
+        source=source, claim=claim, evidence=evidence, label=label, names=names, gold=ids[np.array(gold, np.int64)]
     )

@@ -4,8 +4,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from lorahub import config as configs
 from lorahub.config import EvalConfig
+from lorahub.data import columns
 from lorahub.data.claimset import ClaimData
 from lorahub.data.sources import SPLITS
 from lorahub.errors import ConfigError, DataError
@@ -77,10 +80,14 @@ def block(gold: Ids, prediction: Prediction, options: EvalConfig) -> SystemResul
 def predict(predictor: Predictor, name: str, data: ClaimData, split: str) -> tuple[Ids, Prediction]:
     """Return gold ids (N,), in the adapter's label order, and the adapter's prediction for a split; see `score`."""
     labels, part = predictor.adapters[name].labels, data.splits[split]
-    present = [data.labels.names[index] for index in part.gold]
-    if not set(present) <= set(labels.names):
+    present = {index: data.labels.names[index] for index in np.unique(part.gold).tolist()}
+    # As in a file that the app compares on, names that differ only in case are the same.
+    own = {index: columns.guess(labels.names, (label,)) for index, label in present.items()}
+    if None in own.values():
         raise DataError(
-            f"{data.source.id} has the labels {', '.join(sorted(set(present)))}; "
+            f"{data.source.id} has the labels {', '.join(sorted(present.values()))}; "
             f"{name} knows {', '.join(labels.names)}. Map them with --set data.label_map=MAPPING."
         )
-    return labels.encode(present), predictor.predict(Request(part.texts, [name], evidence=part.evidence))[name]
+    return labels.encode([str(own[index]) for index in part.gold.tolist()]), predictor.predict(
+        Request(part.texts, [name], evidence=part.evidence)
+    )[name]

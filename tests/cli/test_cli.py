@@ -67,6 +67,13 @@ def test_evaluate_gives_the_runs_own_figures(cli, tiny_run, tiny_base, tmp_path)
     assert found["f1_macro"] == pytest.approx(stored.f1_macro)
 
 
+def test_evaluate_reads_labels_that_differ_in_case(evaluate, claims_file):
+    rows = [{"claim": row["claim"], "label": row["label"].title()} for row in learnable(20)]
+    code, results, err = evaluate(claims_file(rows))
+    assert code == 0, err
+    assert [label["support"] for label in results["tiny"]["per_label"].values()] == [10, 10]
+
+
 @pytest.fixture
 def evaluate(cli, tiny_run, tiny_base):
     """Evaluate the tiny run on data -> (exit code, results, stderr)."""

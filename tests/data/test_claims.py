@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lorahub.config import DataConfig
-from lorahub.data import claims, leakage
+from lorahub.data import claims, leakage, table_check
 from lorahub.data.claimset import ClaimSet
 from lorahub.data.named import NAMED
 from lorahub.data.tables import Writer
@@ -200,6 +200,38 @@ def test_json_booleans_are_labels(tmp_path):
         target.mkdir()
         found = claims.load(DataConfig(id=folder(target, {"all": content}, suffix) + f"/all{suffix}"))
         assert found.labels.names == ("false", "true")
+
+
+FORMS = {
+    "whole numbers": ([1.0, 0.0], ["1.0", "0.0"], ("0", "1")),
+    "whole numbers, some without a point": ([1, 0], ["1.0", "0"], ("0", "1")),
+    "booleans": ([True, False], ["True", "FALSE"], ("false", "true")),
+    # As text in every format: one value is neither.
+    "texts": (["True", "Mixture"], ["True", "Mixture"], ("Mixture", "True")),
+    "codes": (["1.0", "1.0a"], ["1.0", "1.0a"], ("1.0", "1.0a")),
+}
+
+
+@pytest.mark.parametrize("kind", FORMS)
+def test_one_data_set_has_one_label_set_in_every_format(kind, tmp_path):
+    typed, texts, expected = FORMS[kind]
+    found = {}
+    for suffix, values in ((".csv", texts), (".tsv", texts), (".jsonl", typed), (".parquet", typed)):
+        target = tmp_path / suffix[1:]
+        target.mkdir()
+        content = [{"claim": f"claim {place}", "label": values[place % 2]} for place in range(40)]
+        # The splits have one form: only train holds both values.
+        parts = {"train": content, "validation": content[:39], "test": content[::2]}
+        data = claims.load(DataConfig(id=folder(target, parts, suffix)))
+        found[suffix] = data.labels.names, data.source.sha256
+        # The values may be named as they are in any format.
+        named = {texts[0]: "first", texts[1]: "second"}
+        data = claims.load(DataConfig(id=folder(target, parts, suffix), label_map=named, labels=("second", "first")))
+        assert data.labels.names == ("second", "first")
+        table = table_check.read(target / f"train{suffix}", claim="claim", label="label")
+        assert table.labels == dict.fromkeys(expected, 20)
+    assert found == dict.fromkeys(found, found[".parquet"])
+    assert found[".csv"][0] == expected
 
 
 def test_columns_may_be_written_in_another_case_where_that_is_clear(tmp_path):
