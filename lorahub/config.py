@@ -114,7 +114,7 @@ class TrainConfig:
     max_grad_norm: Annotated[Number, Field(description="Gradient norm above which gradients are scaled down.", gt=0)] = 1.0
     class_weights: Annotated[Literal["none", "sqrt", "balanced"], Field(description="Weight of a label in the loss: none, 1/sqrt(frequency), or 1/frequency, with mean 1 over the training claims.")] = "sqrt"
     label_smoothing: Annotated[Number, Field(description="Share of the target spread evenly over all labels.", ge=0, le=0.9)] = 0.0
-    mixed_precision: Annotated[Literal["auto", "no", "bf16", "fp16"], BeforeValidator(no_is_text), Field(description="Autocast: auto is bf16 on a GPU that computes in it, fp16 on an older one (compute capability below 8.0), else none.")] = "auto"
+    mixed_precision: Annotated[Literal["auto", "no", "bf16", "fp16"], BeforeValidator(no_is_text), Field(description="Auto is bf16 on a GPU that computes in it, fp16 on an older one (compute capability below 8.0), for lora and rslora bf16 on a processor with bfloat16 matrix units, else none.")] = "auto"
     length_groups: Annotated[Flag, Field(description="Batch claims of similar length, to reduce padding.")] = True
     evaluate_every: Annotated[Whole, Field(description="Optimiser steps between evaluations on validation; 0 is twice an epoch, at most 10 in a run.", ge=0)] = 0
     metric: Annotated[Literal["f1_macro", "f1_weighted", "accuracy"], Field(description="Validation metric that chooses the checkpoint.")] = "f1_macro"

@@ -27,7 +27,7 @@ def describe(
         device=_device_name(base.device),
         processes=accelerator.num_processes,
         threads=torch.get_num_threads(),
-        mixed_precision=accelerator.mixed_precision,
+        mixed_precision=session.mixed_precision.name,
         base_id=base.resolved.id,
         base_revision=base.resolved.revision,
         base_origin=base.resolved.origin,

@@ -140,6 +140,7 @@ def fit(  # noqa: C901 - the whole story, read from top to bottom
     state.restore_best()
     # Without accelerate's wrapper the model answers as its saved files will, in full precision.
     accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    session.full_precision()
     session.model.eval()
     if progress.steps < total and _is_finished(progress, config):
         log.info("stopped early: no better %s for %d evaluations", config.metric, config.patience)

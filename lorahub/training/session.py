@@ -23,9 +23,9 @@ from lorahub.data.claimset import ClaimData
 from lorahub.data.sources import SPLITS
 from lorahub.errors import ConfigError, one_line
 from lorahub.models import base as bases
-from lorahub.models import cpu_layers, methods, precision
+from lorahub.models import cpu_layers, methods
 from lorahub.stats.verdicts import Floats
-from lorahub.training import memory, optimizers
+from lorahub.training import memory, mixed_precision, optimizers
 from lorahub.training.trackers import Tracker
 
 log = logging.getLogger(__name__)
@@ -56,11 +56,15 @@ class TrainingSession:
         ConfigError.
         """
         self.config, self.data = config, data
-        self.accelerator = _accelerator(config, tracker)
         set_seed(config.train.seed)
         self.resident_before = memory.resident()
         self.base = bases.load(config.base, data.labels)
         methods.check(self.base, config.adapter)
+        _, parameters = methods.count_parameters(self.base.model)
+        self.mixed_precision = mixed_precision.choose(config, self.base.device, parameters)
+        self.base.reasons["mixed_precision"] = f"{self.mixed_precision.name}: {self.mixed_precision.reason}"
+        self.accelerator = _accelerator(self.base.device, self.mixed_precision.autocast, config, tracker)
+        self._restore: Callable[[], None] = lambda: None
         self.model: nn.Module = self.base.model
         self.optimizer, self.trainable, self.total = optimizers.ADAMW, 0, 0
         known = {} if encodings is None else encodings
@@ -77,7 +81,9 @@ class TrainingSession:
         self.model = methods.attach(base, config.adapter)
         if base.device.type == "cpu" and self.accelerator.mixed_precision == "no":
             cpu_layers.install(self.model)
-            base.reasons["layers"] = "LoRA fused, dropout masks cut from one sequence: training in float32 on a CPU"
+            base.reasons["layers"] = "LoRA fused, dropout masks cut from one sequence: training on a CPU"
+        if self.mixed_precision.lowers:
+            self._restore = cpu_layers.lower(self.model)
         enable_gradient_checkpointing(self.model, config)
         memory_efficient = methods.TABLE[config.adapter.method].memory_efficient
         self.optimizer, why = optimizers.choose(config.train.optimizer, base.device, memory_efficient=memory_efficient)
@@ -85,6 +91,10 @@ class TrainingSession:
         self.trainable, self.total = methods.count_parameters(self.model)
         percent = 100 * self.trainable / self.total
         log.info("training %s of %s parameters (%.2f %%)", f"{self.trainable:,}", f"{self.total:,}", percent)
+
+    def full_precision(self) -> None:
+        """Give the model the precision of its saved files, in which it answers after training."""
+        self._restore()
 
     def logits(self, split: str, model: nn.Module | None = None) -> Floats:
         """Return the logits (N, C) of a split, from `model` if given, else from the session's model."""
@@ -155,11 +165,7 @@ def enable_gradient_checkpointing(
     return enabled
 
 
-def _accelerator(config: Config, tracker: Tracker | None) -> Accelerator:
-    device, _ = bases.choose_device(config.base.device)
-    autocast = precision.autocast(config.train.mixed_precision, precision.half(device))
-    if autocast == "fp16" and device.type == "cpu":
-        raise ConfigError("train.mixed_precision=fp16 needs a GPU. Use --set train.mixed_precision=auto.")
+def _accelerator(device: torch.device, autocast: str, config: Config, tracker: Tracker | None) -> Accelerator:
     try:
         return Accelerator(
             cpu=device.type == "cpu",

@@ -2,7 +2,10 @@
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import nn
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.pytorch_utils import Conv1D
 
 from lorahub.config import AdapterConfig, BaseConfig
 from lorahub.labels import LabelSet
@@ -128,3 +131,65 @@ def test_recomputed_activations_have_the_same_masks(attached):
     assert torch.equal(loss, expected)
     for name, gradient in found.items():
         torch.testing.assert_close(gradient, wanted[name], msg=name)
+
+
+def test_attention_with_cut_masks_is_that_of_torch(monkeypatch):
+    """With masks of ones: padded texts, masks to add, and what is left to torch."""
+    torch.manual_seed(0)
+    drawn = []
+
+    def ones(like, probability):
+        drawn.append(probability)
+        return torch.ones_like(like)
+
+    monkeypatch.setattr(cpu_layers, "dropout_mask", ones)
+    query, key, value = (torch.randn(3, 4, 7, 8, requires_grad=True) for _ in range(3))
+    real = torch.ones(3, 1, 1, 7, dtype=torch.bool)
+    real[1, ..., 4:] = False
+    added = torch.zeros(3, 1, 1, 7).masked_fill(~real, torch.finfo(torch.float32).min)
+    module = nn.Module()
+    module.is_causal, module.num_key_value_groups = False, 1
+    for mask in (None, real, added):
+        found, _ = cpu_layers._attention(module, query, key, value, mask, dropout=0.1, scaling=0.3)
+        wanted, _ = sdpa_attention_forward(module, query, key, value, mask, scaling=0.3)
+        torch.testing.assert_close(found, wanted)
+        ours, theirs = (torch.autograd.grad(item.square().sum(), (query, key, value)) for item in (found, wanted))
+        torch.testing.assert_close(ours, theirs)
+    assert drawn == [0.1] * 3
+    module.is_causal, module.num_key_value_groups = True, 2
+    causal = (query, key[:, :2], value[:, :2], None)
+    found, _ = cpu_layers._attention(module, *causal, dropout=0.0)
+    torch.testing.assert_close(found, sdpa_attention_forward(module, *causal)[0])
+    assert len(drawn) == 3
+
+
+def test_layers_with_transposed_weights_are_left_to_peft():
+    """A Conv1D of GPT-2 with as many outputs as inputs: x·W would be computed as x·Wᵀ without an error."""
+    torch.manual_seed(0)
+    layers = nn.Sequential(Conv1D(6, 6))
+    nn.init.normal_(layers[0].weight)
+    model = get_peft_model(layers, LoraConfig(r=2, target_modules=["0"], fan_in_fan_out=True))
+    x = torch.randn(3, 6)
+    expected = model.train()(x)
+    cpu_layers.install(model)
+    torch.testing.assert_close(model(x), expected)
+
+
+@pytest.mark.parametrize("architecture", ["bert", "deberta-v2", "llama"])
+def test_frozen_weights_are_in_bfloat16_until_they_are_restored(attached, architecture):
+    model = attached(architecture, installed=True, method="rslora")
+    before = {name: item.data for name, item in model.named_parameters()}
+    expected, wanted = gradients(model.train())
+    model.zero_grad()
+    restore = cpu_layers.lower(model)
+    for parameter in model.parameters():
+        assert parameter.dtype == (torch.float32 if parameter.requires_grad else torch.bfloat16)
+    loss, found = gradients(model)
+    assert float(loss) == pytest.approx(float(expected), rel=0.05)
+    together = [torch.cat([item.flatten() for item in values.values()]) for values in (found, wanted)]
+    assert {item.dtype for item in found.values()} == {torch.float32}
+    assert float(torch.cosine_similarity(*together, dim=0)) > 0.98
+    restore()
+    for name, parameter in model.named_parameters():
+        assert parameter.data is before[name] or torch.equal(parameter, before[name])
+        assert parameter.dtype == torch.float32

@@ -87,6 +87,7 @@ CASES = {
         4,
         [17],
     ),
+    "in bfloat16": ("bert", "lora", ("train.mixed_precision=bf16",), 5, [13]),
     "full": ("bert", "full", ("train.schedule=linear",), 5, [13]),
     "virtual tokens": ("bert", "p-tuning", (), 5, [13]),
     "eight-bit optimizer": ("llama", "lora", ("train.optimizer=adamw8bit",), 5, [13]),

@@ -10,11 +10,13 @@ import torch
 from conftest import learnable
 from processes import Command
 
+from lorahub import config as configs
 from lorahub.config import BaseConfig
 from lorahub.labels import LabelSet
-from lorahub.models import adapters
+from lorahub.models import adapters, precision
 from lorahub.models import base as bases
 from lorahub.serving.engine.engine import Engine
+from lorahub.training import mixed_precision
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
@@ -63,3 +65,51 @@ def test_the_figures_are_those_of_the_saved_adapter_and_not_of_the_precision_of_
     texts, logits = probe(out)
     stored = pq.read_table(out / "predictions" / "validation.adapter.parquet")["logits"].to_pylist()
     assert np.abs(np.array(stored[: len(texts)]) - logits).max() < 1e-4
+
+
+AMX = {"architecture": "x86_64", "avx512_bf16": True, "amx_bf16": True}
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "limit", "found"),
+    [
+        (AMX, None, "AMX"),
+        (AMX, "avx512_core_amx", "AMX"),
+        (AMX, "AVX512_CORE", None),
+        ({"architecture": "x86_64", "avx512_bf16": True, "amx_bf16": False}, None, None),
+        ({"architecture": "arm64", "bf16": True}, "AVX512_CORE", "BFMMLA"),
+        ({"architecture": "arm64", "bf16": False}, None, None),
+        ({}, None, None),
+    ],
+)
+def test_matrix_units_are_those_that_the_processor_has_and_onednn_may_use(capabilities, limit, found, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    monkeypatch.delenv("DNNL_MAX_CPU_ISA", raising=False)
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    if limit:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert precision.matrix_units() == found
+
+
+@pytest.mark.parametrize(
+    ("units", "settings", "device", "parameters", "found"),
+    [
+        ("AMX", [], "cpu", 22_000_000, ("bf16", True)),
+        ("AMX", ["adapter.method=rslora"], "cpu", 22_000_000, ("bf16", True)),
+        ("AMX", ["adapter.method=full"], "cpu", 22_000_000, ("no", False)),
+        ("AMX", ["adapter.method=dora"], "cpu", 22_000_000, ("no", False)),
+        ("AMX", ["adapter.method=qlora"], "cpu", 22_000_000, ("no", False)),
+        ("AMX", ["train.mixed_precision=no"], "cpu", 22_000_000, ("no", False)),
+        ("AMX", [], "cpu", 100_000, ("no", False)),
+        ("AMX", [], "mps", 22_000_000, ("no", False)),
+        (None, [], "cpu", 22_000_000, ("no", False)),
+        (None, ["train.mixed_precision=bf16"], "cpu", 100_000, ("bf16", True)),
+        (None, ["train.mixed_precision=bf16", "adapter.method=full"], "cpu", 100_000, ("bf16", False)),
+        (None, ["train.mixed_precision=bf16"], "cuda", 100_000, ("bf16", False)),
+    ],
+)
+def test_the_precision_follows_from_processor_method_and_size(units, settings, device, parameters, found, monkeypatch):
+    monkeypatch.setattr(precision, "matrix_units", lambda: units)
+    chosen = mixed_precision.choose(configs.load(None, settings), torch.device(device), parameters)
+    assert (chosen.name, chosen.lowers) == found
+    assert chosen.autocast == ("no" if chosen.lowers else chosen.name)

@@ -23,7 +23,7 @@ from lorahub.experiments.estimate import skeleton
 from lorahub.experiments.estimate.trace import Trace
 from lorahub.models import cpu_layers, methods, quantization
 from lorahub.models.base import Base
-from lorahub.training import optimizers
+from lorahub.training import mixed_precision, optimizers
 from lorahub.training.session import enable_gradient_checkpointing
 
 # Resident memory of a training on a CPU besides its tensors, measured with glibc (docs/estimate.md): a constant for
@@ -70,18 +70,22 @@ def measure_step(
     method = methods.TABLE[config.adapter.method]
     with skeleton.META:
         model = methods.attach(base, config.adapter)
-    if device == "cpu" and not half:
+    lowers = device == "cpu" and half and mixed_precision.can_lower(config)
+    if device == "cpu" and (lowers or not half):
         cpu_layers.install(model)
     kernels: Any = _GpuKernels if device == "cuda" else nullcontext
     enable_gradient_checkpointing(model, config, lambda: (nullcontext(), kernels()))
     trainable, total = methods.count_parameters(model)
     form, _ = optimizers.choose(config.train.optimizer, torch.device(device), memory_efficient=method.memory_efficient)
-    autocast = torch.autocast("cpu", dtype=torch.bfloat16) if half else nullcontext()
+    autocast = torch.autocast("cpu", dtype=torch.bfloat16) if half and not lowers else nullcontext()
     trace = Trace(quantization.operations())
     with FakeTensorMode(), kernels():
         skeleton.materialize(model, "cpu")
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         _name_parameters(trace, model, full=method.layout is runfiles.FULL_MODEL)
+        # The weights in float32 are kept beside those in bfloat16.
+        restore = cpu_layers.lower(model) if lowers else None
+        trace.name((item for item in model.parameters() if not item.requires_grad), "weights")
         optimizer, moments = _optimizer_after_a_step(form, trained, config)
         trace.name(moments, "optimizer")
         # The loop keeps the best weights in main memory.
@@ -107,6 +111,7 @@ def measure_step(
         model.eval()
         with trace, torch.no_grad(), autocast:
             model(**_batch(config.eval.batch_size, eval_tokens))
+    del restore
     overhead = kept + _PROCESS_BYTES[config.base.quantize != quantization.NONE]
     return Footprint(trace=trace, operations=operations, trainable=trainable, total=total, overhead=overhead)
 

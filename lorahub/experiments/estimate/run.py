@@ -25,8 +25,9 @@ from lorahub.experiments.estimate.footprint import Footprint
 from lorahub.hub import fetch
 from lorahub.method_names import METHODS
 from lorahub.models import methods as method_table
+from lorahub.models import precision
 from lorahub.models.base import Base
-from lorahub.training import loop
+from lorahub.training import loop, mixed_precision
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ def estimate(
         counted = replace(method_config, adapter=replace(method_config.adapter, init="default"))
         footprints: dict[tuple[bool, bool], Footprint] = {}
         for device in targets:
-            half = _uses_half(method_config, device)
+            half = _uses_half(method_config, device, method_table.count_parameters(described.model)[1])
             key = device.is_gpu, half
             if key not in footprints:
                 empty = skeleton.load(method_config.base, resolved, labels, half=device.is_gpu and half)
@@ -129,25 +130,30 @@ def _size(config: Config, base: Base, data: ClaimData | None) -> tuple[int, int,
     return max(train.lengths), max(validation.lengths), loop.planned_steps(config.train, batches)[1]
 
 
-def _uses_half(config: Config, device: Device) -> bool:
-    """Return whether the loop runs in 16 bits there; train.mixed_precision=auto does on GPUs."""
-    if config.train.mixed_precision == AUTO:
-        return device.is_gpu
-    return config.train.mixed_precision != "no"
+def _uses_half(config: Config, device: Device, parameters: int) -> bool:
+    """Return whether the loop runs in 16 bits there, for a base of so many parameters."""
+    if device.is_gpu:
+        return config.train.mixed_precision != "no"
+    return mixed_precision.choose(config, torch.device(CPU), parameters).name != "no"
 
 
 def _cpu_device() -> Device:
-    """Return this machine: its main memory, and the best rate of three products of two float32 matrices."""
-    left, right = torch.ones(_SIDE, _SIDE), torch.ones(_SIDE, _SIDE)
+    """Return this machine: its main memory, and its rates in products of two matrices."""
+    return Device(
+        name=CPU,
+        bytes=int(psutil.virtual_memory().total),
+        float32=_rate(torch.float32),
+        half=_rate(torch.bfloat16) if precision.matrix_units() else None,
+        source=f"measured: two matrices of {_SIDE} x {_SIDE}",
+    )
+
+
+def _rate(dtype: torch.dtype) -> float:
+    """Return the best rate of three products of two matrices, in TFLOP/s."""
+    left, right = torch.ones(_SIDE, _SIDE, dtype=dtype), torch.ones(_SIDE, _SIDE, dtype=dtype)
     seconds = []
     for _ in range(3):
         started = time.perf_counter()
         left @ right
         seconds.append(time.perf_counter() - started)
-    return Device(
-        name=CPU,
-        bytes=int(psutil.virtual_memory().total),
-        float32=2 * _SIDE**3 / min(seconds) / 1e12,
-        half=None,
-        source=f"measured: two matrices of {_SIDE} x {_SIDE}",
-    )
+    return 2 * _SIDE**3 / min(seconds) / 1e12
