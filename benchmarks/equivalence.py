@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from lorahub.reports import tables
-from lorahub.stats import bootstrap, equivalence
+from lorahub.stats import bootstrap, equivalence, few_claims
 
 RESULT = Path(__file__).parent / "results" / "equivalence.md"
 LEVEL, CONFIDENCE = 0.05, 0.95
@@ -98,7 +98,7 @@ def populations():
 def is_equivalent(gold, ours, theirs, labels, metric, margin, resamples):
     """Return whether `lorahub compare --margin` would call the two answers (N,) equivalent."""
     draws = bootstrap.paired_draws(gold, ours, theirs, labels, resamples=resamples).metrics[metric]
-    unseen = equivalence.unseen_flips(gold, (ours, theirs), labels, metric=metric, confidence=CONFIDENCE)
+    unseen = few_claims.unseen_flips(gold, (ours, theirs), labels, metric=metric, confidence=CONFIDENCE)
     (found,) = equivalence.test([draws], [unseen], len(gold), margin=margin, confidence=CONFIDENCE)
     return found.equivalent
 

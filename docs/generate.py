@@ -244,6 +244,7 @@ BLOCKS: Blocks = {
     "docs/engine.md": {name: benchmark(name) for name in ("side-by-side", "side-by-side-7b", "classify-speed")},
     "docs/estimate.md": {"gpus": gpus},
     "docs/methods.md": {"reports": method_reports},
+    "docs/measurement.md": {"intervals": benchmark("intervals")},
     "docs/ranks.md": {"check": ranks},
     "docs/record.md": {
         "run": lambda: record_fields.table("schema", "name", "created", "asked"),

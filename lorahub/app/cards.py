@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 from lorahub.app import html
 from lorahub.app.answers import AdapterAnswer, Answers, Question
+from lorahub.reports import tables
 from lorahub.serving.attribution import Attribution
 from lorahub.serving.predictor import Verdict
 
@@ -91,10 +92,13 @@ def _verdict(system: str, verdict: Verdict, shares: Mapping[str, float], css_cla
     """Return one system's verdict, with one bar per label, the largest share first."""
     unsure = ""
     if verdict.abstain:
-        sentence = f"Unsure: {verdict.confidence:.0%} is below this adapter's threshold. Let a person decide."
+        sentence = (
+            f"Unsure: {tables.probability(verdict.confidence)} is below this adapter's threshold. Let a person decide."
+        )
         unsure = html.paragraphs([sentence], "lh-unsure")
     bars = "".join(
-        f'<div class="lh-row"><span>{escape(label)}</span><span>{share:.0%}</span>{html.bar(share)}</div>'
+        f'<div class="lh-row"><span>{escape(label)}</span><span>{tables.probability(share)}</span>'
+        f"{html.bar(share)}</div>"
         for label, share in sorted(shares.items(), key=lambda item: -item[1])
     )
     return (
@@ -121,7 +125,7 @@ def _words(claim: str, one: Attribution) -> str:
     text, done = "", 0
     for (start, end), effect in zip(one.spans, one.effects, strict=True):
         text, done = f"{text}{escape(claim[done:start])}{_marked(claim[start:end], effect)}", end
-    verdict = html.paragraphs([f"{one.label} {one.probability:.0%}"], "lh-verdict")
+    verdict = html.paragraphs([f"{one.label} {tables.probability(one.probability)}"], "lh-verdict")
     return f'<div>{verdict}<p class="lh-words">{text}{escape(claim[done:])}</p></div>'
 
 

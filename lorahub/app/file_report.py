@@ -50,7 +50,7 @@ def _figures(result: FileComparison) -> Iterator[str]:
     yield html.title("Figures")
     yield html.table("Figures", ("adapter", *tables.HEADER[1:], "rows"), rows)
     yield html.note(
-        "Against the file's labels. Square brackets: 95% bootstrap intervals. ECE: calibration error, lower is better."
+        "Against the file's labels. Square brackets: 95% intervals. ECE: calibration error, lower is better."
     )
 
 
@@ -124,4 +124,4 @@ def _cells(row: ShownRow, names: Sequence[str], result: FileComparison) -> Itera
         answer, mark = row.answers[name], ""
         if row.label is not None and name in result.results:
             mark = "✓ " if row.label.strip().casefold() == answer.label.casefold() else "✗ "
-        yield f"{mark}{answer.label} {answer.confidence:.0%}{', unsure' if answer.abstain else ''}"
+        yield f"{mark}{answer.label} {tables.probability(answer.confidence)}{', unsure' if answer.abstain else ''}"

@@ -131,13 +131,13 @@ def before_and_after(record: RunRecord) -> None:
     """Print the results of a run and the comparisons that matter most."""
     data = record.environment.data
     claims = f"{data.rows[record.scored_split]:,} {record.scored_split} claims"
-    table(tables.HEADER, tables.results(record), title=f"{record.name}: {data.id}, {claims}")
+    table(tables.results_header(record), tables.results(record), title=f"{record.name}: {data.id}, {claims}")
     console = _console()
     for system, sentence in tables.comparisons(record).items():
         if system in ("untrained", tables.best_baseline(record)):
             console.print("  " + printable.line(sentence))
     console.print(
-        "  Square brackets: 95 % bootstrap intervals."
+        "  Square brackets: 95 % intervals."
         if record.config.eval.confidence == 0.95
         else "  Square brackets: intervals."
     )

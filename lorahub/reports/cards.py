@@ -64,8 +64,13 @@ def _render(record: RunRecord, repo: str | None, licence: str | None, language: 
         split=record.scored_split,
         chosen=_CHOSEN[record.scored_split],
         labels="\n".join(f"{index}. `{name}`" for index, name in enumerate(record.labels)),
-        results=tables.markdown(tables.HEADER, tables.results(record)),
+        results=tables.markdown(tables.results_header(record), tables.results(record)),
         confidence=f"{record.config.eval.confidence:.0%}",
+        calibrated=(
+            "; only the adapter's probabilities are calibrated"
+            if tables.results_header(record) == tables.HEADER
+            else ", without and with a temperature fitted on validation"
+        ),
         comparisons=_bullets(list(tables.comparisons(record).values())),
         per_label=tables.markdown(tables.LABEL_HEADER, tables.per_label(record)),
         curve="![Learning curve](plots/curve.png)" if record.progress.curve else "",

@@ -26,13 +26,15 @@ def _best_baseline(run: RunRecord) -> str:
 
 def _difference(run: RunRecord) -> str:
     row = run.adapter().paired[tables.best_baseline(run)]["f1_macro"]
-    return tables.signed(row.difference, row.interval)
+    difference = tables.signed(row.difference, row.interval)
+    return f"{difference}, too few claims to tell" if tables.is_wide(row) else difference
 
 
 # The columns by heading. Before, best baseline and after: macro F1 on test.
 COLUMNS: dict[str, Callable[[RunRecord], str]] = {
     "run": lambda run: run.name,
     "data": lambda run: run.environment.data.id,
+    "claims": lambda run: f"{run.adapter().n:,}",
     "labels": lambda run: str(len(run.labels)),
     "before": lambda run: f"{run.results[run.scored_split]['untrained'].f1_macro:.3f}",
     "best baseline": _best_baseline,

@@ -7,10 +7,13 @@ import re
 from collections.abc import Iterable, Sequence
 
 from lorahub.records import RunRecord
+from lorahub.stats.paired import Difference
 from lorahub.stats.plateau import Plateau
 from lorahub.stats.results import SYSTEMS, SelectiveResult, SystemResult
 
 HEADER = ("system", "accuracy", "weighted F1", "macro F1", "ECE")
+# An interval that reaches further from a difference than this leaves open whether there is a large one.
+_TOO_WIDE = 0.1
 LABEL_HEADER = ("label", "precision", "recall", "F1", "claims")
 METRIC_NAMES = {"accuracy": "accuracy", "f1_weighted": "weighted F1", "f1_macro": "macro F1"}
 BASELINES = ("majority", "tfidf", "linear_probe")
@@ -29,10 +32,31 @@ def title(system: str) -> str:
     return _TITLES.get(system, system)
 
 
-def results(record: RunRecord, split: str | None = None) -> list[tuple[str, ...]]:
-    """Return one row per system on a split, by default `record.scored_split`, with the columns of `HEADER`."""
-    systems = record.results[split or record.scored_split]
-    return [(title(name), *figures(systems[name])) for name in _ordered(systems)]
+def results_header(record: RunRecord) -> tuple[str, ...]:
+    """Return the columns of `results`.
+
+    Older records show the calibration error in use, by which systems cannot be compared, in the columns of `HEADER`.
+    """
+    if not _has_both_errors(record):
+        return HEADER
+    return (*HEADER[:1], "claims", *HEADER[1:-1], "ECE, raw", "ECE, temperature")
+
+
+def results(record: RunRecord) -> list[tuple[str, ...]]:
+    """Return one row per system on `record.scored_split`, with the columns of `results_header`."""
+    systems, both = record.results[record.scored_split], _has_both_errors(record)
+    rows = []
+    for name in _ordered(systems):
+        result, cells = systems[name], figures(systems[name])
+        if both:
+            cells = (f"{result.n:,}", *cells[:-1], f"{result.ece_raw:.3f}", f"{result.ece_calibrated:.3f}")
+        rows.append((title(name), *cells))
+    return rows
+
+
+def _has_both_errors(record: RunRecord) -> bool:
+    results = record.results[record.scored_split].values()
+    return all(result.ece_raw is not None and result.ece_calibrated is not None for result in results)
 
 
 def figures(result: SystemResult) -> tuple[str, ...]:
@@ -67,12 +91,20 @@ def comparisons(record: RunRecord, metric: str = "f1_macro") -> dict[str, str]:
     for system in _ordered(paired):
         row = paired[system][metric]
         difference = f"{METRIC_NAMES[metric]} {signed(row.difference, row.interval)} against {title(system)}"
-        if not row.detectable:
+        if is_wide(row) and _has_both_errors(record):
+            claims = f"{record.adapter().n:,} {record.scored_split} claims"
+            sentences[system] = f"Too few claims to tell: {difference}, on {claims}."
+        elif not row.detectable:
             noise = f"inside the noise of this {record.scored_split} split"
             sentences[system] = f"No detectable difference: {difference}, {noise}."
         else:
             sentences[system] = f"The adapter is {'better' if row.difference > 0 else 'worse'}: {difference}."
     return sentences
+
+
+def is_wide(row: Difference) -> bool:
+    """Return whether there are too few claims to tell: the interval of an undetected difference leaves a large one."""
+    return not row.detectable and max(abs(end - row.difference) for end in row.interval) > _TOO_WIDE
 
 
 def abstaining(selective: SelectiveResult) -> str:
@@ -105,14 +137,14 @@ def selected_rank(plateau: Plateau, confidence: float) -> str:
 
 def rank_reason(plateau: Plateau, metric: str) -> str:
     """Return the reason for the selected rank, as the second half of a sentence."""
-    if plateau.margin is not None and plateau.interval is not None:
+    if plateau.margin is not None:
         if plateau.rank == plateau.reference:
             return (
                 f"validation does not show a lower rank to be within {plateau.margin:g} of its {METRIC_NAMES[metric]}"
             )
         return (
             f"the lowest that validation shows to be at most {plateau.margin:g} below rank {plateau.reference} in "
-            f"{METRIC_NAMES[metric]}: {signed(plateau.gap.difference, plateau.interval)}"
+            f"{METRIC_NAMES[metric]}: {signed(plateau.gap.difference, plateau.gap.interval)}"
         )
     if plateau.rank == plateau.reference:
         return "every lower rank that was tested is detectably worse on validation"
@@ -136,6 +168,12 @@ def signed(value: float, interval: Sequence[float]) -> str:
 def within(interval: Sequence[float], margin: float, *, inside: bool) -> str:
     """Format the interval of a test of equivalence, as in `interval [-0.012, +0.008] inside ±0.02`."""
     return f"interval [{interval[0]:+.3f}, {interval[1]:+.3f}] {'inside' if inside else 'not shown inside'} ±{margin:g}"
+
+
+def probability(share: float) -> str:
+    """Format a probability as a percentage; `>99%` and `<1%` in place of 100 % and 0 %, which no model is sure of."""
+    text = f"{share:.0%}"
+    return {"100%": ">99%", "0%": "<1%"}.get(text, text)
 
 
 def p_value(value: float) -> str:

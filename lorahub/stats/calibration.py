@@ -63,6 +63,13 @@ def of_run(logits: Floats, gold: Mapping[str, Ids], config: Config) -> Calibrati
     return fit(logits, gold["validation"], counts / counts.sum(), metric=config.train.metric, options=config.eval)
 
 
+def temperature_of(logits: Mapping[str, Floats], gold: Mapping[str, Ids]) -> Calibration:
+    """Return a system's temperature alone, from its logits (N, C) and gold ids by split; neutral with few claims."""
+    if len(gold["validation"]) < FEWEST_CLAIMS:
+        return Calibration()
+    return Calibration(temperature=fit_temperature(logits["validation"], gold["validation"]))
+
+
 def fit_temperature(logits: Floats, gold: Ids, bias: tuple[float, ...] = ()) -> float:
     """Return the temperature with the lowest mean negative log-likelihood (nats a claim)."""
     shifted = logits + np.asarray(bias, dtype=logits.dtype) if bias else logits

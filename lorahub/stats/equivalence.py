@@ -1,38 +1,30 @@
 """Equivalence: whether two systems differ by less than a margin.
 
-In: resampled differences (R + 1,) of a metric, the observed one first, and how much flips that were not observed could
-change the metric. Out: an `Equivalence`, and the answer `better`, `worse`, `equivalent` or `undecided`.
+In: resampled differences (R + 1,) of a metric, the observed one first, and the standard deviation of flips that were
+not observed (few_claims.py): without it, systems with the same answers to 20 claims would be equivalent. Out: an
+`Equivalence`, and the answer `better`, `worse`, `equivalent` or `undecided`.
 
 Two one-sided tests (Schuirmann 1987, Journal of Pharmacokinetics and Biopharmaceutics 15:657-680) show that the
 difference is below the margin and above its negative. Each has the level (1 - confidence) / 2, so that both succeed
 where the interval of coverage `confidence` lies inside the margins, as it decides on a difference where it excludes 0.
-
-A bootstrap draws only what it has seen: for systems with the same answers to 20 claims, its interval has width 0. The
-resamples are therefore widened. As Agresti and Coull (1998, The American Statistician 52:119-126) add z^2 / 2 successes
-and failures to a proportion, z^2 / 2 flips in each direction are added to the variance of the difference.
 """
 
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
-import numpy as np
-
-from lorahub.stats import bootstrap, paired
+from lorahub.stats import bootstrap, few_claims, paired
 from lorahub.stats.bootstrap import Values
 from lorahub.stats.paired import POWER, Difference, Interval
 from lorahub.stats.results import LOWER_IS_BETTER
-from lorahub.stats.verdicts import Ids
 
 BETTER, WORSE, EQUIVALENT, UNDECIDED, NONE = "better", "worse", "equivalent", "undecided", "none"
-_SEED = 20_240_602
 
 
 @dataclass(frozen=True, kw_only=True)
 class Equivalence:
-    """The result of both tests of a difference: its widened interval, and whether that is inside the margins.
+    """The result of both tests of a difference: its interval, as in a table, and whether that is inside the margins.
 
     `p` is the larger one of the two one-sided p-values, `p_holm` is corrected for the number of differences. With a
     true difference of 0, `claims_needed` claims would show equivalence with power 0.8.
@@ -49,8 +41,8 @@ class Equivalence:
 def test(
     draws: Sequence[Values], unseen: Sequence[float], claims: int, *, margin: float, confidence: float
 ) -> list[Equivalence]:
-    """Test differences (R + 1,) that answer one question; `unseen` are the values of `unseen_flips` for each."""
-    wide = [widened(values, extra) for values, extra in zip(draws, unseen, strict=True)]
+    """Test differences (R + 1,) that answer one question; `unseen` are the values of `few_claims.unseen_flips`."""
+    wide = [few_claims.widened(values, extra) for values, extra in zip(draws, unseen, strict=True)]
     p_values = [_p_value(values[1:], margin) for values in wide]
     return [
         Equivalence(
@@ -65,41 +57,6 @@ def test(
         )
         for values, extra, shifted, p, p_holm in zip(draws, unseen, wide, p_values, paired.holm(p_values), strict=True)
     ]
-
-
-def unseen_flips(gold: Ids, answers: Sequence[Ids], labels: int, *, metric: str, confidence: float) -> float:
-    """Return the standard deviation of a metric's difference from flips that were not observed.
-
-    A flip is a claim that one system has right and the other one wrong. Their number in the two directions together
-    has the variance z^2: for each label of the gold ids (N,) with macro F1, in which a rare label counts as much as a
-    frequent one, and for all labels together with accuracy and weighted F1. `answers` are those of both systems, (N,)
-    each. One flip of a claim of a label with s claims, answered p times, changes its F1 by about 2 / (s + p).
-    """
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    if metric == "accuracy":
-        return z / len(gold)
-    support = np.bincount(gold, minlength=labels).astype(np.float64)
-    answered = np.bincount(np.concatenate(answers), minlength=labels) / len(answers)
-    occurs = support > 0
-    effect = 2 / (support + answered)[occurs]
-    if metric == "f1_macro":
-        occurring = int((support + answered > 0).sum())
-        return z * math.sqrt(float((effect**2).sum())) / occurring
-    shares = support[occurs] / len(gold)
-    return z * math.sqrt(float((shares * (shares * effect) ** 2).sum()))
-
-
-def widened(draws: Values, unseen: float) -> Values:
-    """Return differences (R + 1,) whose resamples also vary by normal noise of standard deviation `unseen`."""
-    return np.concatenate([draws[:1], draws[1:] + unseen * _noise(len(draws) - 1)])
-
-
-@functools.cache
-def _noise(count: int) -> Values:
-    """Return evenly spaced quantiles of the standard normal distribution in random order, (R,)."""
-    normal = NormalDist()
-    quantiles = np.array([normal.inv_cdf((place + 0.5) / count) for place in range(count)])
-    return np.random.default_rng(_SEED).permutation(quantiles)
 
 
 def answer(metric: str, difference: Difference, equivalence: Equivalence | None = None) -> str:

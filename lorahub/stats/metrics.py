@@ -9,7 +9,7 @@ import numpy.typing as npt
 from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
 
 from lorahub.labels import LabelSet
-from lorahub.stats import bootstrap
+from lorahub.stats import few_claims
 from lorahub.stats.results import LabelResult, ReliabilityBin, SystemResult
 from lorahub.stats.verdicts import Floats, Ids, confidences
 
@@ -59,7 +59,7 @@ def score(
         },
         confusion=confusion.tolist(),
         reliability=reliability(gold, predicted, probabilities),
-        interval=bootstrap.bootstrap(confusion, resamples=resamples, confidence=confidence),
+        interval=few_claims.intervals(confusion, resamples=resamples, confidence=confidence),
     )
 
 

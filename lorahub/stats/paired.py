@@ -4,7 +4,8 @@ In: resampled figures (R + 1,), the observed one first, or label ids (N,). Out: 
 is detectable if its interval excludes 0 and, where several differences are tested, its corrected p-value is below
 1 - confidence.
 
-Intervals come from a paired bootstrap, and so do the p-values of accuracy and F1. The calibration error is a sum of
+Intervals come from a paired bootstrap, widened by flips that were not observed (few_claims.py), and so do the p-values
+of accuracy and F1. The calibration error is a sum of
 absolute values, which resampling inflates, so that bootstrap p-values are too large: of 100 comparisons of equal
 systems only 2 fall below 0.05. Its p-values come from a randomization test, which swaps the answers of the two systems
 to random claims (Noreen 1989, Computer-Intensive Methods for Testing Hypotheses, chapter 2).
@@ -19,7 +20,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from lorahub.stats import bootstrap
+from lorahub.stats import bootstrap, few_claims
 from lorahub.stats.bootstrap import Values
 from lorahub.stats.verdicts import Ids
 
@@ -42,13 +43,19 @@ class Difference:
         Interval,
         Field(description="bootstrap interval of the difference; both systems are scored on the same resampled claims"),
     ]
-    detectable: Annotated[bool, Field(description="whether the interval excludes 0")]
+    detectable: Annotated[
+        bool, Field(description="whether the interval excludes 0 and enough claims are right with one system alone")
+    ]
 
     @classmethod
-    def from_draws(cls, draws: Values, confidence: float) -> "Difference":
-        """Summarize differences (R + 1,): the observed one, then one for each resample."""
+    def from_draws(cls, draws: Values, confidence: float, *, enough: bool = True) -> "Difference":
+        """Summarize differences (R + 1,): the observed one, then one for each resample.
+
+        `enough` is the value of `few_claims.enough_flips`: with fewer flips nothing is detectable.
+        """
         low, high = bootstrap.percentiles(draws[1:], confidence)
-        return Difference(difference=float(draws[0]), interval=(low, high), detectable=low > 0 or high < 0)
+        detectable = enough and (low > 0 or high < 0)
+        return Difference(difference=float(draws[0]), interval=(low, high), detectable=detectable)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,22 +71,29 @@ def differences(
 ) -> dict[str, Difference]:
     """Return the paired difference of each headline metric between two systems' answers (N,)."""
     draws = bootstrap.paired_draws(gold, ours, theirs, labels, resamples=resamples).metrics
-    return {name: Difference.from_draws(values, confidence) for name, values in draws.items()}
+    wide = few_claims.widened_metrics(draws, gold, (ours, theirs), labels, confidence=confidence)
+    enough = few_claims.enough_flips(gold, ours, theirs, confidence=confidence)
+    return {name: Difference.from_draws(values, confidence, enough=enough) for name, values in wide.items()}
 
 
 def corrected(
-    draws: Sequence[Values], confidence: float, *, p_values: Sequence[float] | None = None
+    draws: Sequence[Values],
+    confidence: float,
+    *,
+    p_values: Sequence[float] | None = None,
+    enough: Sequence[bool] | None = None,
 ) -> list[CorrectedDifference]:
     """Summarize differences (R + 1,) that answer one question, with p-values corrected for their number.
 
-    `p_values` replaces the bootstrap p-values. A difference is detectable if its interval excludes 0 and its corrected
-    p-value is below 1 - confidence.
+    `p_values` replaces the bootstrap p-values, and `enough` says for each difference whether there are enough flips. A
+    difference is detectable if so, if its interval excludes 0 and its corrected p-value is below 1 - confidence.
     """
     if p_values is None:
         p_values = [bootstrap.p_value(values[1:]) for values in draws]
     rows = []
-    for values, p, p_holm in zip(draws, p_values, holm(p_values), strict=True):
-        single = Difference.from_draws(values, confidence)
+    enough = [True] * len(draws) if enough is None else enough
+    for values, p, p_holm, flips in zip(draws, p_values, holm(p_values), enough, strict=True):
+        single = Difference.from_draws(values, confidence, enough=flips)
         single = replace(single, detectable=single.detectable and p_holm < 1 - confidence)
         rows.append(CorrectedDifference(**vars(single), p=p, p_holm=p_holm))
     return rows

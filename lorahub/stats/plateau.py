@@ -3,7 +3,7 @@
 In: gold ids (N,) of the validation split and the answers (N,) of each rank. Out: a `Plateau` with its uncertainty.
 
 The reference is the highest rank, which is fixed in advance; the best of several would be chosen by noise. A rank
-passes if the interval of its difference, as in equivalence.py, is above -margin: the lower one of the two one-sided
+passes if the interval of its difference, as in few_claims.py, is above -margin: the lower one of the two one-sided
 tests, because a rank may be better. Ranks are tested from the highest down to the first that fails. Tests in a fixed
 order need no correction for their number (Maurer, Hothorn and Lehmacher 1995): a rank that is worse by the margin or
 more is selected with a probability of at most (1 - confidence) / 2. With few claims no lower rank passes.
@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lorahub.stats import bootstrap, equivalence
-from lorahub.stats.paired import Difference, Interval
+from lorahub.stats import bootstrap, few_claims
+from lorahub.stats.paired import Difference
 from lorahub.stats.verdicts import Ids
 
 
@@ -27,8 +27,8 @@ class Plateau:
     """The selected rank, and the interval of ranks, `low` to `high`, that resamples select.
 
     `shares` is the share of resamples that select each rank. `gap` is the metric of the selected rank less that of
-    `reference`, the highest rank, and `interval` the widened interval of that difference, which decides. `margin` is
-    None in older results: their rank is the smallest without a detectable difference.
+    `reference`, the highest rank. `margin` is None in older results: their rank is the smallest without a detectable
+    difference.
     """
 
     rank: int
@@ -38,7 +38,6 @@ class Plateau:
     gap: Difference
     shares: dict[int, float]
     margin: float | None = None
-    interval: Interval | None = None
 
 
 def ladder(highest: int) -> list[int]:
@@ -53,7 +52,8 @@ def gap(
     left, right = (
         bootstrap.resampled(gold, answers, labels, resamples=resamples)[metric] for answers in (ours, theirs)
     )
-    return Difference.from_draws(left - right, confidence)
+    unseen = few_claims.unseen_flips(gold, (ours, theirs), labels, metric=metric, confidence=confidence)
+    return Difference.from_draws(few_claims.widened(left - right, unseen), confidence)
 
 
 def find(
@@ -73,12 +73,12 @@ def find(
     )
     draws = values - values[-1]  # (K, R + 1), the last row is 0
     highest = answers[int(ranks[-1])]
-    intervals = []
+    gaps = []
     for rank, row in zip(ranks.tolist(), draws, strict=True):
         pair = answers[rank], highest
-        unseen = equivalence.unseen_flips(gold, pair, labels, metric=metric, confidence=confidence)
-        intervals.append(bootstrap.percentiles(equivalence.widened(row, unseen)[1:], confidence))
-    ends = np.array([[low] for low, _ in intervals])  # (K, 1)
+        unseen = few_claims.unseen_flips(gold, pair, labels, metric=metric, confidence=confidence)
+        gaps.append(Difference.from_draws(few_claims.widened(row, unseen), confidence))
+    ends = np.array([[difference.interval[0]] for difference in gaps])  # (K, 1)
     # The lower end of each rank's interval, first as observed, then shifted for each resample.
     passes = ends + draws - draws[:, :1] > -margin  # (K, R + 1)
     passes[-1] = True
@@ -92,8 +92,7 @@ def find(
         low=int(low),
         high=int(high),
         reference=int(ranks[-1]),
-        gap=Difference.from_draws(draws[places[0]], confidence),
+        gap=gaps[int(places[0])],
         shares={int(rank): float((selected[1:] == rank).mean()) for rank in ranks},
         margin=margin,
-        interval=intervals[int(places[0])],
     )

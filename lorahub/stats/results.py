@@ -71,13 +71,25 @@ class SystemResult(Part):
         description="unweighted mean of the labels' F1; as in scikit-learn, a label that is neither in the gold labels "
         "nor predicted is left out of the mean"
     )
-    ece: float = Field(description="expected calibration error over 15 equal bins of confidence")
+    ece: float = Field(
+        description="expected calibration error over 15 equal bins of confidence, of the probabilities in use: those "
+        "of `adapter` are calibrated, those of the other systems are not"
+    )
+    ece_raw: float | None = Field(
+        default=None,
+        description="the same without a temperature, for a fair comparison of systems; null in older records",
+    )
+    ece_calibrated: float | None = Field(
+        default=None,
+        description="the same with a temperature fitted on validation, also for systems that are used without one; "
+        "null in older records",
+    )
     per_label: dict[str, LabelResult] = Field(description="figures by label name")
     confusion: list[list[int]] = Field(description="claims with gold labels in rows, answers in columns")
     reliability: list[ReliabilityBin] = Field(default=[], description="confidence against accuracy")
     interval: dict[str, Interval] = Field(
-        description="percentile bootstrap interval over claims, of coverage `eval.confidence`; METRIC is `accuracy`, "
-        "`f1_weighted` or `f1_macro`"
+        description="interval of coverage `eval.confidence`; METRIC is `accuracy` (exact, Clopper and Pearson 1934), "
+        "`f1_weighted` or `f1_macro` (percentile bootstrap over claims, widened by errors that did not occur)"
     )
     paired: dict[str, dict[str, Difference]] = Field(
         default={}, description="differences to the other systems by system and metric; only `adapter` has them"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from lorahub.stats import bootstrap, equivalence, metrics, paired
+from lorahub.stats import bootstrap, equivalence, few_claims, metrics, paired
 from lorahub.stats.bootstrap import Values
 from lorahub.stats.equivalence import Equivalence
 from lorahub.stats.paired import CorrectedDifference
@@ -21,10 +21,14 @@ from lorahub.stats.verdicts import Ids
 
 @dataclass(frozen=True, kw_only=True)
 class Draws:
-    """By headline metric: the mean over the seeds (R + 1,), observed one first, and the figure of each seed (S,)."""
+    """By headline metric: the mean over the seeds (R + 1,), observed one first, and the figure of each seed (S,).
+
+    `unseen` is the standard deviation of the mean from errors that were not observed.
+    """
 
     means: dict[str, Values]
     by_seed: dict[str, Values]
+    unseen: dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +40,9 @@ class Mean:
     interval: tuple[float, float]
 
 
-def draws(name: str, gold: Ids, answers: npt.NDArray[np.int64], labels: int, *, resamples: int) -> Draws:
+def draws(
+    name: str, gold: Ids, answers: npt.NDArray[np.int64], labels: int, *, resamples: int, confidence: float = 0.95
+) -> Draws:
     """Resample claims and seeds of the system `name`; the name determines which seeds are drawn."""
     runs = [bootstrap.resampled(gold, row, labels, resamples=resamples) for row in answers]
     generator = np.random.default_rng(zlib.crc32(name.encode()))
@@ -47,7 +53,12 @@ def draws(name: str, gold: Ids, answers: npt.NDArray[np.int64], labels: int, *, 
         drawn = np.take_along_axis(values[:, 1:], chosen, axis=0).mean(axis=0)
         means[metric] = np.concatenate([[values[:, 0].mean()], drawn])
         by_seed[metric] = values[:, 0]
-    return Draws(means=means, by_seed=by_seed)
+    cells = np.bincount((gold * labels + answers).reshape(-1), minlength=labels * labels).reshape(labels, labels)
+    unseen = {
+        metric: few_claims.unseen_errors(cells / len(answers), metric=metric, confidence=confidence)
+        for metric in metrics.METRICS
+    }
+    return Draws(means=means, by_seed=by_seed, unseen=unseen)
 
 
 def mean(drawn: Draws, metric: str, *, confidence: float) -> Mean:
@@ -56,13 +67,27 @@ def mean(drawn: Draws, metric: str, *, confidence: float) -> Mean:
     return Mean(
         mean=float(values.mean()),
         deviation=float(values.std(ddof=1)) if len(values) > 1 else None,
-        interval=bootstrap.percentiles(drawn.means[metric][1:], confidence),
+        interval=few_claims.widen(
+            float(values.mean()),
+            bootstrap.percentiles(drawn.means[metric][1:], confidence),
+            drawn.unseen[metric],
+            confidence=confidence,
+        ),
     )
 
 
-def differences(pairs: list[tuple[Draws, Draws]], metric: str, *, confidence: float) -> list[CorrectedDifference]:
-    """Return ours - theirs for each pair, with p-values corrected for the number of pairs."""
-    return paired.corrected([ours.means[metric] - theirs.means[metric] for ours, theirs in pairs], confidence)
+def differences(
+    pairs: list[tuple[Draws, Draws]], unseen: list[float], metric: str, *, confidence: float
+) -> list[CorrectedDifference]:
+    """Return ours - theirs for each pair, with p-values corrected for the number of pairs.
+
+    `unseen` are the values of `few_claims.unseen_flips` for each pair.
+    """
+    draws = [
+        few_claims.widened(ours.means[metric] - theirs.means[metric], extra)
+        for (ours, theirs), extra in zip(pairs, unseen, strict=True)
+    ]
+    return paired.corrected(draws, confidence)
 
 
 def equivalences(

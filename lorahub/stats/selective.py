@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from lorahub.stats.paired import Interval
+from lorahub.stats import few_claims
 from lorahub.stats.results import RiskPoint, SelectiveIntervals, SelectiveResult
 from lorahub.stats.verdicts import Calibration, Floats, Ids, abstains, calibrated, confidences, decide
 
@@ -67,8 +67,8 @@ def figures(logits: Floats, gold: Ids, how: Calibration, *, confidence: float) -
         coverage=answered / len(gold),
         accuracy=hits / answered if answered else None,
         interval=SelectiveIntervals(
-            coverage=_interval(answered, len(gold), confidence),
-            accuracy=_interval(hits, answered, confidence) if answered else None,
+            coverage=few_claims.binomial(answered, len(gold), confidence),
+            accuracy=few_claims.binomial(hits, answered, confidence) if answered else None,
         ),
         curve=curve(right, sure),
     )
@@ -102,8 +102,3 @@ def _levels(right: Right, confidence: Floats) -> tuple[Values, Values, Values]:
     """
     levels, place = np.unique(-confidence.astype(np.float64), return_inverse=True)
     return -levels, np.bincount(place).cumsum().astype(float), np.bincount(place, ~right).cumsum()
-
-
-def _interval(hits: int, count: int, confidence: float) -> Interval:
-    interval = stats.binomtest(hits, count).proportion_ci(confidence)
-    return float(interval.low), float(interval.high)

@@ -205,11 +205,16 @@ def _results(
     results: dict[str, SystemResult] = {}
     for system in SYSTEMS:
         used = fit if system == "adapter" else Calibration()
+        fitted = fit if system == "adapter" else calibration.temperature_of(logits[system], data.gold)
         answers[system] = decide(logits[system][split], used)
         probabilities = calibrated(logits[system][split], used)
         results[system] = metrics.score(
             gold, answers[system], probabilities, data.labels, resamples=resamples, confidence=confidence
         )
+        raw = calibrated(logits[system][split], used.model_copy(update={"temperature": 1.0}))
+        scaled = calibrated(logits[system][split], fitted)
+        results[system].ece_raw = metrics.expected_calibration_error(gold, answers[system], raw)
+        results[system].ece_calibrated = metrics.expected_calibration_error(gold, answers[system], scaled)
     results["adapter"].paired = {
         system: paired.differences(
             gold, answers["adapter"], answer, len(data.labels), resamples=resamples, confidence=confidence

@@ -9,7 +9,7 @@ from field_tables import documented, leaves, matches
 
 from lorahub.experiments.power import report
 from lorahub.experiments.power.run import power
-from lorahub.stats import bootstrap, equivalence, paired
+from lorahub.stats import bootstrap, equivalence, few_claims, paired
 
 PAGE = (Path(__file__).parents[2] / "docs" / "power.md").read_text(encoding="utf-8")
 
@@ -33,7 +33,7 @@ def test_the_claims_detect_the_difference_and_show_equivalence_with_power_80_per
         detected += difference.detectable
         answers = draw(rng, row.to_show, 0.2, 0.0)
         draws = bootstrap.paired_draws(*answers, 2, resamples=400).metrics["accuracy"]
-        unseen = equivalence.unseen_flips(answers[0], answers[1:], 2, metric="accuracy", confidence=0.95)
+        unseen = few_claims.unseen_flips(answers[0], answers[1:], 2, metric="accuracy", confidence=0.95)
         shown += equivalence.test([draws], [unseen], row.to_show, margin=0.05, confidence=0.95)[0].equivalent
     assert detected / trials == pytest.approx(0.8, abs=0.09)
     assert shown / trials == pytest.approx(0.8, abs=0.09)

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from lorahub.experiments.sweep import report
 from lorahub.experiments.sweep import result as sweep_result
-from lorahub.experiments.sweep.result import FAILED, FINISHED, PRUNED, TrialResult
+from lorahub.experiments.sweep.result import FAILED, FINISHED, PRUNED, SearchResult, TrialResult
 from lorahub.experiments.sweep.search_space import Choices, Numbers
 from lorahub.stats.results import Difference
 
@@ -96,3 +97,39 @@ def test_the_interval_is_that_of_the_best_trials_answers():
     low, high = sweep_result.interval(make_trial(1, 150), GOLD, 2, "accuracy", resamples=2000, confidence=0.95)
     assert low < 0.75 < high
     assert (low, high) == pytest.approx((0.69, 0.81), abs=0.02)
+
+
+def sentences(gold, *answers):
+    """The sentences of a search whose trials, with the same values, gave these answers on validation."""
+    trials = [
+        TrialResult(trial=number, state=FINISHED, value=float((gold == ids).mean()), values={"r": 8}, answers=ids)
+        for number, ids in enumerate(answers, start=1)
+    ]
+    leaders = sweep_result.incumbents(trials)
+    gains = {item.trial: sweep_result.gain(leaders[-1], item, gold, 2, "accuracy", **OPTIONS) for item in leaders}
+    return report.build(
+        SearchResult(
+            name="s", data="d", base="b", method="lora", metric="accuracy", n=len(gold), labels=["x", "y"],
+            sampler="tpe", pruner="none", seed=0, requested=len(trials), confidence=0.95, resamples=500,
+            space=[Numbers(field="r", low=1, high=8)], best=leaders[-1],
+            interval=sweep_result.interval(leaders[-1], gold, 2, "accuracy", **OPTIONS), own=None,
+            incumbents=leaders, gains=gains, importance={}, trials=trials, best_baseline="majority",
+            test={"adapter": {"accuracy": 0.5}}, test_against={"majority": gains[leaders[-1].trial]},
+        )
+    ).sentences  # fmt: skip
+
+
+def test_two_trials_with_the_same_values_on_six_claims_are_not_told_apart():
+    six = np.array([0, 1] * 3)
+    same = sentences(six, six, six)
+    assert "No later trial was better than trial 1." in same
+    better = sentences(six, np.where(np.arange(6) < 5, 1 - six, six), six)
+    assert "6 validation claims are too few to tell these trials apart." in better
+    assert any(text.startswith("After trial 1, gains are within the noise") for text in better)
+    assert not any("detectably" in text for text in (*same, *better))
+    assert "One trial finished: there is nothing to compare it with." in sentences(six, six)
+
+
+def test_a_trial_that_is_better_on_many_claims_is_called_so():
+    found = sentences(GOLD, answering(100), answering(150))
+    assert "Trial 2, the best, is detectably better than the best before it: try more trials." in found

@@ -42,7 +42,7 @@ class Instant(Objective):
         self.before, self.seconds = before, seconds
 
     def _run(self, trial):
-        values = self.search.suggest(trial)
+        values = self._values(trial)
         self.before(trial)
         time.sleep(self.seconds)
         study.set_cost(trial, {"seconds": 2.0, "steps": 9, "trainable_parameters": 7})
@@ -304,3 +304,27 @@ def test_importance_needs_trials_that_differ(journal):
     assert next(iter(shares)) == "adapter.rank", "the only field that the value follows from"
     assert shares["adapter.rank"] > 0.8
     assert sum(shares.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_no_configuration_is_trained_twice_and_a_space_that_is_used_up_ends_the_search(tmp_path, sampler):
+    """Six configurations and thirty trials: each is trained once."""
+    search = make_search(30, ranges=("adapter.rank=1..3", "train.class_weights=none,sqrt"), sampler=sampler)
+    url = storage.sqlite(tmp_path / "study.db")
+    opened_study = opened(search, url)
+    trained = []
+    trials.run(opened_study, Instant(search, lambda trial: trained.append(tuple(trial.params.values()))))
+    assert len(trained) == len(set(trained)) == 6
+    assert len(study.results(opened_study, search)) == 6
+    assert search.is_done(study.load(search, storage.connect(url))), "also when it is continued"
+
+
+def test_a_repeated_configuration_does_not_count_as_a_trial(tmp_path):
+    search = make_search(4, ranges=("adapter.rank=1..5",), sampler="random")
+    opened_study = opened(search, storage.sqlite(tmp_path / "study.db"))
+    for rank in (2, 2, 2, 3):
+        opened_study.enqueue_trial({"adapter.rank": rank})
+    trials.run(opened_study, Instant(search))
+    results = study.results(opened_study, search)
+    assert len(results) == len({item.values["adapter.rank"] for item in results}) == 4
+    assert all(item.state == FINISHED for item in results)

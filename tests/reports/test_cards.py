@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from lorahub.reports import cards, metadata, sections
+from lorahub.reports import cards, metadata, sections, tables
 
 OWN = "Ask me at the seminar.\n"
 
@@ -82,7 +82,7 @@ def test_a_persons_words_survive_and_the_sections_are_new(record):
     edited = edited.replace("library_name: peft", "library_name: peft\nthumbnail: x.png").replace(
         "- lora\n", "- lora\n- mine\n"
     )
-    record.adapter().ece = 0.77777
+    record.adapter().ece_calibrated = 0.77777
     fresh = cards.render(record, repo="alice/tiny")
     merged = sections.merge(edited, fresh)
     assert OWN in merged
@@ -137,3 +137,25 @@ def test_the_card_says_how_often_it_abstains_and_where_that_keeps_less_than_aske
     assert "never abstains" in cards.render(record).split("### Abstaining")[1]
     record.adapter().selective = None
     assert "Abstaining" not in cards.render(record), "an older record"
+
+
+def test_an_older_record_gives_the_card_that_it_gave(record):
+    """`lorahub verify` compares cards: without the newer fields, columns and sentences are those of then."""
+    assert "| system | claims | accuracy | weighted F1 | macro F1 | ECE, raw | ECE, temperature |" in cards.render(
+        record
+    )
+    older = record.model_copy(deep=True)
+    for result in older.results["test"].values():
+        result.ece_raw = result.ece_calibrated = None
+    card = cards.render(older)
+    assert "| system | accuracy | weighted F1 | macro F1 | ECE |" in card
+    assert "only the adapter's probabilities are calibrated" in card
+    assert "Too few claims" not in card
+
+
+def test_too_few_claims_to_tell_is_said_and_no_probability_is_certain(record):
+    row = record.adapter().paired["tfidf"]["f1_macro"]
+    record.adapter().paired["tfidf"]["f1_macro"] = replace(row, difference=0.05, interval=(-0.2, 0.3), detectable=False)
+    assert tables.comparisons(record)["tfidf"].startswith("Too few claims to tell: macro F1 +0.050 [-0.200, +0.300]")
+    shares = (0.0, 0.004, 0.006, 0.5, 0.994, 0.996, 1.0)
+    assert [tables.probability(share) for share in shares] == ["<1%", "<1%", "1%", "50%", "99%", ">99%", ">99%"]

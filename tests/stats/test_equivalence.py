@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import LONG
 
-from lorahub.stats import bootstrap, equivalence
+from lorahub.stats import bootstrap, equivalence, few_claims
 from lorahub.stats.paired import Difference
 
 BENCHMARK = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "equivalence.py"))
@@ -16,7 +16,7 @@ BY_NAME = {(row.name, row.metric): row for row in BENCHMARK["populations"]()}
 
 def found(gold, ours, theirs, *, margin, metric="accuracy", labels=2, pairs=1):
     draws = bootstrap.paired_draws(gold, ours, theirs, labels, resamples=999).metrics[metric]
-    unseen = equivalence.unseen_flips(gold, (ours, theirs), labels, metric=metric, confidence=0.95)
+    unseen = few_claims.unseen_flips(gold, (ours, theirs), labels, metric=metric, confidence=0.95)
     return equivalence.test([draws] * pairs, [unseen] * pairs, len(gold), margin=margin, confidence=0.95)
 
 

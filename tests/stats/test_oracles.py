@@ -8,7 +8,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from statsmodels.stats import contingency_tables, multitest, weightstats
 
-from lorahub.stats import bootstrap, calibration, equivalence, metrics, paired
+from lorahub.stats import bootstrap, calibration, equivalence, few_claims, metrics, paired
 from lorahub.stats.verdicts import Calibration, calibrated, softmax
 
 
@@ -66,7 +66,7 @@ def test_the_two_one_sided_tests_are_statsmodels(margin):
     """On accuracy, a mean of paired differences, of 3,000 claims: flips that were not seen hardly matter."""
     gold, ours, theirs = two_systems(3000, seed=5)
     draws = bootstrap.paired_draws(gold, ours, theirs, 3, resamples=20_000).metrics["accuracy"]
-    unseen = equivalence.unseen_flips(gold, (ours, theirs), 3, metric="accuracy", confidence=0.95)
+    unseen = few_claims.unseen_flips(gold, (ours, theirs), 3, metric="accuracy", confidence=0.95)
     (row,) = equivalence.test([draws], [unseen], 3000, margin=margin, confidence=0.95)
     p = weightstats.ttost_paired((ours == gold) * 1.0, (theirs == gold) * 1.0, -margin, margin)[0]
     assert row.p == pytest.approx(p, abs=0.01)

@@ -33,7 +33,7 @@ def test_the_step_is_found():
     assert (found.rank, found.low, found.high, found.reference) == (4, 4, 4, 8)
     assert found.shares == {1: 0.0, 2: 0.0, 4: 1.0, 8: 0.0}
     assert (found.gap.difference, found.gap.detectable) == (0.0, False)
-    assert -0.03 < found.interval[0] < 0 < found.interval[1]
+    assert -0.03 < found.gap.interval[0] < 0 < found.gap.interval[1]
 
 
 def test_a_step_in_the_noise_is_told_as_uncertain():

@@ -38,7 +38,7 @@ def test_a_system_does_not_differ_from_itself_and_differs_from_a_much_better_one
     weak, strong = trained(rng, gold, 0.4, 3), trained(rng, gold, 0.8, 3)
     same = seeds.draws("a", gold, weak, LABELS, resamples=500)
     better = seeds.draws("b", gold, strong, LABELS, resamples=500)
-    none, much = seeds.differences([(same, same), (better, same)], "f1_macro", confidence=0.95)
+    none, much = seeds.differences([(same, same), (better, same)], [0.0, 0.0], "f1_macro", confidence=0.95)
     assert (none.difference, none.detectable) == (0.0, False)
     assert much.difference > 0.2
     assert much.detectable
@@ -55,7 +55,7 @@ def test_equals_are_rarely_called_different():
         ours, theirs = (
             seeds.draws(name, gold, trained(rng, gold, 0.6, 3), LABELS, resamples=200) for name in ("a", "b")
         )
-        (found,) = seeds.differences([(ours, theirs)], "accuracy", confidence=0.95)
+        (found,) = seeds.differences([(ours, theirs)], [0.0], "accuracy", confidence=0.95)
         wrong += found.detectable
     # Nominal 5 %; 12 of 100 would be twice that and more.
     assert wrong / trials < 0.12, wrong

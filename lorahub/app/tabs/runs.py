@@ -125,7 +125,7 @@ def _describe(name: str, folder: Path, record: RunRecord) -> str:
 def results(record: RunRecord) -> str:
     """Return a run's warnings and its figures on test."""
     warnings = (f"Reported while training: {text}" for text in record.progress.warnings)
-    return html.note(*warnings) + html.table("Results on test", tables.HEADER, tables.results(record))
+    return html.note(*warnings) + html.table("Results on test", tables.results_header(record), tables.results(record))
 
 
 def facts(record: RunRecord) -> dict[str, str]:

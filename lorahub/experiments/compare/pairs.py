@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lorahub.labels import LabelSet
-from lorahub.stats import bootstrap, equivalence, metrics, paired
+from lorahub.stats import bootstrap, equivalence, few_claims, metrics, paired
 from lorahub.stats.bootstrap import Values
 from lorahub.stats.equivalence import Equivalence
 from lorahub.stats.paired import CorrectedDifference
@@ -98,19 +98,30 @@ def compare_pairs(
     answers = [(by_name[ours].answers, by_name[theirs].answers) for ours, theirs in pairs]
     drawn = [bootstrap.paired_draws(gold, *pair, len(labels), resamples=resamples) for pair in answers]
     draws = {name: [item.metrics[name] for item in drawn] for name in metrics.METRICS}
-    draws["ece"], ece_p_values = _calibration(gold, by_name, pairs, resamples)
+    wide = [
+        few_claims.widened_metrics(item.metrics, gold, pair, len(labels), confidence=confidence)
+        for item, pair in zip(drawn, answers, strict=True)
+    ]
+    enough = [few_claims.enough_flips(gold, *pair, confidence=confidence) for pair in answers]
     by_metric = {
-        name: paired.corrected(values, confidence, p_values=ece_p_values if name == "ece" else None)
-        for name, values in draws.items()
+        name: paired.corrected([item[name] for item in wide], confidence, enough=enough) for name in metrics.METRICS
     }
+    draws["ece"], ece_p_values = _calibration(gold, by_name, pairs, resamples)
+    by_metric["ece"] = paired.corrected(draws["ece"], confidence, p_values=ece_p_values)
     equivalent: Sequence[Equivalence | None] = [None] * len(pairs)
     if margin is not None:
         unseen = [
-            equivalence.unseen_flips(gold, pair, len(labels), metric=metric, confidence=confidence) for pair in answers
+            few_claims.unseen_flips(gold, pair, len(labels), metric=metric, confidence=confidence) for pair in answers
         ]
         equivalent = equivalence.test(draws[metric], unseen, len(gold), margin=margin, confidence=confidence)
     f1 = {system.name: metrics.f1_by_label(gold, system.answers, len(labels)) for system in systems}
-    by_label = iter(paired.corrected([values for item in drawn for values in item.f1.T], confidence))
+    by_label = iter(
+        paired.corrected(
+            _by_label(gold, drawn, answers, len(labels), confidence),
+            confidence,
+            enough=[flips for flips in enough for _ in labels.names],
+        )
+    )
     return [
         Pair(
             ours=ours,
@@ -137,6 +148,17 @@ def compare_pairs(
         )
         for place, ((ours, theirs), mcnemar) in enumerate(zip(pairs, _mcnemar(gold, answers), strict=True))
     ]
+
+
+def _by_label(
+    gold: Ids, drawn: Sequence[bootstrap.Draws], answers: Sequence[tuple[Ids, Ids]], labels: int, confidence: float
+) -> list[Values]:
+    """Return the differences (R + 1,) in the F1 of every label of every pair, widened by flips not observed."""
+    rows = []
+    for item, pair in zip(drawn, answers, strict=True):
+        unseen = few_claims.unseen_flips_by_label(gold, pair, labels, confidence=confidence)
+        rows += [few_claims.widened(values, extra) for values, extra in zip(item.f1.T, unseen, strict=True)]
+    return rows
 
 
 def _flips(gold: Ids, ours: Ids, theirs: Ids) -> dict[str, list[int]]:

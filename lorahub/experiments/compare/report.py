@@ -176,13 +176,13 @@ def explanation(comparison: Comparison) -> str:
         ""
         if comparison.margin is None
         else " Equivalent: two one-sided tests on the bootstrap, each at "
-        f"{(1 - comparison.confidence) / 2:.3g}; their interval is wider, because it also allows for flips that these "
-        "claims do not show."
+        f"{(1 - comparison.confidence) / 2:.3g}, show that the difference is below the margin in both directions."
     )
     return (
         f"Square brackets: {comparison.confidence:.0%} intervals of a paired bootstrap with {comparison.resamples:,} "
-        "resamples. p (Holm) is corrected for the number of comparisons in its column and metric; a difference is "
-        f"detectable if p (Holm) is below {1 - comparison.confidence:.3g} and its interval excludes 0.{equivalent}"
+        "resamples, widened by flips that these claims do not show. p (Holm) is corrected for the number of "
+        "comparisons in its column and metric; a difference is detectable if p (Holm) is below "
+        f"{1 - comparison.confidence:.3g} and its interval excludes 0.{equivalent}"
     )
 
 

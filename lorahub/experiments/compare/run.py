@@ -1,6 +1,6 @@
 """`lorahub compare`: compare adapters with each other, or a run with its own baselines, on the same claims."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -13,10 +13,10 @@ from lorahub.data.sources import SPLITS
 from lorahub.errors import ConfigError
 from lorahub.experiments.compare.pairs import METRICS, System, compare_pairs
 from lorahub.experiments.compare.result import Comparison, Disagreement, Requirement, SystemFigures
-from lorahub.experiments.compare.systems import ADAPTER, BASELINES, Entry, Systems, check_same_claims
+from lorahub.experiments.compare.systems import ADAPTER, BASELINES, Answers, Entry, Systems, check_same_claims
 from lorahub.labels import LabelSet
 from lorahub.reports import tables
-from lorahub.stats import paired
+from lorahub.stats import calibration, paired
 from lorahub.stats.equivalence import BETTER, EQUIVALENT
 from lorahub.stats.predictions import Predictions
 from lorahub.stats.results import SYSTEMS
@@ -72,7 +72,7 @@ def compare(
     baselines_first = sorted(entries, key=lambda entry: entry.system == ADAPTER)
     answers = {entry.name: runs.answers(entry, labels) for entry in baselines_first}
     check_same_claims(entries, answers, runs.evaluated)
-    systems = [_system(entry, answers[entry.name].predictions, labels, adjust=adjust) for entry in entries]
+    systems, calibrated_notes = _systems(entries, answers, labels, adjust=adjust)
 
     options = _evaluation_options(first, resamples, confidence)
     enough = paired.enough_resamples(options.bootstrap, len(requested) * len(labels), options.confidence)
@@ -120,7 +120,7 @@ def compare(
         disagreements=_disagreements(predictions, systems, names, labels, texts),
         margin=margin,
         required=required,
-        notes=_notes(runs, options.bootstrap, enough, texts),
+        notes=[*_notes(runs, options.bootstrap, enough, texts), *calibrated_notes],
     )
 
 
@@ -180,14 +180,38 @@ def _evaluation_options(first: Entry, resamples: int | None, confidence: float |
     return replace(recorded, **{name: checked[name] for name in overrides})
 
 
-def _system(entry: Entry, predictions: Predictions, labels: LabelSet, *, adjust: bool) -> System:
-    calibration = Calibration()
-    if entry.system == ADAPTER and adjust:
-        own = Calibration.load(entry.located.folder, len(labels))
-        bias = tuple(own.bias[entry.labels.ids[name]] for name in labels.names) if own.bias else ()
-        calibration = own.model_copy(update={"bias": bias})
-    logits = predictions.logits
-    return System(name=entry.name, answers=decide(logits, calibration), probabilities=calibrated(logits, calibration))
+def _systems(
+    entries: Sequence[Entry], answers: Mapping[str, Answers], labels: LabelSet, *, adjust: bool
+) -> tuple[list[System], list[str]]:
+    """Return the systems with their answers, and a note if their calibration errors are without a temperature.
+
+    Every system has a temperature fitted on validation, an adapter its own; if one lacks it, none has.
+    """
+    used = {entry.name: _calibration(entry, labels, adjust=adjust) for entry in entries}
+    without = [name for name, own in used.items() if own is None]
+    systems = []
+    for entry in entries:
+        own, logits = used[entry.name] or Calibration(), answers[entry.name].predictions.logits
+        shown = own.model_copy(update={"temperature": 1.0}) if without else own
+        systems.append(System(name=entry.name, answers=decide(logits, own), probabilities=calibrated(logits, shown)))
+    if not without or len(without) == len(entries):
+        return systems, []
+    return systems, [
+        f"Calibration errors are without a temperature, because {', '.join(without)} has none fitted on validation."
+    ]
+
+
+def _calibration(entry: Entry, labels: LabelSet, *, adjust: bool) -> Calibration | None:
+    """Return the calibration of a system; of a baseline, fitted now on its stored predictions, None without them."""
+    folder = entry.located.folder
+    if entry.system == ADAPTER:
+        own = Calibration.load(folder, len(labels))
+        bias = tuple(own.bias[entry.labels.ids[name]] for name in labels.names) if own.bias and adjust else ()
+        return own.model_copy(update={"bias": bias})
+    predictions = Predictions.load(folder, "validation", entry.system, labels=len(labels))
+    if predictions is None:
+        return None
+    return calibration.temperature_of({"validation": predictions.logits}, {"validation": predictions.gold})
 
 
 def _title(entry: Entry, *, one_run: bool) -> str:

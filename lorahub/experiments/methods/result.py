@@ -13,7 +13,7 @@ import numpy as np
 from lorahub.config import EvalConfig
 from lorahub.experiments.run_summary import RunSummary
 from lorahub.reports.result import Result
-from lorahub.stats import equivalence, seeds
+from lorahub.stats import few_claims, seeds
 from lorahub.stats.equivalence import Equivalence
 from lorahub.stats.metrics import METRICS
 from lorahub.stats.paired import CorrectedDifference
@@ -79,38 +79,32 @@ def compare(
     first = runs[0]
 
     def draw(name: str, answers: list[Ids]) -> Draws:
-        return seeds.draws(name, gold, np.stack(answers), len(labels), resamples=options.bootstrap)
+        return seeds.draws(
+            name, gold, np.stack(answers), len(labels), resamples=options.bootstrap, confidence=options.confidence
+        )
 
     answers = {name: [run.ids("adapter") for run in group] for name, group in by_method.items()}
     methods = {name: draw(name, given) for name, given in answers.items()}
     best = max(BASELINES, key=lambda name: first.figures["validation"][name][METRIC])
-    rivals = {reference: methods[reference]} | {name: draw(name, [first.ids(name)]) for name in ("majority", best)}
+    rivals = {reference: answers[reference]} | {name: [first.ids(name)] for name in ("majority", best)}
     against: dict[str, dict[str, CorrectedDifference]] = {name: {} for name in methods}
-    for rival, theirs in rivals.items():
+    equivalent: dict[str, Equivalence] = {}
+    for rival, given in rivals.items():
+        theirs = methods[rival] if rival in methods else draw(rival, given)
         ours = [name for name in methods if name != rival]
         pairs = [(methods[name], theirs) for name in ours]
-        differences = seeds.differences(pairs, METRIC, confidence=options.confidence)
+        unseen = [
+            few_claims.unseen_flips(
+                gold, [*answers[name], *given], len(labels), metric=METRIC, confidence=options.confidence
+            )
+            for name in ours
+        ]
+        differences = seeds.differences(pairs, unseen, METRIC, confidence=options.confidence)
         for name, difference in zip(ours, differences, strict=True):
             against[name][rival] = difference
-    others = [name for name in methods if name != reference]
-    tests = seeds.equivalences(
-        [(methods[name], methods[reference]) for name in others],
-        [
-            equivalence.unseen_flips(
-                gold,
-                [*answers[name], *answers[reference]],
-                len(labels),
-                metric=METRIC,
-                confidence=options.confidence,
-            )
-            for name in others
-        ],
-        len(gold),
-        METRIC,
-        margin=margin,
-        confidence=options.confidence,
-    )
-    equivalent = dict(zip(others, tests, strict=True))
+        if rival == reference:
+            tests = seeds.equivalences(pairs, unseen, len(gold), METRIC, margin=margin, confidence=options.confidence)
+            equivalent = dict(zip(ours, tests, strict=True))
     points = {
         name: (float(methods[name].means[METRIC][0]), fmean(run.cost.memory_bytes for run in group))
         for name, group in by_method.items()

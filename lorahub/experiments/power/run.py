@@ -79,7 +79,7 @@ def _requirement(
     spread, unseen = math.sqrt(disagreement), z
     if metric == "f1_macro":
         spread *= math.sqrt(float((1 / shares).sum())) / len(shares)
-        unseen *= math.sqrt(float((1 / shares**2).sum())) / len(shares)
+        unseen *= float((1 / shares).max()) / len(shares)
     return Requirement(
         metric=metric,
         disagreement=disagreement,

@@ -111,15 +111,23 @@ def _sentences(result: SearchResult) -> list[str]:
             if gain.detectable
             else f"No detectable gain over {recipe}: {_signed(result, gain)}, within the noise."
         )
-    if result.plateau == best.trial:
-        sentences.append(f"Trial {best.trial}, the best, is detectably better than earlier ones: try more trials.")
+    if len(result.finished) == 1:
+        sentences.append("One trial finished: there is nothing to compare it with.")
+    elif len(result.incumbents) == 1:
+        sentences.append(f"No later trial was better than trial {best.trial}.")
+    elif result.plateau == best.trial:
+        sentences.append(
+            f"Trial {best.trial}, the best, is detectably better than the best before it: try more trials."
+        )
     else:
         gain = result.gains[result.plateau]
         sentences.append(
             f"After trial {result.plateau}, gains are within the noise: later trials gained {_signed(result, gain)}."
         )
+    if any(tables.is_wide(gain) for gain in result.gains.values()):
+        sentences.append(f"{result.n:,} validation claims are too few to tell these trials apart.")
     if result.importance:
-        shares = ", ".join(f"{short(name)} {share:.0%}" for name, share in result.importance.items())
+        shares = ", ".join(f"{short(name)} {tables.probability(share)}" for name, share in result.importance.items())
         sentences.append(f"Share of each field in the variance of quality (fANOVA): {shares}.")
     failed = [item for item in result.trials if item.state == FAILED]
     if failed:

@@ -18,7 +18,7 @@ from sklearn.metrics import confusion_matrix
 
 from lorahub.experiments.sweep.search_space import Numbers, Range, Value
 from lorahub.reports.result import Result
-from lorahub.stats import bootstrap, paired
+from lorahub.stats import few_claims, paired
 from lorahub.stats.paired import Difference, Interval
 from lorahub.stats.verdicts import Ids
 
@@ -142,9 +142,9 @@ def best_of(trials: Sequence[TrialResult]) -> TrialResult | None:
 
 
 def interval(best: TrialResult, gold: Ids, labels: int, metric: str, **options: Any) -> Interval:
-    """Return the bootstrap interval of a finished trial's value."""
+    """Return the interval of a finished trial's value."""
     confusion = confusion_matrix(gold, best.answers, labels=np.arange(labels))
-    return bootstrap.bootstrap(confusion, **options)[metric]
+    return few_claims.intervals(confusion, **options)[metric]
 
 
 def incumbents(trials: Sequence[TrialResult]) -> list[TrialResult]:

@@ -4,6 +4,7 @@ In: a `Search`. Out: its study, new or continued. A study that belongs to a diff
 """
 
 import base64
+import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,7 +29,9 @@ SAMPLERS = ("tpe", "grid", "random")
 PRUNERS = ("median", "hyperband", "none")
 # Attributes of the study and of its trials.
 _IDENTITY = "made_for"
-_ERROR, _ANSWERS, _COST = "error", "answers", "cost"
+_ERROR, _ANSWERS, _COST, _REPEATED = "error", "answers", "cost", "repeats"
+# A search ends after so many repeated configurations for each trial: its space has hardly any others.
+_MOST_REPEATS = 10
 # fANOVA on fewer trials is not meaningful.
 _MIN_TRIALS_FOR_IMPORTANCE = 5
 
@@ -72,21 +75,38 @@ class Search:
             return
         entropy = (self.seed, len(study.get_trials(deepcopy=False)), process)
         seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
-        sampler = optuna.samplers.TPESampler if self.sampler == "tpe" else optuna.samplers.RandomSampler
+        trials = study.get_trials(deepcopy=False)
+        # TPE would propose its favorite again.
+        repeats = any(_REPEATED in trial.user_attrs for trial in trials[-1:])
+        by_tpe = self.sampler == "tpe" and not repeats
+        sampler = optuna.samplers.TPESampler if by_tpe else optuna.samplers.RandomSampler
         study.sampler = sampler(seed=seed)
 
     def is_done(self, study: optuna.Study) -> bool:
         """Return whether no further trial is needed.
 
-        That is so with `trials` complete ones or, since the config itself may be at fault, as many that failed. A grid
-        is done when every point has ended and none is queued again.
+        That is so with `trials` complete ones or, since the config itself may be at fault, as many that failed, or if
+        the space has no other configurations. A grid is done when every point has ended and none is queued again.
         """
         trials = study.get_trials(deepcopy=False)
         if isinstance(study.sampler, optuna.samplers.GridSampler):
             queued = any(trial.state == TrialState.WAITING for trial in trials)
             return not queued and study.sampler.is_exhausted(study)
         complete = sum(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in trials)
-        return complete >= self.trials or sum(_ERROR in trial.user_attrs for trial in trials) >= self.trials
+        failed = sum(_ERROR in trial.user_attrs for trial in trials)
+        repeated = sum(_REPEATED in trial.user_attrs for trial in trials)
+        return (
+            complete >= self.trials
+            or failed >= self.trials
+            or complete + failed >= self.configurations
+            or repeated >= _MOST_REPEATS * self.trials
+        )
+
+    @cached_property
+    def configurations(self) -> float:
+        """The number of configurations of the space; infinity if a range has infinitely many values."""
+        values = [item.values() for item in self.space]
+        return math.prod(math.inf if known is None else len(known) for known in values)
 
     def identity(self, data: ClaimData, base_id: str) -> configs.Sections:
         """Return what must not change between two calls of a search, by section and name; it contains no path."""
@@ -144,6 +164,15 @@ def set_answers(trial: optuna.Trial, answers: Ids) -> None:
     trial.set_user_attr(_ANSWERS, base64.b64encode(zlib.compress(answers.astype("<u2").tobytes())).decode())
 
 
+def repeats(trial: optuna.Trial) -> bool:
+    """Return whether the configuration of a trial was trained before, and mark the trial as a repetition."""
+    ended = trial.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    earlier = next((item.number for item in ended if item.params == trial.params), None)
+    if earlier is not None:
+        trial.set_user_attr(_REPEATED, earlier)
+    return earlier is not None
+
+
 def set_error(trial: optuna.Trial, error: str) -> None:
     """Store why a trial cannot be trained; it is not run again."""
     trial.set_user_attr(_ERROR, error)
@@ -152,7 +181,7 @@ def set_error(trial: optuna.Trial, error: str) -> None:
 def requeue(study: optuna.Study, number: int) -> None:
     """Queue an interrupted trial again, with the same values."""
     trial = study.get_trials()[number]
-    if trial.state == TrialState.FAIL and _ERROR not in trial.user_attrs:
+    if trial.state == TrialState.FAIL and not {_ERROR, _REPEATED} & trial.user_attrs.keys():
         retry(study, trial)
 
 
@@ -182,9 +211,11 @@ def importance(study: optuna.Study) -> dict[str, float]:
 
 
 def _state(trial: FrozenTrial) -> str | None:
-    """Return how a trial ended; None if it has not ended, or was interrupted and is run again."""
+    """Return how a trial ended; None if it has not ended, is run again, or repeats another one."""
     if trial.state != TrialState.FAIL:
         return {TrialState.COMPLETE: FINISHED, TrialState.PRUNED: PRUNED}.get(trial.state)
+    if _REPEATED in trial.user_attrs:
+        return None
     given_up = len(retry.retry_history(trial)) >= MAX_RETRIES
     return FAILED if given_up or _ERROR in trial.user_attrs else None
 

@@ -28,6 +28,7 @@ from lorahub.data.claimset import ClaimData
 from lorahub.errors import ConfigError, LorahubError, TrainingError, one_line
 from lorahub.experiments.sweep import storage
 from lorahub.experiments.sweep import study as studies
+from lorahub.experiments.sweep.search_space import Value
 from lorahub.experiments.sweep.study import Search
 from lorahub.stats.metrics import quick
 
@@ -64,6 +65,13 @@ class Objective:
         finally:
             self.lost = trial.study.get_trials(deepcopy=False)[trial.number].state.is_finished()
 
+    def _values(self, trial: optuna.Trial) -> dict[str, Value]:
+        """Return the sampled values of a trial; raises RepeatedError if they were trained before."""
+        values = self.search.suggest(trial)
+        if self.search.sampler != "grid" and studies.repeats(trial):
+            raise RepeatedError
+        return values
+
     def _run(self, trial: optuna.Trial) -> float:
         import torch
 
@@ -90,7 +98,7 @@ class Objective:
                     raise optuna.TrialPruned
 
         try:
-            config = self.search.config_with(self.search.suggest(trial))
+            config = self.search.config_with(self._values(trial))
             session, progress = validate(config, self.data, Callbacks(on_step=on_step), encodings=self._encodings)
         # Errors of the base or the Hub are raised: they would fail every trial.
         except (ConfigError, TrainingError, torch.OutOfMemoryError) as error:
@@ -108,6 +116,10 @@ class Objective:
 
 class TrialError(Exception):
     """A trial cannot be trained; the others may."""
+
+
+class RepeatedError(TrialError):
+    """The configuration of a trial was trained before."""
 
 
 def run(
