@@ -48,6 +48,8 @@ class DataConfig:
     claim: Annotated[Text | None, Field(description="Column with the text to classify; by default `claim`, `text`, `sentence` or `statement`.")] = None
     label: Annotated[Text | None, Field(description="Column with the label; by default `label`, `labels`, `verdict` or `class`.")] = None
     evidence: Annotated[Text | None, Field(description="Column with a second text; claim and evidence become a sentence pair, of which only the evidence is truncated.")] = None
+    group: Annotated[Text | None, Field(description="Column with the source of a claim, such as its author: where lorahub splits the data, no source is in two splits.")] = None
+    date: Annotated[Text | None, Field(description="Column with the date of a claim (ISO 8601, or a number such as a year): where lorahub makes the test split, it holds the newest claims.")] = None
     labels: Annotated[Texts, Field(description="Label names in id order; by default the training labels in alphabetical order.")] = ()
     label_map: Annotated[dict[Text, Text], Field(description='Value in the file to label name, as in {"0": "false"}; other values keep their name.')] = field(default_factory=dict)
     drop_labels: Annotated[Texts, Field(description='Values of the label column whose rows are left out, as in ["-1"].')] = ()

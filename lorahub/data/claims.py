@@ -7,7 +7,7 @@ sha256 per split. Every problem with the data is one DataError that names the fi
 import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from lorahub.config import DataConfig
 from lorahub.data import columns, hub_rows, leakage, split
 from lorahub.data.claimset import ClaimData, ClaimSet, DataSource
 from lorahub.data.sources import SPLITS, Source, find
+from lorahub.data.split import Splitter
 from lorahub.data.tables import Table
 from lorahub.errors import DataError
 from lorahub.labels import LabelSet
@@ -42,19 +43,32 @@ def load(config: DataConfig, *, token: str | None = None, compare: bool = True) 
     whole = raw.pop("all", None)
     train = whole if whole is not None else raw["train"]
     labels = _label_set(train.label_names, source, train)
-    sets = {name: _encode(rows, labels) for name, rows in raw.items()}
+    sets, splitter, random = {name: _encode(rows, labels) for name, rows in raw.items()}, None, None
     if whole is not None:
-        sets = split.three_ways(_encode(whole, labels), config, whole.title)
-        warnings.append(f"one file: split by seed {config.split_seed}, stratified, into {_sizes(sets)}.")
+        splitter, everything = Splitter(config, labels, whole.title), _encode(whole, labels)
+        sets = splitter.three_ways(everything)
+        how = "stratified" if config.date is None else f"test the newest by {config.date!r}"
+        warnings.append(f"one file: split by seed {config.split_seed}, {how}, into {_sizes(sets)}.")
+        if compare and (config.group or config.date):
+            random = Splitter(config, labels, whole.title).three_ways(split.random_again(everything))
     elif len(sets) < len(SPLITS):
-        sets, added = split.complete(sets, config, train.title)
+        splitter, published = Splitter(config, labels, train.title), sets
+        sets, added = splitter.complete(sets)
         warnings.append(f"no {' or '.join(added)} file: taken from train by seed {config.split_seed}: {_sizes(sets)}.")
+        if compare and (config.group or config.date) and "test" in added:
+            again = {name: split.random_again(part) for name, part in published.items()}
+            random, _ = Splitter(config, labels, train.title).complete(again)
+    elif config.group or config.date:
+        warnings.append("data.group and data.date have no effect: the data has its own three splits.")
+    warnings += splitter.notes if splitter else []
     if config.train_rows:
         warnings.append(f"data.train_rows: {config.train_rows:,} of {len(sets['train']):,} training claims.")
         sets["train"] = split.fewer(sets["train"], config.train_rows, config.split_seed, train.title)
+        if random:
+            random["train"] = split.fewer(random["train"], config.train_rows, config.split_seed, train.title)
     _require_every_label(sets["train"], labels, train.title)
     warnings += leakage.report(sets) if compare else []
-    return _claim_data(labels, sets, source, dropped, warnings)
+    return replace(_claim_data(labels, sets, source, dropped, warnings), random=random)
 
 
 def load_split(source: Source, config: DataConfig, name: str, labels: Sequence[str]) -> ClaimData:
@@ -65,7 +79,7 @@ def load_split(source: Source, config: DataConfig, name: str, labels: Sequence[s
     if name not in source.splits and "all" not in source.splits:
         raise DataError(f"{source.id} has no {name} split; it has {', '.join(source.splits)}. Choose one with --split.")
     name = name if name in source.splits else "all"
-    raw = _read(source, [name], config)[name]
+    raw = _read(source, [name], replace(config, group=None, date=None))[name]
     names = LabelSet(tuple(dict.fromkeys((*labels, *sorted(set(raw.names))))))
     dropped = {name: raw.dropped} if raw.dropped else {}
     return _claim_data(names, {name: _encode(raw, names)}, source, dropped, [source.note] if source.note else [])
@@ -76,9 +90,11 @@ def from_memory(claims: ClaimSet, labels: LabelSet, config: DataConfig) -> Claim
 
     Only the fractions and the split seed of `config` are used. Raises DataError if there are too few claims.
     """
-    sets = split.three_ways(claims, config, MEMORY)
+    splitter = Splitter(config, labels, MEMORY)
+    sets = splitter.three_ways(claims)
     _require_every_label(sets["train"], labels, MEMORY)
-    return _claim_data(labels, sets, Source(id=MEMORY, kind=MEMORY, splits={}), {}, leakage.report(sets))
+    warnings = [*splitter.notes, *leakage.report(sets)]
+    return _claim_data(labels, sets, Source(id=MEMORY, kind=MEMORY, splits={}), {}, warnings)
 
 
 def _claim_data(
@@ -105,15 +121,20 @@ class _RawSet:
     names: list[str] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
     dropped: int = 0
+    group: list[str] | None = None
+    date: list[float] | None = None
     label_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Cells:
-    """The cells of a split: its columns, the label of each row as text, and the numbers of the rows (from 1)."""
+    """The cells of a split: its columns and, by row, the number (from 1), the label as text, claim and evidence.
+
+    A row ends with its source and date, None where no such column is configured.
+    """
 
     columns: tuple[str, str, str | None]
-    rows: list[tuple[int, str, Any, Any]]
+    rows: list[tuple[int, str, Any, Any, str | None, float | None]]
     dropped: int
 
 
@@ -121,7 +142,7 @@ def _read(source: Source, names: Sequence[str], config: DataConfig) -> dict[str,
     """Read splits; their labels have one form, which depends on all of them."""
     cells = {name: _cells(source, source.splits[name], config) for name in names}
     form = columns.label_form(
-        {label for part in cells.values() for _, label, _, _ in part.rows if label != hub_rows.NO_LABEL}
+        {label for part in cells.values() for _, label, *_ in part.rows if label != hub_rows.NO_LABEL}
     )
     return {name: _raw_set(source, source.splits[name], part, config, form) for name, part in cells.items()}
 
@@ -129,13 +150,26 @@ def _read(source: Source, names: Sequence[str], config: DataConfig) -> dict[str,
 def _cells(source: Source, part: Table, config: DataConfig) -> _Cells:
     claim, label, evidence = _choose_columns(source, part, config)
     drop_incomplete = source.named is not None and source.named.drop_incomplete
+    group, date = (
+        None
+        if column is None
+        else columns.choose(part.title, part.columns, column, (), flag=f"--set data.{name}=COLUMN")
+        for name, column in (("group", config.group), ("date", config.date))
+    )
     rows, dropped = [], 0
     for number, row in enumerate(part.rows(), start=1):
         if drop_incomplete and (_is_empty(row.get(claim)) or _is_empty(row.get(label))):
             dropped += 1
             continue
-        name = columns.label_text(row.get(label), f"{part.title}, row {number}: column {label!r}")
-        rows.append((number, name, row.get(claim), None if evidence is None else row.get(evidence)))
+        where = f"{part.title}, row {number}: column"
+        name = columns.label_text(row.get(label), f"{where} {label!r}")
+        second = None if evidence is None else row.get(evidence)
+        # A claim without a source is a source of its own.
+        origin = (
+            None if group is None else str(f"row {number}" if _is_empty(row.get(group)) else row.get(group)).strip()
+        )
+        day = None if date is None else columns.date_value(row.get(date), f"{where} {date!r}")
+        rows.append((number, name, row.get(claim), second, origin, day))
     return _Cells(columns=(claim, label, evidence), rows=rows, dropped=dropped)
 
 
@@ -145,8 +179,9 @@ def _raw_set(source: Source, part: Table, cells: _Cells, config: DataConfig, for
     label_map = {form(value): name for value, name in given.items()}
     drop = {hub_rows.NO_LABEL, *(source.named.drop_labels if source.named else ()), *map(form, config.drop_labels)}
     raw = _RawSet(title=part.title, evidence=[] if evidence else None, dropped=cells.dropped)
+    raw.group, raw.date = [] if config.group else None, [] if config.date else None
     raw.label_names = tuple(name if name in label_map.values() else form(name) for name in config.labels)
-    for number, label, text, second in cells.rows:
+    for number, label, text, second, origin, day in cells.rows:
         where, value = f"{part.title}, row {number}: column", form(label)
         if value in drop or label_map.get(value) in drop:
             raw.dropped += 1
@@ -157,6 +192,10 @@ def _raw_set(source: Source, part: Table, cells: _Cells, config: DataConfig, for
         if raw.evidence is not None:
             # A claim may lack evidence.
             raw.evidence.append(columns.clean_text(second, f"{where} {evidence!r}", empty_ok=True))
+        if raw.group is not None and origin is not None:
+            raw.group.append(origin)
+        if raw.date is not None and day is not None:
+            raw.date.append(day)
     if not raw.texts:
         if raw.dropped:
             raise DataError(f"{part.title}: data.drop_labels drops all of its {raw.dropped} rows. Drop fewer labels.")
@@ -215,7 +254,8 @@ def _encode(raw: _RawSet, labels: LabelSet) -> ClaimSet:
                 f"{raw.title}, row {number}: the label {name!r} is not among {', '.join(labels.names)}.{hint} "
                 "Map it with data.label_map or leave its rows out with data.drop_labels."
             )
-    return ClaimSet(texts=raw.texts, evidence=raw.evidence, gold=labels.encode(raw.names))
+    date = None if raw.date is None else np.array(raw.date)
+    return ClaimSet(texts=raw.texts, evidence=raw.evidence, gold=labels.encode(raw.names), group=raw.group, date=date)
 
 
 def _require_every_label(train: ClaimSet, labels: LabelSet, title: str) -> None:

@@ -18,13 +18,16 @@ from lorahub.labels import LabelSet
 class ClaimSet:
     """N claims: texts, gold label ids (N,) int64 and, for sentence pairs, N evidence texts.
 
-    `weight` (N,) float64 is the weight of each claim in the training loss; None weighs all alike.
+    `weight` (N,) float64 is the weight of each claim in the training loss; None weighs all alike. `group` are the N
+    sources and `date` (N,) float64 the dates of the claims, for splits; None without `data.group` and `data.date`.
     """
 
     texts: list[str]
     gold: npt.NDArray[np.int64]
     evidence: list[str] | None = None
     weight: npt.NDArray[np.float64] | None = None
+    group: list[str] | None = None
+    date: npt.NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -36,6 +39,8 @@ class ClaimSet:
             gold=self.gold[rows],
             evidence=None if self.evidence is None else [self.evidence[row] for row in rows],
             weight=None if self.weight is None else self.weight[rows],
+            group=None if self.group is None else [self.group[row] for row in rows],
+            date=None if self.date is None else self.date[rows],
         )
 
     def joined(self) -> list[str]:
@@ -85,12 +90,16 @@ class DataSource:
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimData:
-    """Claims by split with their labels, their source, and warnings for the user."""
+    """Claims by split with their labels, their source, and warnings for the user.
+
+    `random` are the same claims in a random split, where the test split was made by source or date.
+    """
 
     labels: LabelSet
     splits: dict[str, ClaimSet]
     source: DataSource
     warnings: list[str] = field(default_factory=list)
+    random: dict[str, ClaimSet] | None = None
 
     @property
     def gold(self) -> dict[str, npt.NDArray[np.int64]]:

@@ -4,7 +4,9 @@ Training, evaluation and classification all read rows through these functions, s
 `title` and `where` are the names that error messages give to the file, or to the row and column.
 """
 
+import datetime
 import difflib
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -18,6 +20,7 @@ LABELS = ("label", "labels", "verdict", "class")
 EVIDENCE = ("evidence",)
 _WHOLE_NUMBER = re.compile(r"(-?\d+)(?:\.0*)?")
 _BOOLEANS = ("true", "false")
+_NUMBER = re.compile(r"-?\d+(?:\.\d*)?")
 
 
 def guess(columns: Sequence[str], candidates: Sequence[str]) -> str | None:
@@ -108,3 +111,23 @@ def label_form(values: Iterable[str]) -> Callable[[str], str]:
 def _whole_number(text: str) -> str:
     match = _WHOLE_NUMBER.fullmatch(text)
     return text if match is None else "0" if match[1] == "-0" else match[1]
+
+
+def date_value(value: Any, where: str) -> float:
+    """Return a date as a number that grows with time: seconds since 1970 (UTC), or a number such as a year as it is.
+
+    Reads numbers, ISO 8601 texts and the dates of parquet files. Raises DataError.
+    """
+    if isinstance(value, str):
+        text = value.strip()
+        try:
+            return float(text) if _NUMBER.fullmatch(text) else date_value(datetime.datetime.fromisoformat(text), where)
+        except ValueError:
+            pass
+    elif isinstance(value, datetime.datetime):
+        return (value if value.tzinfo else value.replace(tzinfo=datetime.UTC)).timestamp()
+    elif isinstance(value, datetime.date):
+        return date_value(datetime.datetime(value.year, value.month, value.day, tzinfo=datetime.UTC), where)
+    elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    raise DataError(f"{where} holds {value!r:.60}, not a date such as 2026-11-30 or a number. Fix or remove the row.")

@@ -12,13 +12,17 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from sklearn.metrics import confusion_matrix
+
 from lorahub import atomic, records
 from lorahub import config as configs
 from lorahub.config import AUTO, Config
 from lorahub.data import claims
 from lorahub.data.claimset import ClaimData
 from lorahub.records import RunRecord
-from lorahub.stats import baselines, calibration, metrics, paired, selective
+from lorahub.reports import tables
+from lorahub.stats import baselines, bootstrap, calibration, metrics, paired, selective
 from lorahub.stats.baselines import Baselines
 from lorahub.stats.results import SYSTEMS, SystemResult
 from lorahub.stats.verdicts import Calibration, Floats, Ids, calibrated, decide
@@ -99,6 +103,8 @@ def run(
     callbacks.on_stage("scoring the baselines")
     fitted = _baselines(session, checkpoints)
 
+    random = _random_split(data, fitted, config)
+
     callbacks.on_stage("training")
     session.attach()
     evaluated = [split for split in data.splits if split != "train"]
@@ -145,7 +151,7 @@ def run(
             interrupted=progress.interrupted,
             resumed_at=progress.resumed_at,
             curve=progress.curve,
-            warnings=[*data.warnings, *long, *progress.warnings, *silent],
+            warnings=[*data.warnings, *random, *long, *progress.warnings, *silent],
         ),
         environment=environment.describe(session, baselines=fitted.options, calibration=fit),
         results={split: _results(split, logits, session, fit) for split in evaluated},
@@ -193,6 +199,28 @@ def _baselines(session: TrainingSession, checkpoints: Checkpoints) -> Baselines:
         with atomic.replacing_folder(path) as part:
             fitted.save(part)
     return fitted
+
+
+def _random_split(data: ClaimData, fitted: Baselines, config: Config) -> list[str]:
+    """Return by how much TF-IDF is better on a random split, if the test split was made by source or date."""
+    if data.random is None:
+        return []
+    texts = {split: part.joined() for split, part in data.random.items()}
+    gold = {split: part.gold for split, part in data.random.items()}
+    other = baselines.tfidf(texts, gold, len(data.labels), metric=config.train.metric).logits["test"]
+    confusions = [
+        confusion_matrix(answers, logits.argmax(axis=1), labels=np.arange(len(data.labels)))
+        for answers, logits in ((data.gold["test"], fitted.logits["tfidf"]["test"]), (gold["test"], other))
+    ]
+    here = metrics.quick(data.gold["test"], fitted.logits["tfidf"]["test"].argmax(axis=1))["f1_macro"]
+    there = metrics.quick(gold["test"], other.argmax(axis=1))["f1_macro"]
+    drawn = bootstrap.unpaired_draws(*confusions, resamples=config.eval.bootstrap)["f1_macro"]
+    interval = bootstrap.percentiles(drawn[1:], config.eval.confidence)
+    how = " and ".join(f"data.{name}" for name in ("group", "date") if getattr(config.data, name))
+    return [
+        f"test split by {how}: TF-IDF has macro F1 {here:.3f} on it and {there:.3f} on a random split, "
+        f"{tables.signed(here - there, interval)}."
+    ]
 
 
 def _results(
