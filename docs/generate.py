@@ -241,7 +241,9 @@ BLOCKS: Blocks = {
     "docs/results.md": {"results": results, "methods": method_tables},
     "docs/configuration.md": {"fields": config_fields},
     "docs/commands.md": {"commands": command_help},
-    "docs/engine.md": {name: benchmark(name) for name in ("side-by-side", "side-by-side-7b", "classify-speed")},
+    "docs/engine.md": {
+        name: benchmark(name) for name in ("side-by-side", "side-by-side-7b", "side-by-side-last", "classify-speed")
+    },
     "docs/estimate.md": {"gpus": gpus},
     "docs/methods.md": {"reports": method_reports},
     "docs/measurement.md": {"intervals": benchmark("intervals")},
