@@ -70,6 +70,7 @@ def fit(  # noqa: C901 - the whole story, read from top to bottom
         class_weights(claims.gold, len(session.data.labels), config.class_weights), device=accelerator.device
     )
     claim_weight = torch.tensor(claim_weights(claims), dtype=torch.float32, device=accelerator.device)
+    session.lower_precision()
     model, optimizer, loader, scheduler = accelerator.prepare(session.model, optimizer, loader, scheduler)
 
     if checkpoints is not None:

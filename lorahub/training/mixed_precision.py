@@ -35,14 +35,19 @@ def can_lower(config: Config) -> bool:
     return config.adapter.method in cpu_layers.LOWERED and config.base.quantize == quantization.NONE
 
 
+def check(config: Config, device: torch.device) -> None:
+    """Raise ConfigError if a device does not support `train.mixed_precision`."""
+    if config.train.mixed_precision == "fp16" and device.type == "cpu":
+        raise ConfigError("train.mixed_precision=fp16 needs a GPU. Use --set train.mixed_precision=auto.")
+
+
 def choose(config: Config, device: torch.device, parameters: int) -> MixedPrecision:
     """Resolve `train.mixed_precision` on a device for a base of so many parameters.
 
     Raises ConfigError if the device does not support it.
     """
     asked, lowers = config.train.mixed_precision, device.type == "cpu" and can_lower(config)
-    if asked == "fp16" and device.type == "cpu":
-        raise ConfigError("train.mixed_precision=fp16 needs a GPU. Use --set train.mixed_precision=auto.")
+    check(config, device)
     if asked != "auto":
         return MixedPrecision(name=asked, reason=f"train.mixed_precision={asked}", lowers=lowers and asked == "bf16")
     half = precision.half(device)

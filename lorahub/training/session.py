@@ -56,6 +56,9 @@ class TrainingSession:
         ConfigError.
         """
         self.config, self.data = config, data
+        # Before the base, which takes longer.
+        device, _ = bases.choose_device(config.base.device)
+        mixed_precision.check(config, device)
         set_seed(config.train.seed)
         self.resident_before = memory.resident()
         self.base = bases.load(config.base, data.labels)
@@ -82,8 +85,6 @@ class TrainingSession:
         if base.device.type == "cpu" and self.accelerator.mixed_precision == "no":
             cpu_layers.install(self.model)
             base.reasons["layers"] = "LoRA fused, dropout masks cut from one sequence: training on a CPU"
-        if self.mixed_precision.lowers:
-            self._restore = cpu_layers.lower(self.model)
         enable_gradient_checkpointing(self.model, config)
         memory_efficient = methods.TABLE[config.adapter.method].memory_efficient
         self.optimizer, why = optimizers.choose(config.train.optimizer, base.device, memory_efficient=memory_efficient)
@@ -92,8 +93,13 @@ class TrainingSession:
         percent = 100 * self.trainable / self.total
         log.info("training %s of %s parameters (%.2f %%)", f"{self.trainable:,}", f"{self.total:,}", percent)
 
+    def lower_precision(self) -> None:
+        """Give the frozen weights the precision of the training, if that is done without autocast."""
+        if self.mixed_precision.lowers:
+            self._restore = cpu_layers.lower(self.model)
+
     def full_precision(self) -> None:
-        """Give the model the precision of its saved files, in which it answers after training."""
+        """Give the model the precision of its saved files, in which it answers before and after training."""
         self._restore()
 
     def logits(self, split: str, model: nn.Module | None = None) -> Floats:

@@ -53,7 +53,7 @@ def test_at_its_own_rank_the_curve_is_the_run(high, tmp_path):
     for split in ("validation", "test"):
         own = run.record.results[split]["adapter"]
         assert points[-1].figures[split] == {name: own.metric(name) for name in ("accuracy", "f1_weighted", "f1_macro")}
-        assert points[-1].gaps[split].interval == (0, 0)
+        assert points[-1].gaps[split].difference == 0
     shares = [point.kept for point in points]
     assert shares == sorted(shares)
     assert shares[0] < 0.9999

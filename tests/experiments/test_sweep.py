@@ -223,7 +223,7 @@ def test_json_report_and_pictures(flags, whole, cli):
     for picture in ("history.png", "quality.png", "importance.png"):
         assert (whole / picture).read_bytes().startswith(b"\x89PNG")
     text = (whole / "sweep.md").read_text()
-    for words in ("within the noise", "the recipe's own values", "On test, evaluated once", "| rank | "):
+    for words in ("the recipe's own values", "On test, evaluated once", "| rank | "):
         assert words in text
 
 
@@ -258,7 +258,7 @@ def test_a_trial_that_cannot_be_trained_is_reported_and_not_run_again(flags, cli
 
 @pytest.mark.slow
 def test_poor_trials_are_stopped_early_and_do_not_change_the_next(base, tmp_path):
-    # The first word is the label. It is learned within six steps at any learning rate but the poor one.
+    # The first word is the label. It is learned within twelve steps at any learning rate but the poor one.
     more = ("water", "doctors", "city", "tax", "school", "bus")
     rows = [
         {"claim": f"{first} {' '.join(words)}", "label": label}
@@ -267,7 +267,7 @@ def test_poor_trials_are_stopped_early_and_do_not_change_the_next(base, tmp_path
     ]
     data = tmp_path / "claims.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    settings = [*QUICK, "train.min_steps=12", "train.evaluate_every=3"]
+    settings = [*QUICK, "train.min_steps=24", "train.evaluate_every=6"]
     config = configs.load(None, [f"data.id={data}", f"base.id={base}", *settings])
     search = Search(
         name=NAME, recipe=configs.to_dict(config), trials=8,
@@ -286,7 +286,7 @@ def test_poor_trials_are_stopped_early_and_do_not_change_the_next(base, tmp_path
     assert set(rates) <= set(results)
     poor, last = results[1e-9], results[0.011]
     assert (poor.state, last.state) == ("pruned", "finished")
-    assert poor.steps < 12
+    assert poor.steps < 24
     assert poor.answers is None
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, learning_rate=0.011))
     session, _ = validate(config, claim_data)

@@ -65,6 +65,9 @@ def reader_folder(tmp_path, monkeypatch):
     write("incoming.csv", [{"claim": text} for text in sentences(20)])
     unclear = [{"headline": text, "ruling": "unclear"} for text in sentences(10, seed=1)]
     write("statements.csv", [{"headline": row["claim"], "ruling": row["label"]} for row in rows] + unclear)
+    months = [f"2024-{place // 10 + 1:02}-01" for place in range(len(rows))]
+    speeches = zip(rows, months, strict=True)
+    write("speeches.csv", [{**row, "speaker": f"speaker {month[5:7]}", "published": month} for row, month in speeches])
     pairs = zip(rows, sentences(len(rows), seed=2), strict=True)
     write("pairs.jsonl", [{"claim": row["claim"], "source": text, "label": row["label"]} for row, text in pairs])
     names = ("false", "mixture", "true", "unproven")
