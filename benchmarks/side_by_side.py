@@ -26,6 +26,7 @@ import os
 import platform
 import statistics
 import tempfile
+import textwrap
 import time
 from functools import partial
 from importlib.metadata import version
@@ -345,7 +346,7 @@ def keep(name, found):
         f"{packages}.{last} Greatest difference between the logits of lorahub and of peft: {found['differ']:.1e}."
     )
     atomic.write_text(RESULTS / f"{name}.json", json.dumps(found, indent=1) + "\n")
-    atomic.write_text(RESULTS / f"{name}.md", f"{about}\n\n{table(found['cells'])}\n")
+    atomic.write_text(RESULTS / f"{name}.md", f"{textwrap.fill(about, 100)}\n\n{table(found['cells'])}\n")
 
 
 def environment():

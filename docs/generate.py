@@ -9,12 +9,14 @@ hand.
 """
 
 import argparse
+import inspect
 import io
 import json
 import os
 import re
 import runpy
 import sys
+import textwrap
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -63,7 +65,8 @@ def config_fields() -> str:
             for name, schema in config.field_schemas(section).items()
         ]
         parts.append(
-            f"## {section}\n\n{kind.__doc__}\n\n" + _left_aligned(("field", "takes", "default", "meaning"), rows)
+            f"## {section}\n\n{textwrap.fill(inspect.cleandoc(kind.__doc__), 100)}\n\n"
+            + _left_aligned(("field", "takes", "default", "meaning"), rows)
         )
     return "\n\n".join(parts)
 

@@ -238,5 +238,5 @@ def shared_data():
     """The folder of real data sets, where there is one."""
     root = os.environ.get("LORAHUB_DATA")
     if not root or not Path(root).is_dir():
-        pytest.skip("LORAHUB_DATA names no folder: real data sets are not at hand")
+        pytest.skip("LORAHUB_DATA is not a folder: there are no real data sets")
     return Path(root)

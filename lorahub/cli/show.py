@@ -49,7 +49,10 @@ def _of_json(value: Any) -> Any:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
-    """Print a table, columns of numbers on the right. Without a terminal, it is wide enough that no cell wraps."""
+    """Print a table, columns of numbers on the right. Without a terminal, it is wide enough that no cell wraps.
+
+    In a terminal too narrow for the words of a row, each row is a block with one line per column.
+    """
     console = _console()
     shown = Table(
         title=None if title is None else printable.line(title),
@@ -62,7 +65,18 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | 
         shown.add_column(printable.line(name), justify="right" if numbers else "left", overflow="fold")
     for row in rows:
         shown.add_row(*map(printable.line, row))
-    console.print(shown)
+    unlimited = console.options.update(max_width=10_000)
+    if console.measure(shown, options=unlimited).minimum <= console.width:
+        console.print(shown)
+        return
+    if title is not None:
+        console.print(f"  {printable.line(title)}")
+    for row in rows:
+        block = Table.grid(padding=(0, 2), pad_edge=True)
+        for name, cell in zip(header, row, strict=True):
+            block.add_row(printable.line(name), printable.line(cell))
+        console.print(block)
+        console.print()
 
 
 def notes(*groups: Sequence[str]) -> None:

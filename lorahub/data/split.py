@@ -39,7 +39,7 @@ class Splitter:
         self.notes: list[str] = []
 
     def three_ways(self, claims: ClaimSet) -> dict[str, ClaimSet]:
-        """Split one set into train, validation and test; there is no test split if its fraction is 0."""
+        """Split one set into train, validation and, unless its fraction is 0, test."""
         config, whole, sets = self._config, claims, {}
         fraction = config.validation_fraction
         if config.test_fraction:

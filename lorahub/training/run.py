@@ -130,6 +130,8 @@ def run(
     adapter = {split: session.logits(split) for split in evaluated}
     logits = {**fitted.logits, "untrained": untrained, "adapter": adapter}
     fit = calibration.of_run(adapter["validation"], data.gold, config)
+    calibrations = {name: calibration.temperature_of(values, data.gold) for name, values in logits.items()}
+    calibrations["adapter"] = fit
     silent = alarms.after_training(adapter["validation"], data.splits["validation"].gold, fit, config.eval, data.labels)
     record = RunRecord(
         name=out.name,
@@ -154,7 +156,7 @@ def run(
             warnings=[*data.warnings, *random, *long, *progress.warnings, *silent],
         ),
         environment=environment.describe(session, baselines=fitted.options, calibration=fit),
-        results={split: _results(split, logits, session, fit) for split in evaluated},
+        results={split: _results(split, logits, session, calibrations) for split in evaluated},
     )
     if session.accelerator.is_main_process:
         callbacks.on_stage("writing the run folder")
@@ -224,7 +226,7 @@ def _random_split(data: ClaimData, fitted: Baselines, config: Config) -> list[st
 
 
 def _results(
-    split: str, logits: dict[str, dict[str, Floats]], session: TrainingSession, fit: Calibration
+    split: str, logits: dict[str, dict[str, Floats]], session: TrainingSession, calibrations: dict[str, Calibration]
 ) -> dict[str, SystemResult]:
     """Return the metrics of every system on a split, and the adapter's differences to the others."""
     config, data, encoded = session.config, session.data, session.encoded[split]
@@ -232,15 +234,14 @@ def _results(
     answers: dict[str, Ids] = {}
     results: dict[str, SystemResult] = {}
     for system in SYSTEMS:
-        used = fit if system == "adapter" else Calibration()
-        fitted = fit if system == "adapter" else calibration.temperature_of(logits[system], data.gold)
+        used = calibrations[system] if system == "adapter" else Calibration()
         answers[system] = decide(logits[system][split], used)
         probabilities = calibrated(logits[system][split], used)
         results[system] = metrics.score(
             gold, answers[system], probabilities, data.labels, resamples=resamples, confidence=confidence
         )
         raw = calibrated(logits[system][split], used.model_copy(update={"temperature": 1.0}))
-        scaled = calibrated(logits[system][split], fitted)
+        scaled = calibrated(logits[system][split], calibrations[system])
         results[system].ece_raw = metrics.expected_calibration_error(gold, answers[system], raw)
         results[system].ece_calibrated = metrics.expected_calibration_error(gold, answers[system], scaled)
     results["adapter"].paired = {
@@ -250,7 +251,9 @@ def _results(
         for system, answer in answers.items()
         if system != "adapter"
     }
-    results["adapter"].selective = selective.figures(logits["adapter"][split], gold, fit, confidence=confidence)
+    results["adapter"].selective = selective.figures(
+        logits["adapter"][split], gold, calibrations["adapter"], confidence=confidence
+    )
     results["adapter"].truncated = len(encoded.truncated) / len(encoded)
     return results
 

@@ -116,7 +116,7 @@ def test_hf_extensions_install_takes_the_repository_as_it_is(home, tmp_path_fact
     from huggingface_hub.cli import extensions
 
     if not (ROOT / ".git").exists():
-        pytest.skip("this is no git checkout, so there is no archive of it")
+        pytest.skip("not a git checkout: no archive can be made of it")
     archive = tmp_path_factory.mktemp("archive") / "HEAD.zip"
     subprocess.run(
         ["git", "archive", "--format=zip", "--prefix=hf-lorahub-HEAD/", f"--output={archive}", "HEAD"],

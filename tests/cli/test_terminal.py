@@ -3,6 +3,7 @@
 import ast
 import json
 import logging
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 import lorahub
 from lorahub import printable, runfiles
+from lorahub.cli import show
 
 EVIL = "\x1b[2J\x1b]0;owned\x07\x9b31mred\r\nsafety: all checks passed\t\u202egnp.exe\u2066\u2028\ud800\u200f"
 BARE = set(EVIL) - set("[2J]0;ownedred safety: all checks passedgnp.exe31m")
@@ -94,3 +96,18 @@ def test_numbers_that_json_lacks_are_null(capsys):
 
     show.print_json({"a": float("nan"), 3: [float("inf")], "b": Path("x"), "c": (1, 2)})
     assert json.loads(capsys.readouterr().out) == {"a": None, "3": [None], "b": "x", "c": [1, 2]}
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_the_words_of_a_wide_table_stay_whole_in_a_narrow_terminal(width, capsys, monkeypatch):
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", str(width))
+    header = ("run", *(f"column-{number}" for number in range(9)))
+    rows = [(f"starter-{name}", *(f"0.{number}66-{name}" for number in range(9))) for name in ("one", "two")]
+    show.table(header, rows, title="two runs")
+    lines = re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out).splitlines()  # bold headings
+    words = " ".join(lines).split()
+    assert {*header, *rows[0], *rows[1], "runs"} <= set(words)
+    assert max(map(len, lines)) <= width
+    assert words.count("column-3") == (2 if width == 80 else 1)

@@ -364,7 +364,7 @@ SETTINGS = {
     "a value below its range": (["train.batch_size", "at least 1"], "train.batch_size=0"),
     "a value above its range": (["adapter.dropout", "at most 0.95"], "adapter.dropout=0.99"),
     "a seed that numpy does not take": (["train.seed", "at most"], "train.seed=4294967296"),
-    "layers that are no number": (["adapter.layers", "all or last:N", "'last:two'"], "adapter.layers=last:two"),
+    "layers without a number": (["adapter.layers", "all or last:N", "'last:two'"], "adapter.layers=last:two"),
     "no layers": (["adapter.layers", "all or last:N", "'last:0'"], "adapter.layers=last:0"),
     "a choice that there is not": (["train.schedule", "Did you mean cosine?"], "train.schedule=cosin"),
     "a setting without =": (["--set", "section.field=value", "train.epochs"], "train.epochs"),

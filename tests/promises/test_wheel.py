@@ -36,7 +36,7 @@ def alone(wheel, tmp_path_factory):
     done = run(sys.executable, *PIP, "--python", folder, *options, wheel)
     # Without a network only: where there is one, a requirement that cannot be met is a failure.
     if done.returncode and re.search("connection", done.stderr, re.I):
-        pytest.skip(f"the base dependencies cannot be had: {done.stderr.strip().splitlines()[-1]}")
+        pytest.skip(f"the base dependencies cannot be downloaded: {done.stderr.strip().splitlines()[-1]}")
     assert done.returncode == 0, done.stderr
     return folder / "bin"
 

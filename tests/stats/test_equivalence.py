@@ -81,7 +81,7 @@ def test_the_claims_needed_show_it():
     rng, shown, trials = np.random.default_rng(3), 0, 150
     for _ in range(trials):
         draw = rng.integers(0, 300, row.claims_needed)
-        swap = rng.random(row.claims_needed) < 0.5  # so that there is no difference
+        swap = rng.random(row.claims_needed) < 0.5  # both are then equally good
         mixed = np.where(swap, theirs[draw], ours[draw]), np.where(swap, ours[draw], theirs[draw])
         shown += found(gold[draw], *mixed, margin=0.02)[0].equivalent
     assert 0.6 < shown / trials < 0.92, "power 0.8 where the disagreement is as observed"

@@ -89,7 +89,8 @@ def overview(runs: Runs) -> str:
         + html.table("Finished runs", tuple(run_table.COLUMNS), rows(runs))
         + html.note(
             "Before, best baseline and after: macro F1 on the run's test split. Difference: after less best baseline, "
-            "on the same claims. Square brackets: 95 % bootstrap intervals; with 0 inside, a difference is noise."
+            "on the same claims. Square brackets: 95 % intervals, which allow for errors that few claims do not show; "
+            "with 0 inside, a difference is noise."
         )
     )
 

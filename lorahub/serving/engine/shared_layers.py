@@ -64,7 +64,7 @@ def rows_per_text(first_layers: Sequence[int], layers: int) -> float:
 
 
 def wrap(model: PreTrainedModel) -> int:
-    """Let the transformer layers of a base follow the stages of a pass; return their number, 0 if there is no list."""
+    """Let the transformer layers of a base follow the stages of a pass; return their number; 0 without such layers."""
     found = architectures.layers(model)
     if found is None:
         return 0
