@@ -23,6 +23,8 @@ CALIBRATION = "calibration.json"
 PROBE = "probe.json"
 LINEAR_PROBE = "linear_probe.safetensors"
 CARD = "README.md"
+# The pushes of this folder; stays on this machine.
+PUBLISHED = "published.json"
 PREDICTIONS, PLOTS, CHECKPOINTS, HISTORY = "predictions", "plots", "checkpoints", "history"
 RESTORE = "Restore it or train again."
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lorahub.cli import terminal
-from lorahub.cli.options import Base, Data, Json, Method, Private, Recipe, Seed, Set, Token
+from lorahub.cli.options import Base, Data, ForcePush, Json, Method, Private, Recipe, Seed, Set, Token
 
 if TYPE_CHECKING:
     from lorahub.publish.jobs import Plan
@@ -27,6 +27,7 @@ def job(
         bool, typer.Option("--upload-data", help="Upload local data to a private data set of yours.")
     ] = False,
     private: Private = False,
+    force_push: ForcePush = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the Job and its price; start nothing.")] = False,
     token: Token = None,
     as_json: Json = False,
@@ -38,7 +39,13 @@ def job(
 
     flags = configs.flags(data=data, base=base, method=method, seed=seed)
     options = jobs.Options(
-        flavor=flavor, push=push, timeout=timeout, upload_data=upload_data, private=private, token=token
+        flavor=flavor,
+        push=push,
+        timeout=timeout,
+        upload_data=upload_data,
+        private=private,
+        force=force_push,
+        token=token,
     )
     plan = jobs.plan(configs.load(recipe, [*flags, *(settings or ())]), options)
     if dry_run:

@@ -55,6 +55,7 @@ BaseId = Annotated[
 License = Annotated[str | None, typer.Option("--license", help="License for the card, as in apache-2.0.")]
 Language = Annotated[str | None, typer.Option(help="Language for the card, as in en.")]
 Private = Annotated[bool, typer.Option("--private", help="Create a new repository as private.")]
+ForcePush = Annotated[bool, typer.Option("--force-push", help="Replace a classifier in the repository of --push.")]
 Message = Annotated[str | None, typer.Option(help="Commit message.")]
 
 # What is printed.

@@ -6,7 +6,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lorahub.cli import terminal
-from lorahub.cli.options import Base, BaseId, Data, Json, Language, License, Method, Private, Recipe, Seed, Set, Token
+from lorahub.cli.options import (
+    Base,
+    BaseId,
+    Data,
+    ForcePush,
+    Json,
+    Language,
+    License,
+    Method,
+    Private,
+    Recipe,
+    Seed,
+    Set,
+    Token,
+)
 from lorahub.errors import ConfigError, need
 
 if TYPE_CHECKING:
@@ -34,6 +48,7 @@ def train(
     events: Annotated[bool, typer.Option("--events", help="Write progress to stderr as JSON lines.")] = False,
     push: Annotated[str | None, typer.Option(metavar="USER/NAME", help="Push the finished run to the Hub.")] = None,
     private: Private = False,
+    force_push: ForcePush = False,
     base_id: BaseId = None,
     licence: License = None,
     language: Language = None,
@@ -45,7 +60,13 @@ def train(
     `lorahub train --remote FLAVOR` is `lorahub job --flavor FLAVOR`: it trains as a Hub Job.
     """
     if push is None:
-        for_push = {"--private": private, "--base-id": base_id, "--license": licence, "--language": language}
+        for_push = {
+            "--private": private,
+            "--force-push": force_push,
+            "--base-id": base_id,
+            "--license": licence,
+            "--language": language,
+        }
         for flag, value in (for_push | {"--token": token}).items():
             if value:
                 raise ConfigError(f"{flag} has no effect without --push USER/NAME. Add --push, or remove {flag}.")
@@ -78,7 +99,13 @@ def train(
         from lorahub.publish import push as publishing
 
         options = publishing.Options(
-            repo=push, private=private, base_id=base_id, licence=licence, language=language, token=token
+            repo=push,
+            private=private,
+            base_id=base_id,
+            licence=licence,
+            language=language,
+            force=force_push,
+            token=token,
         )
         plan = publishing.plan(finished.folder, options)
         show.notes(plan.worse, plan.notes)

@@ -33,13 +33,17 @@ _WHEEL_FOLDER = "/lorahub"
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of a Job: hardware, repository to push to, and longest duration (`90m`, `2h`)."""
+    """Options of a Job: hardware, repository to push to, and longest duration (`90m`, `2h`).
+
+    `force` replaces a classifier in the repository.
+    """
 
     flavor: str
     push: str
     timeout: str = LONGEST
     upload_data: bool = False
     private: bool = False
+    force: bool = False
     token: str | None = None
 
 
@@ -91,7 +95,7 @@ def plan(config: Config, options: Options) -> Plan:
         raise PublishError(
             f"the base {config.base.id} is a folder of this machine, which a Job cannot read. Give --base USER/NAME."
         )
-    _check_target(target)
+    _check_target(target, options)
     data, config = _data(config, f"{owner}/{target.id.split('/')[1]}-data", options)
     package = deployment.find_package()
     wheel, address = None, ""
@@ -103,11 +107,12 @@ def plan(config: Config, options: Options) -> Plan:
             uploads.check(upload, token=token)
     # Each setting is one word: huggingface_hub would upload a file if a word were its name.
     settings = [f"--set={key}={json.dumps(value)}" for key, value in configs.differences(config).items()]
+    flags = [flag for flag, given in (("--private", options.private), ("--force-push", options.force)) if given]
     return Plan(
         options=options,
         repo=target.id,
         namespace=owner,
-        command=["lorahub", "train", *settings, f"--push={target.id}", *(["--private"] if options.private else [])],
+        command=["lorahub", "train", *settings, f"--push={target.id}", *flags],
         dependency=package.requirement("train", wheel_at=address),
         cost=cost,
         wheel=wheel,
@@ -190,14 +195,15 @@ def _data(config: Config, repo: str, options: Options) -> tuple[Upload | None, C
     return Upload(repo=repo, files=files), replace(config, data=replace(config.data, id=repo, revision=None))
 
 
-def _check_target(target: Repository) -> None:
+def _check_target(target: Repository, options: Options) -> None:
     """Raise if the push at the end of the Job would be refused, before it costs money."""
     remote = guard.look(target, MAIN)
     if remote.head is None:
         return
-    if remote.foreign:
+    if not options.force and (remote.foreign or remote.record):
+        what = f"files that lorahub did not write ({remote.foreign[0]})" if remote.foreign else "a classifier"
         raise PublishError(
-            f"{target} holds files that lorahub did not write ({remote.foreign[0]}), and the Job would not replace "
-            "them: check it there, or choose another name for --push."
+            f"{target} holds {what}, and the Job would not replace it: check it there, then choose another name for "
+            "--push, or replace it with --force-push."
         )
     client.call(lambda: target.api.auth_check(target.id, write=True), doing=f"let you write to {target}")

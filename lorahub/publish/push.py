@@ -99,16 +99,15 @@ def plan(folder: Path, options: Options) -> Plan:
         files.files[benchmark.FILE_NAME] = benchmark.entry(files.record, task, token=options.token)
     name = repository.full_id(options.repo or repository.as_name(files.record.name), token=options.token)
     target = Repository(id=name, token=options.token)
-    remote = guard.look(target, options.revision)
-    known = history.commits.get(f"{name}@{options.revision}")
+    remote = guard.look(target, options.revision, pushed=history.commits.get(f"{name}@{options.revision}"))
     if not options.force and not options.create_pr:
         changed, deleted = _changes(files, remote.hashes)
-        guard.check(target, remote, files, replaced={*changed, *deleted}, known=known)
-    card = _card(folder, files, remote, options, known=known)
+        guard.check(remote, files, name=str(folder), replaced={*changed, *deleted})
+    card, moved = _card(folder, files, remote, options)
     files.files[runfiles.CARD] = card.encode()
     export.scan(files, folder)
     changed, deleted = _changes(files, remote.hashes)
-    notes = _notes(card, remote, options)
+    notes = [*_notes(card, remote, options), *moved]
     proposed = history.pull_requests.get(f"{name}@{options.revision}") if options.create_pr else None
     if proposed and _is_published(files, target, proposed):
         changed, deleted = [], []
@@ -170,21 +169,26 @@ def send(push: Plan) -> Pushed:
     )
 
 
-def _card(folder: Path, files: Export, remote: Remote, options: Options, *, known: str | None) -> str:
-    """Return the card to publish: generated sections from the record, the other text as edited here or on the Hub."""
+def _card(folder: Path, files: Export, remote: Remote, options: Options) -> tuple[str, list[str]]:
+    """Return the card to publish, generated sections from the record and other text as edited here and there; notes."""
     path = folder / runfiles.CARD
-    local = runfiles.read_text(path) if path.exists() else ""
     generated = cards.render(files.record)
-    chosen = guard.choose_card(local or generated, remote, generated=generated, known=known, force=options.force)
-    matter = sections.join(sections.front_matter(local), sections.front_matter(remote.card or ""))
-    matter = {key: value for key, value in matter.items() if key not in metadata.WRITTEN}
+    merged = guard.merge_cards(
+        runfiles.read_text(path) if path.exists() else generated, remote, generated=generated, force=options.force
+    )
+    matter = sections.front_matter(merged.card)
     fresh = cards.render(
         files.record,
         repo=remote.repo,
         licence=options.licence or matter.get("license"),
         language=options.language or matter.get("language"),
     )
-    return sections.merge(sections.compose(matter, sections.body(chosen)), fresh)
+    own = sections.compose(
+        {key: matter[key] for key in matter if key not in metadata.WRITTEN}, sections.body(merged.card)
+    )
+    notes = [f"text that was added inside the section {name} of the card now stands behind it" for name in merged.moved]
+    notes += [f"the card has both texts where it was edited on the Hub and here: {place}" for place in merged.conflicts]
+    return sections.merge(own, fresh), notes
 
 
 def _notes(card: str, remote: Remote, options: Options) -> list[str]:

@@ -14,6 +14,7 @@ Metadata = dict[str, Any]
 _SECTION = re.compile(
     r"<!-- lorahub:begin (\w{1,40}) -->\n(?:(?!<!-- lorahub:begin ).)*?<!-- lorahub:end \1 -->\n?", re.S
 )
+_OPENED = re.compile(r"<!-- lorahub:begin (\w{1,40}) -->")
 # Real ones have some kilobytes, and the parser is slow.
 _LONGEST_METADATA, _DEEPEST_METADATA = 2**16, 30
 _FRONT_MATTER = re.compile(r"\A---\r?\n(.*?)\r?\n---\r?\n", re.S)
@@ -37,8 +38,10 @@ def merge(old: str, new: str) -> str:
     """Return `old` with the sections and metadata of `new`, and all other text unchanged.
 
     A section missing in `old` follows the section that it follows in `new`; in a text without sections it goes to the
-    end.
+    end. Without text of an author the order is that of `new`.
     """
+    if own(old) == own(new):
+        return compose(join(front_matter(old), front_matter(new)), body(new))
     sections = {match[1]: match[0] for match in _SECTION.finditer(new)}
     text = _SECTION.sub(lambda match: sections.get(match[1], ""), body(old))
     previous = None
@@ -64,6 +67,25 @@ def own(card: str) -> str:
 def lines(card: str, name: str) -> list[str]:
     """Return the lines of a marked section; empty if the card does not have it."""
     return [line for match in _SECTION.finditer(card) if match[1] == name for line in match[0].splitlines()]
+
+
+def by_name(card: str) -> dict[str, str]:
+    """Return the marked sections of a card, with their marks; of sections with the same name the first."""
+    found: dict[str, str] = {}
+    for match in _SECTION.finditer(body(card)):
+        found.setdefault(match[1], match[0] if match[0].endswith("\n") else f"{match[0]}\n")
+    return found
+
+
+def outline(card: str) -> list[str]:
+    """Return the lines of the body with each marked section as one line, which `opened` recognizes."""
+    return _SECTION.sub(lambda match: f"<!-- lorahub:begin {match[1]} -->\n", body(card)).splitlines()
+
+
+def opened(line: str) -> str | None:
+    """Return the name of the section that a line of an outline stands for, or None."""
+    match = _OPENED.fullmatch(line)
+    return match[1] if match else None
 
 
 def front_matter(card: str) -> Metadata:

@@ -21,7 +21,7 @@ from lorahub.models import adapters, methods
 from lorahub.models import base as bases
 from lorahub.models.base import Base
 from lorahub.records import RunRecord
-from lorahub.reports import cards, plots
+from lorahub.reports import cards, metadata, plots, sections
 from lorahub.runfiles import ProbeRow
 from lorahub.stats.baselines import LinearProbe
 from lorahub.stats.predictions import Predictions, fingerprints
@@ -90,9 +90,26 @@ def write(
             for system, by_split in logits.items():
                 Predictions(sha256=sha256, gold=claims.gold, logits=by_split[split]).save(part, split, system)
         plots.draw(record, part / runfiles.PLOTS)
-        (part / runfiles.CARD).write_text(cards.render(record), encoding="utf-8")
+        (part / runfiles.CARD).write_text(_card(record, folder), encoding="utf-8")
+        if (folder / runfiles.PUBLISHED).is_file():
+            shutil.copyfile(folder / runfiles.PUBLISHED, part / runfiles.PUBLISHED)
         record.files = integrity.hash_files(part)
         record.save(part)
+
+
+def _card(record: RunRecord, replaced: Path) -> str:
+    """Return the card, with the text that its author wrote into the card of the run that is replaced."""
+    path, card = replaced / runfiles.CARD, cards.render(record)
+    if not path.is_file():
+        return card
+    try:
+        old = runfiles.read_text(path)
+    except AdapterError:
+        return card
+    # The tags name the method of the replaced run.
+    left_out = ("tags", *metadata.WRITTEN)
+    values = {key: value for key, value in sections.front_matter(old).items() if key not in left_out}
+    return sections.merge(sections.compose(values, sections.body(old)), card)
 
 
 def _write_probe(folder: Path, session: TrainingSession) -> None:

@@ -142,7 +142,12 @@ def test_a_finished_run_is_not_replaced_unasked(tiny_run, data, tiny_base, tmp_p
     with pytest.raises(AdapterError, match="--force"):
         train(out=tmp_path / "r", **options)
     assert (run.folder / "record.json").read_bytes() == before
+    card = run.folder / "README.md"
+    card.write_text(f"{card.read_text()}\nAsk me at the seminar.\n")
+    (run.folder / "published.json").write_text("{}")
     train(out=tmp_path / "r", force=True, **options)
+    assert card.read_text().endswith("Ask me at the seminar.\n"), "the author's text is kept"
+    assert (run.folder / "published.json").exists()
 
 
 @pytest.mark.slow

@@ -223,12 +223,16 @@ def test_a_job_whose_push_would_be_refused_is_not_started(hub, monkeypatch):
     assert not any(kind == "dataset" for kind, _ in hub.repos)
 
 
-def test_the_job_finds_its_repository_made_and_a_run_of_lorahubs_may_be_replaced(hub, tiny_run):
+def test_the_job_finds_its_repository_made_and_replaces_a_classifier_only_when_asked(hub, tiny_run):
     jobs.start(planned(private=True))
     assert hub.repo(REPO).private
     record = (tiny_run.folder / "record.json").read_bytes()
     hub.put(REPO, {"adapter_config.json": b"{}", "record.json": record})
-    jobs.start(planned(private=True))
+    with pytest.raises(PublishError, match=f"{REPO} holds a classifier.*--force-push"):
+        planned(private=True)
+    again = planned(private=True, force=True)
+    assert again.command[-1] == "--force-push", "the push at the end of the Job replaces it too"
+    jobs.start(again)
     assert len(hub.jobs) == 2
 
 

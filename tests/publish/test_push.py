@@ -212,12 +212,113 @@ def test_words_written_on_the_hub_survive_and_so_do_words_written_here(hub, run,
     (run / CARD).write_text((run / CARD).read_text().replace("My words.", "Better words."))
     publish(run, base)
     assert "Better words." in hub.files(REPO)[CARD].decode()
-    hub.put(REPO, {CARD: hub.files(REPO)[CARD].replace(b"Better words.", b"Theirs.")})
-    (run / CARD).write_text((run / CARD).read_text().replace("Better words.", "Mine."))
-    with pytest.raises(PublishError, match="edited on the Hub and here"):
+
+
+def test_a_card_edited_in_two_places_is_merged_and_no_persons_text_is_lost(hub, run, base, cli):
+    publish(run, base)
+    plain = hub.files(REPO)[CARD].decode()
+    mark = "<!-- lorahub:begin {} -->"
+    both = plain.replace(mark.format("use"), f"First.\n\nSecond.\n\n{mark.format('use')}")
+    hub.put(REPO, {CARD: both.replace("pipeline_tag:", "license: cc-by-4.0\npipeline_tag:").encode()})
+    publish(run, base)
+    on_hub = (
+        hub.files(REPO)[CARD].decode()
+        .replace("Second.", "Second, as seen on the Hub.")
+        .replace("## Limits\n", "## Limits\n\nNot for legal texts.\n")
+        .replace("license: cc-by-4.0", "license: cc-by-4.0\nthumbnail: x.png")
+    )  # fmt: skip
+    hub.put(REPO, {CARD: on_hub.encode()})
+    here = (run / CARD).read_text().replace("First.", "First, as seen here.").replace("cc-by-4.0", "mit")
+    (run / CARD).write_text(here)
+    change_record(run, lambda record: record["results"]["test"]["adapter"].update(ece_calibrated=0.123456))
+    plan = push.plan(run, Options(base_id=base))
+    assert any("inside the section limits" in note for note in plan.notes)
+    push.send(plan)
+    for _ in range(2):
+        card = hub.files(REPO)[CARD].decode()
+        assert "First, as seen here.\n\nSecond, as seen on the Hub." in card
+        assert card.count("Not for legal texts.") == 1
+        assert card.index("lorahub:end limits") < card.index("Not for legal texts.")
+        assert "0.123" in card
+        matter = sections.front_matter(card)
+        assert (matter["license"], matter["thumbnail"]) == ("mit", "x.png")
+        lengthen(run)
         publish(run, base)
-    publish(run, base, force=True)
-    assert "Mine." in hub.files(REPO)[CARD].decode()
+    hub.put(REPO, {CARD: hub.files(REPO)[CARD].replace(b"as seen on the Hub", b"theirs")})
+    (run / CARD).write_text((run / CARD).read_text().replace("as seen on the Hub", "mine"))
+    before = hub.files(REPO)
+    with pytest.raises(PublishError, match="'Second, theirs.'.*--force, which keeps both"):
+        publish(run, base)
+    assert hub.files(REPO) == before
+    code, out, err = cli("push", run, "--base-id", base, "--force")
+    assert code == 0, err
+    assert "both texts where it was edited" in err
+    assert "Second, mine.\nSecond, theirs." in hub.files(REPO)[CARD].decode()
+
+
+def test_force_replaces_a_classifier_and_keeps_the_text_of_its_card(hub, run, base, tmp_path):
+    publish(run, base)
+    hub.put(REPO, {CARD: hub.files(REPO)[CARD] + b"\nAsk me at the seminar.\n"})
+    other = shutil.copytree(run, tmp_path / "other")
+    (other / "published.json").unlink()
+    change_record(other, lambda record: record["asked"]["adapter"].update(method="rslora"))
+    publish(other, base, repo=REPO, force=True)
+    card = hub.files(REPO)[CARD].decode()
+    assert card.endswith("Ask me at the seminar.\n")
+    assert "rank-stabilized" in card
+
+
+def other_labels(record):
+    record["environment"]["labels"] = ["maybe", "plain"]
+    for systems in record["results"].values():
+        for result in systems.values():
+            result["per_label"] = {"maybe": result["per_label"]["hedged"], "plain": result["per_label"]["plain"]}
+
+
+def other_data(record):
+    record["environment"]["data"]["sha256"]["train"] = "0" * 64
+
+
+def other_method(record):
+    record["asked"]["adapter"]["method"] = "rslora"
+
+
+@pytest.mark.parametrize("name", ["another folder", "labels", "data", "method"])
+def test_a_push_replaces_another_classifier_only_with_force(hub, run, base, tmp_path, cli, name):
+    publish(run, base)
+    change = {"labels": other_labels, "data": other_data, "method": other_method}.get(name)
+    mine = shutil.copytree(run, tmp_path / "mine")
+    if change:
+        # As if the run in the same folder had been trained again.
+        change_record(mine, change)
+        if name == "labels":
+            (mine / "labels.json").write_text(json.dumps(["maybe", "plain"]))
+            record_files(mine)
+    else:
+        (mine / "published.json").unlink()
+        lengthen(mine)
+    before = hub.files(REPO)
+    code, out, err = cli("push", mine, REPO, "--base-id", base)
+    assert code == 2
+    err = err.splitlines()[-1]
+    holds = f"a classifier with other {name}" if change else "a classifier of another folder"
+    assert f"{REPO} holds {holds}: lora on org/tiny-bert with the labels hedged, plain, trained on" in err
+    method, labels = "rslora" if name == "method" else "lora", "maybe, plain" if name == "labels" else "hedged, plain"
+    assert f"{mine} is {method} on org/tiny-bert with the labels {labels}" in err
+    assert "--force" in err
+    assert hub.files(REPO) == before
+    code, out, err = cli("push", mine, REPO, "--base-id", base, "--force")
+    assert code == 0, err
+    assert hub.files(REPO)["record.json"] != before["record.json"]
+
+
+def test_a_repository_with_another_library_s_model_is_not_added_to_unasked(hub, run, base):
+    hub.put(REPO, {"config.json": b"{}", "model.safetensors": b"x", CARD: b"# Mine\n"})
+    with pytest.raises(PublishError, match=r"did not write \(config.json\)"):
+        push.plan(run, Options(base_id=base))
+    hub.put("alice/described", {"LICENSE": b"mine", CARD: b"# Mine\n"})
+    publish(run, base, repo="described")
+    assert hub.files("alice/described")[CARD].decode().split("---\n", 2)[2].startswith("# Mine\n")
 
 
 def test_a_metric_that_got_worse_is_named_before_anything_is_sent(hub, run, base, tmp_path):
