@@ -58,6 +58,11 @@ class HubError(LorahubError):
         super().__init__(message)
         self.status, self.reached = status, reached
 
+    @property
+    def unavailable(self) -> bool:
+        """Whether the Hub cannot be reached or answers 5xx, so that what is cached may be used."""
+        return not self.reached or (self.status is not None and self.status >= 500)
+
 
 class PublishError(LorahubError):
     """A run cannot be published, or would replace what must not be replaced."""

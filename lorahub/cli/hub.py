@@ -79,9 +79,10 @@ def list_adapters(
         try:
             adapters += search.hub(base, limit=limit, token=token)
         except HubError as error:
-            if error.reached:
+            if not error.unavailable:
                 raise
-            terminal.line(f"note: listing only runs on this machine: {error}", err=True)
+            terminal.line(f"note: listing only runs on this machine and the cache: {error}", err=True)
+            adapters += search.cached(base)
     adapters = search.sort(adapters, sort)
     if as_json:
         show.print_json({"adapters": [asdict(item) for item in adapters]})

@@ -18,6 +18,7 @@ import typer.core
 from lorahub import printable
 from lorahub.cli import terminal
 from lorahub.errors import LorahubError
+from lorahub.hub import client
 
 
 class _Commands(typer.core.TyperGroup):
@@ -143,7 +144,8 @@ def command_line() -> typer.Typer:
 def main() -> None:
     """Run the command line."""
     try:
-        command_line()(standalone_mode=True)
+        with client.one_budget():
+            command_line()(standalone_mode=True)
     except LorahubError as error:
         terminal.line(f"lorahub: {error}", err=True)
         sys.exit(2)

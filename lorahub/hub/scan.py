@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lorahub import records, runfiles
-from lorahub.errors import AdapterError, UnsafeAdapterError
+from lorahub.errors import AdapterError, HubError, UnsafeAdapterError
 from lorahub.hub import client, fetch, integrity, safety
 from lorahub.hub.safety import Report
 
@@ -50,15 +50,20 @@ def refused(name: str, error: UnsafeAdapterError) -> Verdict:
 def scan(identifier: str, *, token: client.Token = None) -> Verdict:
     """Judge a folder, a run by its name, or a repository on the Hub at its current or a given commit.
 
-    Raises AdapterError if there is no such folder, HubError if the Hub cannot be reached or refuses.
+    If the Hub is not available, the commit in the cache is judged. Raises AdapterError if there is no such folder,
+    HubError if the Hub refuses.
     """
     remote = fetch.remote_id(identifier)
     if remote is None:
         return scan_folder(str(identifier), runfiles.locate(identifier))
     repo, revision = remote
-    model = client.call(lambda: client.api(token).model_info(repo, revision=revision), doing=f"show {repo}")
-    commit = str(model.sha)
-    return judge(f"{repo}@{commit}", safety.remote(repo, commit, token=token))
+    commit = revision
+    try:
+        commit = fetch.pin(repo, revision, token=token)
+        return judge(f"{repo}@{commit}", safety.remote(repo, commit, token=token))
+    except HubError as error:
+        folder = fetch.cached(repo, commit, error)
+    return scan_folder(f"{repo}@{folder.name}", folder)
 
 
 def scan_folder(name: str, folder: Path) -> Verdict:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorahub import records, runfiles
-from lorahub.errors import ConfigError, LorahubError, one_line
+from lorahub.errors import ConfigError, HubError, LorahubError, one_line
 from lorahub.hub import client, fetch, integrity, safety, scan
 from lorahub.hub.scan import Verdict
 from lorahub.records import RunRecord
@@ -250,20 +250,34 @@ def inspect(identifier: str, *, token: client.Token = None) -> Inspection:
     """Inspect one adapter; raises AdapterError if it does not exist, HubError if the Hub refuses."""
     remote = fetch.remote_id(identifier)
     if remote is None:
-        folder = runfiles.locate(identifier)
-        record = records.load(folder) if runfiles.is_finished(folder) else None
-        report = safety.local(folder)
-        return Inspection(
-            id=str(identifier),
-            report=report,
-            info=describe_run(folder, record) if record else None,
-            altered=integrity.altered(folder, record) if record and not report.refused else (),
-        )
+        return _inspect_folder(str(identifier), runfiles.locate(identifier))
     return inspect_remote(*remote, token=token)
 
 
 def inspect_remote(repo: str, revision: str | None = None, *, token: client.Token = None) -> Inspection:
-    """Inspect an adapter on the Hub, even if a local folder has its name; raises HubError if the Hub refuses."""
-    model = client.call(lambda: client.api(token).model_info(repo, revision=revision), doing=f"show {repo}")
-    report = safety.remote(repo, str(model.sha), token=token)
+    """Inspect an adapter on the Hub, even if a local folder has its name; raises HubError if the Hub refuses.
+
+    If the Hub is not available, the commit in the cache is inspected, but not for False as token.
+    """
+    commit = revision
+    try:
+        model = client.call(lambda: client.api(token).model_info(repo, revision=revision), doing=f"show {repo}")
+        commit = str(model.sha)
+        report = safety.remote(repo, commit, token=token)
+    except HubError as error:
+        if token is False:
+            raise
+        folder = fetch.cached(repo, commit, error)
+        return _inspect_folder(repo, folder)
     return Inspection(id=repo, report=report, info=describe(model))
+
+
+def _inspect_folder(name: str, folder: Path) -> Inspection:
+    record = records.load(folder) if runfiles.is_finished(folder) else None
+    report = safety.local(folder)
+    return Inspection(
+        id=name,
+        report=report,
+        info=describe_run(folder, record) if record else None,
+        altered=integrity.altered(folder, record) if record and not report.refused else (),
+    )

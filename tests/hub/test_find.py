@@ -102,6 +102,58 @@ def test_pull_pins_a_commit_and_works_from_the_cache_when_offline(hub, pushed, c
     assert "not in the cache" in err, "a machine on which nothing was ever downloaded"
 
 
+def down(hub, status=503):
+    hub.fail("", status, times=10_000)
+    hub.requests.clear()
+
+
+def test_a_hub_that_answers_503_is_as_one_that_cannot_be_reached(hub, hub_base, pushed, cli, caplog, tmp_path):
+    base = hub_base.partition("@")[0]
+    words = ("classify", "the flu", "--adapter", REPO, "--base", base, "--json")
+    code, before, err = cli(*words)
+    assert code == 0, err
+    assert cli("pull", f"{REPO}@main")[0] == 0
+    down(hub)
+    code, after, err = cli(*words)
+    assert code == 0, err
+    assert after == before
+    assert (
+        f"{REPO} at {pushed.commit} is taken from the cache: the Hub refused to show {REPO}: it answered 503"
+        in caplog.text
+    )
+    assert f"the base {base} at {hub_base.partition('@')[2]} is taken from the cache" in caplog.text
+    assert len(hub.requests) <= 4 + 2, "retries do not multiply"
+    for command, *more in (("pull", "--json"), ("info",), ("scan",)):
+        code, out, err = cli(command, REPO, *more)
+        assert code == 0, err
+        assert pushed.commit in out + caplog.text
+    assert cli("pull", f"{REPO}@main")[0] == 0
+    code, out, err = cli("pull", f"{REPO}@{'0' * 40}")
+    assert code == 2
+    assert "not in the cache and the Hub cannot be used" in err.splitlines()[-1]
+    with pytest.raises(AdapterError, match="whether alice/tiny is public"):
+        fetch.download(REPO, token=False)
+
+
+@pytest.mark.parametrize("step", ["/tree/", "/resolve/", "/api/models/alice/tiny$"])
+def test_a_503_in_the_middle_of_a_pull_uses_the_cache_too(hub, pushed, cli, step):
+    code, out, err = cli("pull", REPO, "--json")
+    hub.fail(step, 503, times=10_000)
+    assert json.loads(cli("pull", REPO, "--json")[1]) == json.loads(out)
+
+
+def test_list_shows_what_is_here_when_the_hub_answers_503(hub, run_folder, pushed, cli, monkeypatch):
+    monkeypatch.chdir(run_folder.parent.parent)
+    cli("pull", REPO)
+    down(hub)
+    code, out, err = cli("list", "--json")
+    assert code == 0, err
+    found = {item["id"]: item["where"] for item in json.loads(out)["adapters"]}
+    assert found == {"runs/tiny": "here", f"{REPO}@{pushed.commit}": "cache"}
+    assert "listing only runs on this machine and the cache" in err
+    assert len(hub.requests) == 4
+
+
 def test_pull_takes_the_repository_also_where_a_folder_has_its_name(hub, pushed, cli, monkeypatch, tmp_path):
     (tmp_path / REPO).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)

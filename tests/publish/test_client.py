@@ -65,6 +65,56 @@ def test_a_rate_limit_is_waited_for_as_long_as_the_hub_asks(hub, monkeypatch):
 
 
 @pytest.mark.slow
+def test_the_librarys_own_retries_do_not_multiply_ours(hub, monkeypatch):
+    """A listing is retried by huggingface_hub too, six times with 23 seconds of waiting."""
+    waits = []
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", waits.append)
+    hub.fail("/api/models", 503, times=99)
+    with pytest.raises(HubError, match="503, 4 times") as caught:
+        client.call(lambda: list(client.api().list_models()), doing="list")
+    assert caught.value.unavailable
+    assert len(hub.sent("/api/models")) == 4
+    assert len(waits) == 3
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(HubError, match="cannot be reached") as caught:
+        client.call(lambda: list(client.api().list_models()), doing="list")
+    assert caught.value.unavailable
+    assert len(waits) == 3, "it fails at once"
+
+
+def test_a_command_has_one_budget_for_all_of_its_retries(hub, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(client, "FIRST_WAIT", 1.0)
+    monkeypatch.setattr(client.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(client.time, "sleep", lambda seconds: clock.__setitem__(0, clock[0] + seconds))
+    hub.fail("/api/whoami-v2", 503, times=99)
+    with client.one_budget():
+        for _ in range(9):
+            with pytest.raises(HubError, match="503"):
+                whoami()
+        assert clock[0] == 7
+        assert len(hub.sent("whoami")) == 4 + 8, "after the first request was given up, each has one attempt"
+        hub.faults.clear()
+        assert whoami() == "alice"
+        hub.fail("/api/whoami-v2", 503, times=3)
+        assert whoami() == "alice", "the Hub was there again, so it is tried again"
+        hub.fail("/api/whoami-v2", 429, headers={"Retry-After": "17"})
+        with pytest.raises(HubError, match="429"):
+            whoami()
+        assert clock[0] == 14, "17 more seconds would exceed the 30 of a command"
+    with client.one_budget():
+        hub.fail("/api/whoami-v2", 429, headers={"Retry-After": "17"})
+        assert whoami() == "alice"
+    assert clock[0] == 31
+
+
+def test_a_programs_own_requests_keep_the_retries_of_the_library(hub, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+    whoami()
+    hub.fail("/api/models", 503, times=2)
+    assert list(client.api().list_models()) == []
+
+
 def test_a_slow_answer_is_waited_for_and_not_asked_for_twice(hub):
     hub.fail("/api/whoami-v2", "slow")
     assert whoami() == "alice"

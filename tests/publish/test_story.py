@@ -2,8 +2,10 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +90,46 @@ def test_the_published_cards_snippet_runs_with_transformers_and_peft_alone(
     label, logits = process.stdout.splitlines()[-2:]
     assert label in ("['hedged']", "['plain']")
     np.testing.assert_allclose(json.loads(logits), rows[0]["logits"], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_published_classifier_its_card_and_a_hub_that_is_down(hub, hub_base, program, run_folder, tmp_path):
+    """Another one is refused, edits of the card are merged; under 503 the cache is used and `list` takes under 30 s."""
+    repo = "alice/tiny"
+    options = ("--base-id", hub_base, "--license", "mit", "--language", "en")
+    done(program("push", run_folder, *options))
+    other = shutil.copytree(run_folder, tmp_path / "runs" / "other")
+    (other / "published.json").unlink()
+    record = json.loads((other / "record.json").read_text())
+    record["asked"]["adapter"]["method"] = "rslora"
+    (other / "record.json").write_text(json.dumps(record))
+    before = hub.files(repo)
+    refused = program("push", other, repo, *options)
+    assert refused.returncode == 2
+    for words in (f"{repo} holds a classifier with other method: lora on", f"{other} is rslora on", "--force"):
+        assert words in refused.stderr
+    assert hub.files(repo) == before
+
+    hub.put(repo, {"README.md": before["README.md"].replace(b"---\n<!--", b"---\nSeen on the Hub.\n\n<!--")})
+    (run_folder / "README.md").write_text((run_folder / "README.md").read_text() + "\nWritten here.\n")
+    done(program("push", run_folder, *options))
+    card = hub.files(repo)["README.md"].decode()
+    assert "---\nSeen on the Hub.\n" in card
+    assert card.endswith("Written here.\n")
+
+    pulled = json.loads(done(program("pull", repo, "--json")).stdout)
+    hub.fail("", 503, times=10_000)
+    started = time.monotonic()
+    listed = done(program("list", "--json"))
+    seconds = time.monotonic() - started
+    print(f"list under 503: {seconds:.1f} s")
+    assert seconds < 30
+    found = {item["id"]: item["where"] for item in json.loads(listed.stdout)["adapters"]}
+    assert found[f"{repo}@{pulled['revision']}"] == "cache"
+    assert {where for name, where in found.items() if name.startswith("runs/")} == {"here"}
+    again = done(program("pull", repo, "--json"))
+    assert json.loads(again.stdout) == pulled
+    assert "is taken from the cache" in again.stderr
 
 
 @pytest.mark.slow
