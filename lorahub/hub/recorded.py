@@ -34,7 +34,8 @@ def base(located: Located, record: RunRecord, *, instead: str | None = None) -> 
     elif chosen is None and own.lower() == fetch.MINILM.lower():
         chosen = fetch.MINILM
     elif chosen is None:
-        raise AdapterError(f"{located.repo} says that its base is {own}. If you trust it, give --base {own}.")
+        at = f"{own}@{record.environment.base_revision}".removesuffix("@None")
+        raise AdapterError(f"{located.repo} says that its base is {own}. If you trust it, give --base {at}.")
     return dataclasses.replace(record.config.base, id=chosen, revision=revision, device="auto")
 
 

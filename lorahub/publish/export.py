@@ -12,12 +12,13 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 
 from pydantic import JsonValue
 
 from lorahub import records, runfiles
-from lorahub.errors import AdapterError, PublishError
+from lorahub.errors import AdapterError, HubError, PublishError
 from lorahub.hub import client, fetch, integrity
 from lorahub.records import RunRecord
 from lorahub.reports import plots
@@ -59,11 +60,12 @@ class Export:
         return content.stat().st_size if isinstance(content, Path) else len(content)
 
 
-def collect(folder: Path, *, base_id: str | None = None, token: str | None = None) -> Export:
+def collect(folder: Path, *, base_id: str | None = None, token: str | None = None, offline: bool = False) -> Export:
     """Return the files of a finished run, without the card, naming the base by Hub id and commit.
 
     `base_id` (USER/NAME or USER/NAME@REVISION) is the base on the Hub, for a run that was trained on a local folder.
-    Raises AdapterError if the run is unfinished, PublishError if the base has no Hub id, HubError if it does not exist.
+    With `offline` the commit of that base may remain unknown. The name of a local data file is left out. Raises
+    AdapterError if the run is unfinished, PublishError if the base has no Hub id, HubError if it does not exist.
     """
     record = records.load(folder)
     method = record.config.adapter.method
@@ -75,12 +77,17 @@ def collect(folder: Path, *, base_id: str | None = None, token: str | None = Non
     missing = [name for name in _REQUIRED if not (folder / name).is_file()]
     if missing:
         raise AdapterError(f"{folder} lacks {', '.join(missing)}: it is incomplete. {runfiles.RESTORE}")
-    base, revision = _base(record, base_id, token)
-    named = record.model_copy(deep=True)
+    try:
+        base, revision = _base(record, base_id, token)
+    except HubError as error:
+        if not offline or not (error.unavailable or error.status == HTTPStatus.UNAUTHORIZED):
+            raise
+        base, revision = str(base_id or record.environment.base_id).partition("@")[0], None
+    named = _without_file_names(record)
     named.environment.base_id, named.environment.base_revision = base, revision
     if base_id is not None:
         named.environment.base_origin = "hub"
-    named.config = replace(record.config, base=replace(record.config.base, id=base))
+    named.config = replace(named.config, base=replace(named.config.base, id=base))
     config = runfiles.read_json(folder / _CONFIG, dict[str, JsonValue])
     tokenizer = runfiles.read_json(folder / _TOKENIZER, dict[str, JsonValue])
     files: dict[str, bytes | Path] = {
@@ -96,6 +103,17 @@ def collect(folder: Path, *, base_id: str | None = None, token: str | None = Non
             named.files[path] = integrity.hash_bytes(content)
     files |= {**rewritten, runfiles.RECORD: _json(named.to_dict(), sort=False)}
     return Export(record=named, files=files)
+
+
+def _without_file_names(record: RunRecord) -> RunRecord:
+    """Return a copy of the record in which a local file or folder of claims has no name."""
+    named, data = record.model_copy(deep=True), record.environment.data
+    if data.kind in ("file", "folder"):
+        general = f"local-{data.kind}"
+        named.environment.data = replace(data, id=general)
+        named.config = replace(named.config, data=replace(named.config.data, id=general))
+        named.progress.warnings = [text.replace(data.id, f"the {data.kind}") for text in record.progress.warnings]
+    return named
 
 
 def _regular(folder: Path, name: str) -> Path:
@@ -137,7 +155,7 @@ def _local_folders(folder: Path) -> set[str]:
     return {str(path) for path in near if len(path.parts) > 1}
 
 
-def _base(record: RunRecord, base_id: str | None, token: str | None) -> tuple[str, str]:
+def _base(record: RunRecord, base_id: str | None, token: str | None) -> tuple[str, str | None]:
     """Return the Hub id and the commit of the base."""
     own, revision = record.environment.base_id, record.environment.base_revision
     if base_id is None and record.environment.base_origin == "folder":

@@ -13,20 +13,29 @@ from typing import TYPE_CHECKING
 
 from lorahub import atomic, records, runfiles
 from lorahub.errors import HubError, PublishError
-from lorahub.hub import client, integrity, safety
+from lorahub.hub import client, fetch, integrity, safety
 from lorahub.publish import benchmark, export, guard, repository
 from lorahub.publish.export import Export
 from lorahub.publish.guard import PushHistory, Remote
 from lorahub.publish.repository import MAIN, Repository
+from lorahub.records import RunRecord
 from lorahub.reports import cards, metadata, sections
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
 
+# Licenses, by their ids on the Hub, that let an adapter of the base have the same license.
+_PERMISSIVE = ("apache-2.0", "mit", "bsd", "bsd-2-clause", "bsd-3-clause", "isc", "cc0-1.0", "unlicense", "cc-by-4.0")
+# Stands for the user in a dry run without a login.
+_NOBODY = "YOUR-NAME"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of a push. `repo` is USER/NAME, a name of your own, or None for the name of the run."""
+    """Options of a push. `repo` is USER/NAME, a name of your own, or None for the name of the run.
+
+    With `dry_run` a plan is made without login or network too.
+    """
 
     repo: str | None = None
     private: bool = False
@@ -39,12 +48,16 @@ class Options:
     language: str | None = None
     benchmark: str | None = None
     force: bool = False
+    dry_run: bool = False
     token: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The result of `plan`: the files to send (`changed`) and to delete, warnings (`worse`) and `notes`."""
+    """The result of `plan`: the files to send (`changed`) and to delete, warnings (`worse`) and `notes`.
+
+    `assumed_licence` says that nobody named a license, so that the card has that of the base or none.
+    """
 
     folder: Path
     options: Options
@@ -55,6 +68,7 @@ class Plan:
     deleted: list[str]
     worse: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    assumed_licence: bool = False
 
     @property
     def bytes_to_send(self) -> int:
@@ -91,23 +105,34 @@ def plan(folder: Path, options: Options) -> Plan:
     would replace changes that it does not know, HubError if the Hub refuses.
     """
     history = PushHistory.load(folder)
-    files = export.collect(folder, base_id=options.base_id or history.base_id, token=options.token)
+    files = export.collect(
+        folder, base_id=options.base_id or history.base_id, token=options.token, offline=options.dry_run
+    )
     safety.refuse(safety.local(folder), folder)
     _require_unchanged(folder)
+    notes = []
     task = options.benchmark or history.benchmark
-    if task:
-        files.files[benchmark.FILE_NAME] = benchmark.entry(files.record, task, token=options.token)
-    name = repository.full_id(options.repo or repository.as_name(files.record.name), token=options.token)
-    target = Repository(id=name, token=options.token)
-    remote = guard.look(target, options.revision, pushed=history.commits.get(f"{name}@{options.revision}"))
+    try:
+        if task:
+            files.files[benchmark.FILE_NAME] = benchmark.entry(files.record, task, token=options.token)
+        name = repository.full_id(options.repo or repository.as_name(files.record.name), token=options.token)
+        target = Repository(id=name, token=options.token)
+        remote = guard.look(target, options.revision, pushed=history.commits.get(f"{name}@{options.revision}"))
+    except HubError as error:
+        if not options.dry_run or not (error.unavailable or error.status == HTTPStatus.UNAUTHORIZED):
+            raise
+        name = options.repo or repository.as_name(files.record.name)
+        name = name if "/" in name else f"{_NOBODY}/{name}"
+        target, remote = Repository(id=name), Remote(repo=name)
+        notes.append(f"what {name} holds now is not known: {error}")
     if not options.force and not options.create_pr:
         changed, deleted = _changes(files, remote.hashes)
         guard.check(remote, files, name=str(folder), replaced={*changed, *deleted})
-    card, moved = _card(folder, files, remote, options)
+    card, moved, assumed = _card(folder, files, remote, options)
     files.files[runfiles.CARD] = card.encode()
     export.scan(files, folder)
     changed, deleted = _changes(files, remote.hashes)
-    notes = [*_notes(card, remote, options), *moved]
+    notes += [*_notes(card, files.record, remote, options, assumed=assumed), *moved]
     proposed = history.pull_requests.get(f"{name}@{options.revision}") if options.create_pr else None
     if proposed and _is_published(files, target, proposed):
         changed, deleted = [], []
@@ -122,6 +147,7 @@ def plan(folder: Path, options: Options) -> Plan:
         deleted=deleted,
         worse=guard.worse(files.record, remote.record),
         notes=notes,
+        assumed_licence=assumed,
     )
 
 
@@ -169,18 +195,22 @@ def send(push: Plan) -> Pushed:
     )
 
 
-def _card(folder: Path, files: Export, remote: Remote, options: Options) -> tuple[str, list[str]]:
-    """Return the card to publish, generated sections from the record and other text as edited here and there; notes."""
+def _card(folder: Path, files: Export, remote: Remote, options: Options) -> tuple[str, list[str], bool]:
+    """Return the card to publish, notes, and whether nobody named its license.
+
+    Its generated sections are those of the record, its other text is as it was edited here and on the Hub.
+    """
     path = folder / runfiles.CARD
     generated = cards.render(files.record)
     merged = guard.merge_cards(
         runfiles.read_text(path) if path.exists() else generated, remote, generated=generated, force=options.force
     )
     matter = sections.front_matter(merged.card)
+    licence = options.licence or matter.get("license")
     fresh = cards.render(
         files.record,
         repo=remote.repo,
-        licence=options.licence or matter.get("license"),
+        licence=licence or _base_licence(files.record, options),
         language=options.language or matter.get("language"),
     )
     own = sections.compose(
@@ -188,11 +218,32 @@ def _card(folder: Path, files: Export, remote: Remote, options: Options) -> tupl
     )
     notes = [f"text that was added inside the section {name} of the card now stands behind it" for name in merged.moved]
     notes += [f"the card has both texts where it was edited on the Hub and here: {place}" for place in merged.conflicts]
-    return sections.merge(own, fresh), notes
+    return sections.merge(own, fresh), notes, licence is None
 
 
-def _notes(card: str, remote: Remote, options: Options) -> list[str]:
+def _base_licence(record: RunRecord, options: Options) -> str | None:
+    """Return the license of the base if it is permissive; None if it is not, or if it is not known."""
+    environment = record.environment
+    if environment.base_id == fetch.MINILM:
+        return fetch.MINILM_LICENCE
+    base = Repository(id=environment.base_id, token=options.token)
+    try:
+        info = client.call(
+            lambda: base.api.model_info(base.id, revision=environment.base_revision), doing=f"show the base {base}"
+        )
+    except HubError:
+        return None  # it may be private, or gone
+    named = info.card_data.get("license") if info.card_data else None
+    return named if named in _PERMISSIVE else None
+
+
+def _notes(card: str, record: RunRecord, remote: Remote, options: Options, *, assumed: bool) -> list[str]:
     matter, notes = sections.front_matter(card), []
+    if assumed and "license" in matter:
+        notes.append(
+            f"the license is {matter['license']}, that of the base {record.environment.base_id}; name another one with "
+            "--license ID"
+        )
     if "license" not in matter:
         notes.append("the card names no license, so nobody may use the adapter: name one with --license ID")
     if "language" not in matter:

@@ -31,6 +31,8 @@ class Options:
     hardware: str | None = None
     private: bool = False
     message: str | None = None
+    title: str | None = None
+    emoji: str | None = None
     token: str | None = None
 
 
@@ -76,7 +78,10 @@ def plan(options: Options) -> Plan:
     cost = [deployment.space_cost(options.hardware, token=token)] if options.hardware else []
     adapters = space_files.pin_adapters(options.adapters, token=token)
     base = space_files.pin_base(options.base, adapters, owner=target.id.split("/")[0], token=token)
-    head, private, present = _look(target, options)
+    head, private, present, readme = _look(target, options)
+    edited = sections.front_matter(readme)
+    chosen = {"title": options.title or edited.get("title"), "emoji": options.emoji or edited.get("emoji")}
+    look = {name: str(value) for name, value in chosen.items() if value}
     package = deployment.find_package()
     if package.wheel and private:
         raise PublishError(
@@ -94,8 +99,13 @@ def plan(options: Options) -> Plan:
         sdk_version=sdk_version,
         requirement=package.requirement("app", wheel_at=address),
         endpoint=target.api.endpoint,
+        **look,
     )
     files = space_files.render(space)
+    if readme:
+        if any(edited.get(name) != value for name, value in look.items()):
+            readme = sections.compose({**edited, **look}, sections.body(readme))
+        files[runfiles.CARD] = space_files.keep_edits(files[runfiles.CARD], readme)
     if package.wheel:
         files[package.wheel.name] = package.wheel.content
     return Plan(
@@ -140,14 +150,16 @@ def send(push: Plan) -> Pushed:
     )
 
 
-def _look(target: Repository, options: Options) -> tuple[str | None, bool, dict[str, str]]:
-    """Return the commit of the Space, whether it is or will be private, and the hashes of its files.
+def _look(target: Repository, options: Options) -> tuple[str | None, bool, dict[str, str], str]:
+    """Return the commit of the Space, whether it is or will be private, the hashes of its files, and its README.
+
+    The README is empty if lorahub did not write it.
 
     Raises PublishError if it holds what lorahub did not write.
     """
     info = target.info_if_exists()
     if info is None:
-        return None, options.private, {}
+        return None, options.private, {}, ""
     head = str(info.sha)
     present = target.hashes(head)
     card = target.card(head, present) or ""
@@ -157,7 +169,7 @@ def _look(target: Repository, options: Options) -> tuple[str | None, bool, dict[
         foreign.append(f"sdk: {sdk}")
     if foreign:
         raise PublishError(f"{target} holds what lorahub did not write ({foreign[0]}). Choose another name for yours.")
-    return head, bool(info.private), present
+    return head, bool(info.private), present, card if space_files.TAG in sections.tags(card) else ""
 
 
 def _base_files(base: Pinned, token: str | None) -> list[str]:

@@ -5,6 +5,7 @@ requirements.txt, from the templates under `templates/space/`. Fields of the fro
 huggingface.co/docs/hub/spaces-config-reference.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 from lorahub import runfiles
 from lorahub.errors import PublishError
 from lorahub.hub import client, fetch, safety
+from lorahub.reports import sections
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
@@ -25,6 +27,18 @@ APP_FILE, REQUIREMENTS_FILE = "app.py", "requirements.txt"
 # A version that ZeroGPU offers.
 _PYTHON = "3.12"
 _MAX_DESCRIPTION = 60
+# Metadata that follows from the adapters and this lorahub; title, colors and other keys are their owner's to edit.
+_WRITTEN = (
+    "sdk",
+    "sdk_version",
+    "python_version",
+    "app_file",
+    "suggested_hardware",
+    "models",
+    "tags",
+    "preload_from_hub",
+)
+_GENERATED = re.compile(r"Classify a claim with \d+ adapters? on one base model")
 _TEMPLATES = Path(__file__).parent.parent / "templates" / "space"
 
 
@@ -54,10 +68,14 @@ class Space:
     sdk_version: str
     requirement: str
     endpoint: str = "https://huggingface.co"
+    title: str = ""
+    emoji: str = "⚖️"
 
     @property
-    def title(self) -> str:
-        """The repository's name as a heading."""
+    def heading(self) -> str:
+        """The title, by default the repository's name."""
+        if self.title:
+            return self.title
         name = self.repo.split("/")[1].replace("-", " ").replace("_", " ").strip()
         return name[:1].upper() + name[1:]
 
@@ -86,8 +104,9 @@ def pin_adapters(identifiers: Sequence[str], *, token: str | None) -> list[Pinne
 def pin_base(identifier: str | None, adapters: Sequence[Pinned], *, owner: str, token: str | None) -> Pinned:
     """Pin the base of the adapters; without `identifier` it is the first adapter's, if lorahub's or `owner`'s own.
 
-    Lorahub's own is MiniLM, at the commit that this package knows. Files of other people must not choose a commit: the
-    Hub serves the commits of any pull request under the name of the repository. Raises PublishError if an adapter was
+    Lorahub's own is MiniLM, at the commit that this package knows. Of another base it is the commit that the adapters
+    recorded, if it is in the history of the main branch: the Hub serves the commits of any pull request under the name
+    of the repository, and files of other people must not choose one of them. Raises PublishError if an adapter was
     made for another base, or if only another user's file names the base.
     """
     first = adapters[0]
@@ -96,12 +115,15 @@ def pin_base(identifier: str | None, adapters: Sequence[Pinned], *, owner: str, 
     if identifier is None and first.id.split("/")[0] != owner:
         raise PublishError(
             f"{first.id} says that its base is {first.base_id}; a base named by another user's file is not trusted. "
-            f"If you trust it, give --base {first.base_id}."
+            f"If you trust it, give --base {f'{first.base_id}@{first.base_revision or str()}'.rstrip('@')}."
         )
     own = f"{first.base_id}@{first.base_revision or ''}".rstrip("@")
     if identifier in ("minilm", fetch.MINILM):
         identifier = f"{fetch.MINILM}@{fetch.MINILM_REVISION}"
-    info = _show(identifier or own, "base", token)
+    wanted = identifier or own
+    if "@" not in wanted and wanted.lower() == first.base_id.lower():
+        wanted = _at_recorded(wanted, {one.base_revision for one in adapters}, token)
+    info = _show(wanted, "base", token)
     for adapter in adapters:
         if adapter.base_id.lower() != info.id.lower():
             raise PublishError(
@@ -109,6 +131,15 @@ def pin_base(identifier: str | None, adapters: Sequence[Pinned], *, owner: str, 
                 "Leave it out."
             )
     return Pinned(id=info.id, revision=str(info.sha), private=bool(info.private))
+
+
+def _at_recorded(base: str, revisions: set[str | None], token: str | None) -> str:
+    """Return the base at the commit that all adapters recorded, if that is a commit of its main branch."""
+    revision = next(iter(revisions))
+    if len(revisions) > 1 or revision is None:
+        return base
+    history = client.call(lambda: client.api(token).list_repo_commits(base), doing=f"list the commits of {base}")
+    return f"{base}@{revision}" if revision in {commit.commit_id for commit in history} else base
 
 
 def _show(identifier: str, role: str, token: str | None) -> "ModelInfo":
@@ -127,7 +158,7 @@ def render(space: Space) -> dict[str, bytes]:
     """Return path -> content of the three files."""
     values = {
         "front_matter": _front_matter(space),
-        "title": space.title,
+        "title": space.heading,
         "requirement": space.requirement,
         "endpoint": space.endpoint,
         "base": str(space.base),
@@ -145,6 +176,25 @@ def render(space: Space) -> dict[str, bytes]:
     }
 
 
+def keep_edits(written: bytes, present: str) -> bytes:
+    """Return the README of a Space with what its owner edited in the `present` one.
+
+    That is the text outside of the marked section, and metadata except for what follows from the adapters. A README of
+    a version without marks is replaced, but for its metadata.
+    """
+    card = written.decode()
+    new, old = sections.front_matter(card), sections.front_matter(present)
+    kept = {key: value for key, value in old.items() if key not in _WRITTEN or key not in new}
+    if _GENERATED.fullmatch(str(kept.get("short_description", ""))):
+        del kept["short_description"]
+    body = sections.body(present)
+    text = body if sections.by_name(present) else sections.body(card)
+    merged = sections.merge(sections.compose(kept, text), sections.compose({**new, **kept}, sections.body(card)))
+    # The same metadata may be written in several ways.
+    same = sections.front_matter(merged) == old and sections.body(merged) == body
+    return (present if same else merged).encode()
+
+
 def _fill(name: str, **values: str) -> bytes:
     template = (_TEMPLATES / f"{name}.tmpl").read_text(encoding="utf-8")
     return Template(template).substitute(values).encode()
@@ -156,8 +206,8 @@ def _front_matter(space: Space) -> str:
     count = len(space.adapters)
     description = f"Classify a claim with {count} adapter{'s' if count > 1 else ''} on one base model"
     data = SpaceCardData(
-        title=space.title,
-        emoji="⚖️",
+        title=space.heading,
+        emoji=space.emoji,
         colorFrom="green",
         colorTo="gray",
         sdk=SDK,

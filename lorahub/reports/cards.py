@@ -47,7 +47,7 @@ def render(
 ) -> str:
     """Return the card; its snippets load the adapter from `repo`, or from the folder of the card.
 
-    `licence` and `language` are Hub ids such as mit and en; the default is that of the named data set. Raises
+    `licence` and `language` are Hub ids such as mit and en; see `metadata.card_data` for the defaults. Raises
     AdapterError if the record lacks what a card shows.
     """
     with records.shown(record):

@@ -31,7 +31,11 @@ _LORA = ("lora", "qlora", "dora", "rslora")
 
 
 def card_data(record: RunRecord, *, licence: str | None = None, language: str | None = None) -> "ModelCardData":
-    """Return the front matter; the default of `licence` and `language` is that of the named data set, else none."""
+    """Return the front matter.
+
+    The default of `language` is that of the named data set. `licence` has none: the license of data is not that of a
+    model that was trained on it.
+    """
     from huggingface_hub import ModelCardData
 
     data, named, method = record.environment.data, named_set(record), record.config.adapter.method
@@ -43,7 +47,7 @@ def card_data(record: RunRecord, *, licence: str | None = None, language: str | 
         pipeline_tag=_TASK,
         datasets=[data_id(record)] if data.kind == "hub" or (named and named.hub_id) else None,
         language=language or (named.language if named else None),
-        license=licence or (named.licence if named else None) or None,
+        license=licence,
         metrics=["accuracy", "f1"],
         tags=[*dict.fromkeys([*(["lora"] if method in _LORA else []), method]), "lorahub", _TASK],
         label_names=record.labels,

@@ -58,6 +58,10 @@ def test_every_tool_and_argument_is_described(ask):
     assert tools["classify"].inputSchema["properties"]["adapters"]["type"] == "array"
 
 
+def test_classify_without_names_asks_every_loaded_adapter(ask, tiny_engine):
+    assert list(value(ask("classify", {"claim": CLAIM}))["adapters"]) == list(tiny_engine.adapters)
+
+
 def test_classify_answers_what_the_engine_answers(ask, tiny_engine):
     found = value(ask("classify", {"claim": CLAIM, "adapters": ["tiny"]}))["adapters"]["tiny"]["adapter"]
     (wanted,) = tiny_engine.classify([CLAIM], ["tiny"])["tiny"]

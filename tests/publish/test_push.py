@@ -533,10 +533,66 @@ def test_the_published_record_is_the_runs_own_but_for_the_base(hub, run, base):
     changed = copy.deepcopy(mine)
     changed["environment"] |= {"base_id": "org/tiny-bert", "base_revision": base.split("@")[1], "base_origin": "hub"}
     changed["asked"]["base"]["id"] = "org/tiny-bert"
+    changed["environment"]["data"]["id"] = changed["asked"]["data"]["id"] = "local-file"
+    changed["happened"]["warnings"] = theirs["happened"]["warnings"]
     for name in ("adapter_config.json", "tokenizer_config.json"):
         assert hub.files(REPO)[name] != (run / name).read_bytes()
         changed["files"][name] = integrity.hash_bytes(hub.files(REPO)[name]).to_dict()
     assert theirs == changed
+
+
+def test_the_license_is_that_of_the_base_if_it_is_permissive_unless_one_is_named(hub, run, base, monkeypatch, cli):
+    from lorahub.cli import publish as command
+
+    name, commit = base.split("@")
+    plan = push.plan(run, Options(base_id=base))
+    assert "license" not in sections.front_matter(plan.card)
+    assert any("names no license" in note for note in plan.notes)
+    commit = hub.put(name, {CARD: b"---\nlicense: mit\n---\n"})
+    plan = push.plan(run, Options(base_id=f"{name}@{commit}"))
+    assert sections.front_matter(plan.card)["license"] == "mit"
+    assert f"the license is mit, that of the base {name}; name another one with --license ID" in plan.notes
+    assert push.plan(run, Options(base_id=name, licence="cc0-1.0")).assumed_licence is False
+    closed = hub.put(name, {CARD: b"---\nlicense: cc-by-nc-4.0\n---\n"})
+    assert "license" not in sections.front_matter(push.plan(run, Options(base_id=f"{name}@{closed}")).card)
+    asked = []
+    monkeypatch.setattr(command.sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(command.typer, "prompt", lambda text, default: asked.append((text, default)) or "gpl-3.0")
+    code, out, err = cli("push", run, "--base-id", f"{name}@{commit}", "--language", "en")
+    assert code == 0, err
+    assert f"lorahub verify {REPO}@{hub.repo(REPO).branches['main']} --base {name}@{commit}" in out
+    assert [default for _, default in asked] == ["mit"]
+    assert sections.front_matter(hub.files(REPO)[CARD].decode())["license"] == "gpl-3.0"
+    lengthen(run)
+    assert cli("push", run)[0] == 0
+    assert len(asked) == 1, "the card names it now"
+
+
+def test_a_dry_run_and_the_card_need_neither_login_nor_network(hub, run, base, cli, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", "/nonexistent")
+    code, out, err = cli("push", run, "--base-id", base, "--dry-run")
+    assert code == 0, err
+    assert "YOUR-NAME/tiny" in out
+    assert "not logged in" in out
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    code, out, err = cli("push", run, "alice/tiny", "--base-id", base.partition("@")[0], "--dry-run", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert {row["state"] for row in found["files"]} == {"new"}
+    assert any("what alice/tiny holds now is not known" in note for note in found["notes"])
+    assert cli("card", run)[0] == 0
+    code, out, err = cli("push", run, "alice/tiny", "--base-id", base)
+    assert code == 2
+
+
+def test_the_name_of_a_local_file_is_not_published(hub, run, base):
+    change_record(run, lambda record: record["happened"]["warnings"].append("claims.jsonl has no splits: made here"))
+    publish(run, base)
+    assert b"claims.jsonl" not in everything_sent(hub)
+    record = json.loads(hub.files(REPO)["record.json"])
+    assert record["environment"]["data"]["id"] == record["asked"]["data"]["id"] == "local-file"
+    assert "the file has no splits: made here" in record["happened"]["warnings"]
 
 
 def reorder(run):

@@ -55,6 +55,35 @@ def pushed_files(hub):
     return {path: data for path, data in hub.files(SPACE, kind="space").items() if path != ".gitattributes"}
 
 
+def test_title_and_emoji_are_options_and_the_owners_edits_of_the_readme_stay(hub, adapter):
+    space.send(planned(title="Which claims hold?", emoji="🔎"))
+    readme = pushed_files(hub)["README.md"].decode()
+    matter = front_matter(readme.encode())
+    assert (matter["title"], matter["emoji"]) == ("Which claims hold?", "🔎")
+    assert "# Which claims hold?" in readme
+    assert space.send(planned()).sent == [], "they stay, and nothing else changes"
+    edited = readme.replace("colorFrom: green", "colorFrom: red\nthumbnail: x.png") + "\nAsk me at the seminar.\n"
+    hub.put(SPACE, {"README.md": edited.replace("Which claims", "What").encode()}, kind="space")
+    space.send(planned(emoji="🧪", hardware="zero-a10g"))
+    readme = pushed_files(hub)["README.md"].decode()
+    matter = front_matter(readme.encode())
+    assert (matter["title"], matter["emoji"], matter["colorFrom"]) == ("What hold?", "🧪", "red")
+    assert (matter["thumbnail"], matter["suggested_hardware"]) == ("x.png", "zero-a10g")
+    assert readme.endswith("Ask me at the seminar.\n")
+    assert readme.count("# What hold?") == 1
+
+
+def test_the_base_is_pinned_where_the_adapters_recorded_it_but_at_no_commit_of_a_pull_request(hub, adapter, hub_base):
+    base, recorded = hub_base.split("@")
+    newer = hub.put(base, {"notes.txt": b"newer"})
+    assert planned(base=base).space.base.revision == recorded
+    assert planned(base=f"{base}@{newer}").space.base.revision == newer
+    proposed = hub.put(base, {"notes.txt": b"evil"}, ref="refs/pr/1")
+    config = json.loads(hub.files(ADAPTER)["adapter_config.json"])
+    hub.put(ADAPTER, {"adapter_config.json": json.dumps({**config, "revision": proposed}).encode()})
+    assert planned(base=base).space.base.revision == newer
+
+
 def test_a_push_is_one_commit_with_the_whole_space(hub, adapter, checkout):
     done = space.send(planned(message="Hello"))
     repo = hub.repo(SPACE, "space")

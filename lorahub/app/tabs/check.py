@@ -1,6 +1,6 @@
 """The tab *Check a claim*: answers of base and adapters side by side, the words that moved them, and corrections."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -102,7 +102,7 @@ def build(
     page.load(read_link, None, linked, show_progress="hidden", **_PRIVATE)
     linked.change(follow_link, linked, [*inputs, *outputs], **_PRIVATE)
     adapter_choice.refresh_on_open(engine, tab, chosen)
-    _endpoints(classify, explain)
+    _endpoints(classify, explain, lambda: list(engine.adapters))
     return chosen
 
 
@@ -151,37 +151,37 @@ def _correction(classify: Classify, answered: gr.State, corrections: Feedback) -
     return adapter
 
 
-def _endpoints(classifier: Classify, explainer: Explain) -> None:
+def _endpoints(classifier: Classify, explainer: Explain, loaded: Callable[[], list[str]]) -> None:
     @errors.endpoint
-    def classify(claim: str, adapters: list[str], evidence: str = "", strength: float = 1.0) -> Json:
-        """Classify one claim with the named adapters; strength 0 is the base, 1 the adapters as trained, 2 the maximum.
+    def classify(claim: str, adapters: list[str] = [], evidence: str = "", strength: float = 1.0) -> Json:  # noqa: B006
+        """Classify one claim with adapters; strength 0 is the base, 1 the adapters as trained, 2 the maximum.
 
         Returns per adapter its verdict and the base's (label, probabilities, calibrated, abstain, truncated), the
         seconds it took, and which adapters with the same labels agree.
 
         Args:
             claim: one sentence
-            adapters: names of loaded adapters
+            adapters: names of loaded adapters; default: all of them
             evidence: a second text, for adapters trained on pairs of claim and evidence
             strength: how strong the adapters' change of the base is
 
         """
-        return asdict(classifier(Question.parse(claim, adapters, evidence, strength)))
+        return asdict(classifier(Question.parse(claim, adapters or loaded(), evidence, strength)))
 
     @errors.endpoint
-    def explain(claim: str, adapters: list[str], evidence: str = "", strength: float = 1.0) -> Json:
+    def explain(claim: str, adapters: list[str] = [], evidence: str = "", strength: float = 1.0) -> Json:  # noqa: B006
         """Find which words of a claim moved the named adapters' answers.
 
         Each word is left out alone: its effect is how far the label's calibrated probability falls without it.
 
         Args:
             claim: one sentence
-            adapters: names of loaded adapters
+            adapters: names of loaded adapters; default: all of them
             evidence: a second text, for adapters trained on pairs of claim and evidence
             strength: how strong the adapters' change of the base is
 
         """
-        question = Question.parse(claim, adapters, evidence, strength)
+        question = Question.parse(claim, adapters or loaded(), evidence, strength)
         return answers.explanation(question.claim, explainer(question))
 
     gr.api(classify, api_name="classify")
