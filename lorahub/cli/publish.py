@@ -112,7 +112,9 @@ def card(
 
     folder = runfiles.locate(run)
     path = folder / runfiles.CARD
-    generated = cards.render(records.load(folder), repo=repo, licence=licence, language=language)
+    generated = cards.render(
+        records.load(folder), probe=cards.probe(folder), repo=repo, licence=licence, language=language
+    )
     text = sections.merge(runfiles.read_text(path), generated) if path.exists() else generated
     if write:
         atomic.write_text(path, text)

@@ -201,7 +201,8 @@ def _card(folder: Path, files: Export, remote: Remote, options: Options) -> tupl
     Its generated sections are those of the record, its other text is as it was edited here and on the Hub.
     """
     path = folder / runfiles.CARD
-    generated = cards.render(files.record)
+    probe = cards.probe(folder)
+    generated = cards.render(files.record, probe=probe)
     merged = guard.merge_cards(
         runfiles.read_text(path) if path.exists() else generated, remote, generated=generated, force=options.force
     )
@@ -209,6 +210,7 @@ def _card(folder: Path, files: Export, remote: Remote, options: Options) -> tupl
     licence = options.licence or matter.get("license")
     fresh = cards.render(
         files.record,
+        probe=probe,
         repo=remote.repo,
         licence=licence or _base_licence(files.record, options),
         language=options.language or matter.get("language"),

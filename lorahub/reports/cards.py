@@ -5,13 +5,19 @@ Out: Markdown with front matter, ready to publish. Text that a person writes aro
 their wording stays the same between versions.
 """
 
-import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
-from lorahub import config, records
+import numpy as np
+
+from lorahub import config as configs
+from lorahub import records, runfiles
+from lorahub.errors import AdapterError
 from lorahub.records import RunRecord
-from lorahub.reports import metadata, tables
+from lorahub.reports import metadata, snippets, tables
+from lorahub.runfiles import ProbeRow
 from lorahub.stats.results import SystemResult
 
 _TEMPLATE = Path(__file__).parent.parent / "templates" / "card.md"
@@ -38,32 +44,76 @@ _CHOSEN = {
     "test": "was made on validation",
     "validation": "was made on the same claims, since no test split was held out: the figures are too good",
 }
-EXAMPLE = "Vitamin D supplements cut the risk of respiratory infections by a third."
-EXAMPLE_EVIDENCE = "A review of 25 trials found fewer infections among people who took vitamin D every day."
+# The paper of a method: authors as in BibTeX, title, year, arXiv id.
+_LORA = ("Hu, Edward J. and Shen, Yelong and Wallis, Phillip and Allen-Zhu, Zeyuan and Li, Yuanzhi and "
+         "Wang, Shean and Wang, Lu and Chen, Weizhu", "LoRA: Low-Rank Adaptation of Large Language Models",
+         2021, "2106.09685")  # fmt: skip
+_PAPERS = {
+    "lora": _LORA,
+    "qlora": ("Dettmers, Tim and Pagnoni, Artidoro and Holtzman, Ari and Zettlemoyer, Luke",
+              "QLoRA: Efficient Finetuning of Quantized LLMs", 2023, "2305.14314"),
+    "dora": ("Liu, Shih-Yang and Wang, Chien-Yi and Yin, Hongxu and Molchanov, Pavlo and Wang, Yu-Chiang Frank and "
+             "Cheng, Kwang-Ting and Chen, Min-Hung", "DoRA: Weight-Decomposed Low-Rank Adaptation", 2024, "2402.09353"),
+    "rslora": ("Kalajdzievski, Damjan", "A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA", 2023,
+               "2312.03732"),
+    "prompt": ("Lester, Brian and Al-Rfou, Rami and Constant, Noah",
+               "The Power of Scale for Parameter-Efficient Prompt Tuning", 2021, "2104.08691"),
+    "prefix": ("Li, Xiang Lisa and Liang, Percy", "Prefix-Tuning: Optimizing Continuous Prompts for Generation", 2021,
+               "2101.00190"),
+    "p-tuning": ("Liu, Xiao and Zheng, Yanan and Du, Zhengxiao and Ding, Ming and Qian, Yujie and Yang, Zhilin and "
+                 "Tang, Jie", "GPT Understands, Too", 2021, "2103.10385"),
+    "ia3": ("Liu, Haokun and Tam, Derek and Muqeeth, Mohammed and Mohta, Jay and Huang, Tenghao and Bansal, Mohit and "
+            "Raffel, Colin", "Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning",
+            2022, "2205.05638"),
+}  # fmt: skip
+_HYPERPARAMETERS = {
+    "adapter": ("method", "rank", "alpha", "dropout", "target_modules"),
+    "train": ("learning_rate", "batch_size", "epochs", "min_steps", "warmup", "schedule", "weight_decay", "seed"),
+    "base": ("max_length", "quantize"),
+}
+_LONGEST_EXAMPLE, _WIDGET = 160, 4
+# Characters that Markdown or HTML would read in a name, and underscores at the edge of a word.
+_MARKUP = re.compile(r"[\\`*\[\]<>~$&]|(?<!\w)_|_(?!\w)")
 
 
 def render(
-    record: RunRecord, *, repo: str | None = None, licence: str | None = None, language: str | None = None
+    record: RunRecord,
+    *,
+    probe: Sequence[ProbeRow] = (),
+    repo: str | None = None,
+    licence: str | None = None,
+    language: str | None = None,
 ) -> str:
     """Return the card; its snippets load the adapter from `repo`, or from the folder of the card.
 
-    `licence` and `language` are Hub ids such as mit and en; see `metadata.card_data` for the defaults. Raises
-    AdapterError if the record lacks what a card shows.
+    `probe` are claims with logits (C,): examples of labels and code. `licence` and `language` are Hub ids such as mit
+    and en; see `metadata.card_data` for the defaults. Raises AdapterError if the record lacks what a card shows.
     """
     with records.shown(record):
-        return _render(record, repo, licence, language)
+        return _render(record, [row for row in probe if len(row.logits) == len(record.labels)], repo, licence, language)
 
 
-def _render(record: RunRecord, repo: str | None, licence: str | None, language: str | None) -> str:
-    front_matter = metadata.card_data(record, licence=licence, language=language)
+def probe(folder: Path) -> list[ProbeRow]:
+    """Return the probe of a run folder for its card; empty if it cannot be read."""
+    try:
+        return runfiles.read_json(folder / runfiles.PROBE, list[ProbeRow])
+    except AdapterError:
+        return []
+
+
+def _render(
+    record: RunRecord, rows: Sequence[ProbeRow], repo: str | None, licence: str | None, language: str | None
+) -> str:
+    claims = [] if record.config.data.evidence else [row.claim for row in rows]
+    front_matter = metadata.card_data(record, licence=licence, language=language, examples=claims[:_WIDGET])
     return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
         front_matter=f"{front_matter.to_yaml(line_break=chr(10))}\n",
-        name=record.name,
+        name=escape(record.name),
         summary=_summary(record, english=front_matter.language == "en"),
         verdict=tables.verdict(record),
         split=record.scored_split,
         chosen=_CHOSEN[record.scored_split],
-        labels="\n".join(f"{index}. `{name}`" for index, name in enumerate(record.labels)),
+        labels=_labels(record, rows),
         results=tables.markdown(tables.results_header(record), tables.results(record)),
         confidence=f"{record.config.eval.confidence:.0%}",
         calibrated=(
@@ -72,14 +122,84 @@ def _render(record: RunRecord, repo: str | None, licence: str | None, language: 
             else ", without and with a temperature fitted on validation"
         ),
         comparisons=_bullets(list(tables.comparisons(record).values())),
-        per_label=tables.markdown(tables.LABEL_HEADER, tables.per_label(record)),
-        curve="![Learning curve](plots/curve.png)" if record.progress.curve else "",
+        per_label=tables.markdown(
+            tables.LABEL_HEADER, [(escape(name), *cells) for name, *cells in tables.per_label(record)]
+        ),
+        curve=tables.folded("Learning curve", "![Learning curve](plots/curve.png)") if record.progress.curve else "",
         abstaining=_abstaining(record),
         training=_bullets(_training(record)),
+        hyperparameters=_hyperparameters(record),
         data=_data(record),
         limits=_bullets(_limits(record)),
-        **_snippets(record, repo),
+        links=_bullets(_links(record)),
+        citation=_citation(record),
+        **snippets.values(record, rows[0] if rows else None, repo),
     )
+
+
+def escape(text: str) -> str:
+    """Return a name as Markdown that shows it literally."""
+    return _MARKUP.sub(lambda match: f"\\{match[0]}", " ".join(text.split()))
+
+
+def code(text: str) -> str:
+    """Return a name as a Markdown code span, whatever backticks it has."""
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    space = " " if "`" in text else ""
+    return f"{fence}{space}{' '.join(text.split())}{space}{fence}"
+
+
+def _labels(record: RunRecord, rows: Sequence[ProbeRow]) -> str:
+    """Return a table of the labels, each with a claim of the probe that gets it."""
+    examples: dict[int, str] = {}
+    for row in rows:
+        examples.setdefault(int(np.argmax(row.logits)), row.claim)
+    cells = []
+    for index, name in enumerate(record.labels):
+        claim = " ".join(examples.get(index, "").split())
+        short = claim if len(claim) <= _LONGEST_EXAMPLE else f"{claim[:_LONGEST_EXAMPLE]}…"
+        cells.append((str(index), code(name), escape(short)))
+    text = "| id | label | a claim that gets it |\n| ---: | --- | --- |\n"
+    return text + "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells)
+
+
+def _hyperparameters(record: RunRecord) -> str:
+    values = configs.to_dict(record.config)
+    lines = [
+        f"{name.replace('_', ' ')}: {code(str(values[section][name]))}"
+        for section, names in _HYPERPARAMETERS.items()
+        for name in names
+        if values.get(section, {}).get(name) not in (None, "")
+    ]
+    changed = [f"`{key}={value}`" for key, value in configs.differences(record.config).items()]
+    lines.append(f"settings that differ from lorahub's defaults: {', '.join(changed) or 'none'}")
+    packages = ", ".join(f"{name} {version}" for name, version in record.environment.packages.items())
+    return _bullets([*lines, f"versions: Python {record.environment.python}, {packages}"])
+
+
+def _links(record: RunRecord) -> list[str]:
+    environment, named = record.environment, metadata.named_set(record)
+    lines = (
+        [f"base: [{environment.base_id}](https://hf.co/{environment.base_id})"] if "/" in environment.base_id else []
+    )
+    if named and named.hub_id:
+        lines.append(f"data: [{named.hub_id}](https://hf.co/datasets/{named.hub_id})")
+    elif environment.data.kind == "hub":
+        lines.append(f"data: [{environment.data.id}](https://hf.co/datasets/{environment.data.id})")
+    paper = _PAPERS.get(record.config.adapter.method)
+    lines += [f"method: [{paper[1]}](https://arxiv.org/abs/{paper[3]})"] if paper else []
+    return [*lines, "made with: [lorahub](https://pypi.org/project/hf-lorahub/)"]
+
+
+def _citation(record: RunRecord) -> str:
+    """Return the BibTeX entry of the method's paper, or of lorahub for a method without one."""
+    paper = _PAPERS.get(record.config.adapter.method)
+    if paper is None:
+        return "@software{lorahub,\n  title = {lorahub},\n  url = {https://pypi.org/project/hf-lorahub/}\n}"
+    authors, title, year, number = paper
+    key = f"{authors.split(',')[0].lower()}{year}"
+    fields = {"author": authors, "title": title, "year": year, "eprint": number, "archivePrefix": "arXiv"}
+    return f"@article{{{key},\n" + ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items()) + "\n}"
 
 
 def _bullets(lines: list[str]) -> str:
@@ -87,13 +207,11 @@ def _bullets(lines: list[str]) -> str:
 
 
 def _summary(record: RunRecord, *, english: bool) -> str:
-    labels = ", ".join(f"`{name}`" for name in record.labels)
+    labels = ", ".join(map(code, record.labels))
     return (
         f"{_METHODS[record.config.adapter.method]} `{record.environment.base_id}` that sorts "
         f"{'English claims' if english else 'claims'} into {labels}. It was trained with lorahub on "
-        f"`{record.environment.data.id}`. It is for people who sort many claims before somebody reads them. It reads "
-        "the wording of a claim and looks nothing up, so its answer is a reason to check, not a fact, and no ground "
-        "for removing or ranking what somebody said."
+        f"{code(record.environment.data.id)}."
     )
 
 
@@ -113,14 +231,14 @@ def _abstaining(record: RunRecord) -> str:
         f"The area under the risk-coverage curve is {adapter.selective.aurc:.3f}; an uninformative confidence gives "
         f"the share of wrong answers, {1 - adapter.accuracy:.3f}."
     )
-    return f"\n### Abstaining\n\n{' '.join(lines)}\n\n![Risk and coverage](plots/coverage.png)\n"
+    plot = tables.folded("Risk and coverage", "![Risk and coverage](plots/coverage.png)")
+    return f"\n### Abstaining\n\n{' '.join(lines)}\n{plot}"
 
 
 def _training(record: RunRecord) -> list[str]:
     progress, environment, train = record.progress, record.environment, record.config.train
     trained, total = progress.trainable_parameters, progress.total_parameters
     revision = environment.base_revision
-    changed = ", ".join(f"`{name}={value}`" for name, value in config.differences(record.config).items())
     return [
         f"{trained:,} of {total:,} parameters trained ({trained / total:.1%})",
         f"{progress.steps:,} steps, {progress.epochs:.1f} epochs, {progress.seconds:.0f} s on {environment.device}; "
@@ -128,7 +246,6 @@ def _training(record: RunRecord) -> list[str]:
         *([f"rank {progress.rank.trained} trained, kept {progress.rank.why}"] if progress.rank else []),
         f"base `{environment.base_id}`, {f'revision `{revision}`' if revision else 'a folder without a revision'}, "
         f"seed {train.seed}",
-        f"settings that differ from lorahub's defaults: {changed or 'none'}",
     ]
 
 
@@ -137,10 +254,14 @@ def _data(record: RunRecord) -> str:
     rows = [(split, f"{data.rows[split]:,}", f"`{digest}`") for split, digest in data.sha256.items()]
     revision = f", revision `{data.revision}`" if data.revision else ""
     origin = f" On the Hub: [{named.hub_id}](https://hf.co/datasets/{named.hub_id})." if named and named.hub_id else ""
-    return (
-        f"`{data.id}` ({data.kind}{revision}).{origin} The sha256 of a split covers its texts and label names in order "
-        f"and does not depend on the file format.\n\n{tables.markdown(('split', 'claims', 'sha256'), rows)}"
+    counts = ", ".join(f"{split} {count}" for split, count, _ in rows)
+    licence = f" The license of the data: {named.licence}." if named and named.licence else ""
+    hashes = (
+        "The sha256 of a split covers its texts and label names in order and does not depend on the file format.\n\n"
+        f"{tables.markdown(('split', 'claims', 'sha256'), rows)}"
     )
+    facts = f"{code(data.id)} ({data.kind}{revision}), claims: {counts}.{origin}{licence}"
+    return f"{facts}\n{tables.folded('sha256', hashes)}".rstrip()
 
 
 def _limits(record: RunRecord) -> list[str]:
@@ -148,12 +269,13 @@ def _limits(record: RunRecord) -> list[str]:
     adapter = record.adapter()
     lines = []
     for index, name in enumerate(record.labels):
-        row = adapter.per_label[name]
+        row, about = adapter.per_label[name], []
         if row.support < _SMALL_CLASS:
-            lines.append(f"`{name}` has {row.support} test claims: its recall of {row.recall:.2f} is uncertain.")
+            about.append(f"{code(name)} has {row.support} test claims: its recall of {row.recall:.2f} is uncertain.")
         if row.recall < _LOW_RECALL:
-            lines.append(f"It finds {row.recall:.0%} of the `{name}` claims: absence of that answer means little.")
-        lines += _confused(record.labels, index, adapter)
+            about.append(f"It finds {row.recall:.0%} of the {code(name)} claims: absence of that answer means little.")
+        about += _confused(record.labels, index, adapter)
+        lines += [" ".join(about)] if about else []
     if adapter.ece > _HIGH_ECE:
         lines.append(f"Confidence is off by {adapter.ece:.2f} on average: do not read it as a probability.")
     if adapter.truncated:
@@ -166,8 +288,9 @@ def _limits(record: RunRecord) -> list[str]:
     lines += [f"Reported during training: {text}" for text in record.progress.warnings]
     return [
         *lines,
-        "It classifies wording, not truth; it is untested on topics, years and languages other than those of its "
-        "training data.",
+        "It is for people who sort many claims before somebody reads them. It reads the wording of a claim and looks "
+        "nothing up: its answer is a reason to check, not a fact, and no ground for removing or ranking what somebody "
+        "said. It is untested on topics, years and languages other than those of its training data.",
     ]
 
 
@@ -177,60 +300,4 @@ def _confused(labels: list[str], index: int, adapter: SystemResult) -> list[str]
     wrong = max((other for other in range(len(labels)) if other != index), key=lambda other: answers[other])
     if not sum(answers) or answers[wrong] / sum(answers) < _OFTEN_CONFUSED:
         return []
-    return [f"It calls {answers[wrong]} of {sum(answers)} `{labels[index]}` claims `{labels[wrong]}`."]
-
-
-def _snippets(record: RunRecord, repo: str | None) -> dict[str, str]:
-    """Return the values of the template's code snippets."""
-    environment, settings = record.environment, record.config
-    has_evidence = settings.data.evidence is not None
-    packages, package_imports, load = _load_model(record, repo or ".")
-    imports = ["import json", "", "import torch", *(["from huggingface_hub import hf_hub_download"] if repo else [])]
-    imports += [*package_imports, "from transformers import AutoModelForSequenceClassification, AutoTokenizer"]
-    labels_file = f'hf_hub_download("{repo}", "labels.json")' if repo else '"labels.json"'
-    notes = []
-    if environment.calibration.bias:
-        notes.append("The labels in the table add the bias in `calibration.json` to these logits before the arg max.")
-    if settings.base.quantize != "none":
-        reason = environment.reasons["quantize"]
-        notes.append(f"It was trained on a 4-bit base ({reason}). On the unquantized base, as above, answers differ.")
-    if environment.base_origin == "folder" and not environment.base_revision:
-        notes.append(f"`{environment.base_id}` was a folder on the training machine: replace it by its path.")
-    return {
-        "example": EXAMPLE,
-        "second_flag": f' --evidence "{EXAMPLE_EVIDENCE}"' if has_evidence else "",
-        "second_text": f'["{EXAMPLE_EVIDENCE}"], ' if has_evidence else "",
-        "truncation": 'truncation="only_second"' if has_evidence else "truncation=True",
-        # The reason starts with the resolved length, which the base may limit.
-        "max_length": environment.reasons.get("max_length", str(settings.base.max_length)).split()[0],
-        "adapter": repo or ".",
-        "where": "" if repo else ", from this folder",
-        "base_flag": f" --base {environment.base_id}" if repo else "",
-        "imports": "\n".join(imports),
-        "read_labels": f'with open({labels_file}, encoding="utf-8") as file:\n    labels = json.load(file)',
-        "alone": packages,
-        "load": load,
-        "notes": "".join(f"\n{note}\n" for note in notes).rstrip("\n"),
-    }
-
-
-def _load_model(record: RunRecord, adapter: str) -> tuple[str, list[str], str]:
-    """Return the packages that the snippet needs, their imports, and the lines that create `model`."""
-    method, revision = record.config.adapter.method, record.environment.base_revision
-    if method == "full":
-        return "transformers", [], f'model = AutoModelForSequenceClassification.from_pretrained("{adapter}").eval()'
-    lines = [
-        "base = AutoModelForSequenceClassification.from_pretrained(",
-        f'    "{record.environment.base_id}",',
-        f"    revision={json.dumps(revision) if revision else None},",
-        "    num_labels=len(labels),",
-        "    id2label=dict(enumerate(labels)),",
-        "    label2id={name: place for place, name in enumerate(labels)},",
-        ")",
-        "base.config.pad_token_id = tokenizer.pad_token_id",
-    ]
-    if method == "linear-probe":
-        lines += ['base.load_state_dict(load_file("head.safetensors"), strict=False)', "model = base.eval()"]
-        return "transformers and safetensors", ["from safetensors.torch import load_file"], "\n".join(lines)
-    lines.append(f'model = PeftModel.from_pretrained(base, "{adapter}").eval()')
-    return "transformers and peft", ["from peft import PeftModel"], "\n".join(lines)
+    return [f"It calls {answers[wrong]} of {sum(answers)} {code(labels[index])} claims {code(labels[wrong])}."]

@@ -4,6 +4,7 @@ Out: `ModelCardData` with one `EvalResult` per metric. The keys are documented a
 https://huggingface.co/docs/hub/model-cards and https://huggingface.co/docs/hub/model-cards#evaluation-results.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lorahub.data import named as known
@@ -30,8 +31,10 @@ WRITTEN = ("library_name", "base_model", "base_model_relation", "pipeline_tag", 
 _LORA = ("lora", "qlora", "dora", "rslora")
 
 
-def card_data(record: RunRecord, *, licence: str | None = None, language: str | None = None) -> "ModelCardData":
-    """Return the front matter.
+def card_data(
+    record: RunRecord, *, licence: str | None = None, language: str | None = None, examples: Sequence[str] = ()
+) -> "ModelCardData":
+    """Return the front matter; `examples` are claims to try on the page of the Hub.
 
     The default of `language` is that of the named data set. `licence` has none: the license of data is not that of a
     model that was trained on it.
@@ -51,6 +54,7 @@ def card_data(record: RunRecord, *, licence: str | None = None, language: str | 
         metrics=["accuracy", "f1"],
         tags=[*dict.fromkeys([*(["lora"] if method in _LORA else []), method]), "lorahub", _TASK],
         label_names=record.labels,
+        widget=[{"text": text} for text in examples] or None,
         eval_results=[result for split in record.results for result in _results(record, split)],
     )
 

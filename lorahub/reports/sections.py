@@ -110,8 +110,8 @@ def body(card: str) -> str:
 
 
 def join(old: Metadata, new: Metadata) -> Metadata:
-    """Return the metadata of both: `new` replaces keys of `old`, but tags are combined."""
-    joined = {**new, **{key: value for key, value in old.items() if key not in new}}
+    """Return the metadata of both: `new` replaces keys of `old`, but tags are combined, and a widget is kept."""
+    joined = {**new, **{key: value for key, value in old.items() if key not in new or key == "widget"}}
     old_tags = old.get("tags")
     if isinstance(old_tags, list):
         joined["tags"] = list(dict.fromkeys([*new.get("tags", []), *map(str, old_tags)]))

@@ -198,6 +198,11 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return _INTERVAL.sub("[\\1,\N{NO-BREAK SPACE}\\2]", text)
 
 
+def folded(title: str, text: str) -> str:
+    """Return text that a page shows folded away."""
+    return f"\n<details><summary>{title}</summary>\n\n{text}\n\n</details>\n"
+
+
 def _ordered(systems: Iterable[str]) -> list[str]:
     """Sort system names: baselines first, unknown names last."""
     return sorted(systems, key=lambda name: SYSTEMS.index(name) if name in SYSTEMS else len(SYSTEMS))

@@ -90,16 +90,16 @@ def write(
             for system, by_split in logits.items():
                 Predictions(sha256=sha256, gold=claims.gold, logits=by_split[split]).save(part, split, system)
         plots.draw(record, part / runfiles.PLOTS)
-        (part / runfiles.CARD).write_text(_card(record, folder), encoding="utf-8")
+        (part / runfiles.CARD).write_text(_card(record, part, folder), encoding="utf-8")
         if (folder / runfiles.PUBLISHED).is_file():
             shutil.copyfile(folder / runfiles.PUBLISHED, part / runfiles.PUBLISHED)
         record.files = integrity.hash_files(part)
         record.save(part)
 
 
-def _card(record: RunRecord, replaced: Path) -> str:
+def _card(record: RunRecord, part: Path, replaced: Path) -> str:
     """Return the card, with the text that its author wrote into the card of the run that is replaced."""
-    path, card = replaced / runfiles.CARD, cards.render(record)
+    path, card = replaced / runfiles.CARD, cards.render(record, probe=cards.probe(part))
     if not path.is_file():
         return card
     try:
@@ -107,7 +107,7 @@ def _card(record: RunRecord, replaced: Path) -> str:
     except AdapterError:
         return card
     # The tags name the method of the replaced run.
-    left_out = ("tags", *metadata.WRITTEN)
+    left_out = ("tags", "widget", *metadata.WRITTEN)
     values = {key: value for key, value in sections.front_matter(old).items() if key not in left_out}
     return sections.merge(sections.compose(values, sections.body(old)), card)
 

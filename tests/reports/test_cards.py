@@ -58,6 +58,48 @@ def test_a_card_for_the_hub_names_the_repository_and_holds_no_placeholder(record
         assert word not in card
 
 
+def test_the_use_comes_first_with_a_claim_of_the_probe_and_its_answer(record, tiny_run):
+    probe = cards.probe(tiny_run.folder)
+    card = cards.render(record, probe=probe, repo="alice/tiny")
+    places = [card.index(f"lorahub:begin {name} ") for name in ("summary", "use", "results", "labels", "training")]
+    assert places == sorted(places)
+    answer = record.labels[max(range(2), key=lambda index: probe[0].logits[index])]
+    assert f'tokenizer(["{probe[0].claim}"]' in card
+    assert f'print([labels[index] for index in logits.argmax(-1)])  # ["{answer}"]' in card
+    assert sections.front_matter(card)["widget"] == [{"text": row.claim} for row in probe[:4]]
+    mine = card.replace(probe[0].claim, "mine")
+    assert sections.front_matter(sections.merge(mine, card))["widget"][0] == {"text": "mine"}
+    calls = card.split("Other calls of peft and transformers")[1].split("</details>")[0]
+    for words in (
+        "need `num_labels` and `id2label`",
+        'id2label = {0: "hedged", 1: "plain"}',
+        "AutoPeftModel",
+        "pipeline(",
+    ):
+        assert words in calls
+    calibration = record.environment.calibration
+    record.environment.calibration = calibration.model_copy(update={"temperature": 2.5})
+    assert "(logits / 2.5).softmax(-1)" in cards.render(record)
+    record.environment.calibration = calibration.model_copy(update={"temperature": 1.0})
+    assert ".softmax(-1)" not in cards.render(record)
+
+
+def test_names_of_labels_are_shown_literally_whatever_characters_they_have(record):
+    from markdown_it import MarkdownIt
+
+    names = ["*true*", "<b>`a`|b_</b>"]
+    record.environment.labels = names
+    for systems in record.results.values():
+        for result in systems.values():
+            result.per_label = dict(zip(names, result.per_label.values(), strict=True))
+    html = MarkdownIt("commonmark", {"html": True}).enable("table").render(cards.render(record).split("---\n", 2)[2])
+    shown = html.split("Per label")[1]
+    assert "<td>*true*</td>" in shown
+    assert shown.count("<td>&lt;b&gt;`a`|b_&lt;/b&gt;</td>") == 1
+    assert "<b>" not in html
+    assert "<code>&lt;b&gt;`a`|b_&lt;/b&gt;</code>" in html.split("Labels")[1]
+
+
 def test_every_setting_that_differs_from_the_default_is_named(record):
     training = cards.render(record).split("## How it was trained")[1].split("<!--")[0]
     for setting in ("train.min_steps=60", "train.epochs=1.0", "train.batch_size=16", "eval.bootstrap=200"):
