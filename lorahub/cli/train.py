@@ -1,10 +1,12 @@
 """`lorahub train` and `lorahub recipes`."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lorahub import runfiles
 from lorahub.cli import terminal
 from lorahub.cli.options import (
     Base,
@@ -94,7 +96,7 @@ def train(
     if as_json:
         show.print_json(finished.record.to_dict())
     else:
-        _print(finished)
+        _print(finished, _local_base(recipe, base, settings))
     if push is not None:
         from lorahub.publish import push as publishing
 
@@ -125,8 +127,16 @@ def _check_base_for_push(recipe: str | None, base: str | None, settings: list[st
         )
 
 
-def _print(finished: "Run") -> None:
-    """Print the results table and the main facts of the training."""
+def _local_base(recipe: str | None, base: str | None, settings: list[str] | None) -> str | None:
+    """Return the base if it is a folder, which the record does not name."""
+    from lorahub import config as configs
+
+    config = configs.load(recipe, [*configs.flags(data=None, base=base, method=None, seed=None), *(settings or ())])
+    return config.base.id if Path(config.base.id).is_dir() else None
+
+
+def _print(finished: "Run", local_base: str | None) -> None:
+    """Print the results table and the main facts of the training; `local_base` is the folder of the base, if any."""
     from lorahub.cli import show
     from lorahub.reports import tables
 
@@ -147,7 +157,10 @@ def _print(finished: "Run") -> None:
     )
     if progress.rank is not None:
         terminal.line(f"  rank {progress.rank.trained} trained, kept {progress.rank.why}.")
-    terminal.line(f'  written to {finished.folder}. Next:  lorahub classify "your claim" --adapter {finished.folder}')
+    command = f'lorahub classify "your claim" --adapter {shlex.quote(str(finished.folder))}'
+    if local_base is not None and runfiles.layout(finished.folder) is not runfiles.FULL_MODEL:
+        command += f" --base {shlex.quote(local_base)}"
+    terminal.line(f"  written to {finished.folder}. Next:  {command}")
 
 
 def recipes() -> None:

@@ -4,6 +4,7 @@ In: a ClaimSet and a tokenizer. Out: `input_ids` (B, T) int64, `attention_mask` 
 (B,) int64, the index of each claim in its set; T is the longest claim of the batch. Independent of models.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,14 +20,19 @@ from lorahub.data.claimset import ClaimSet
 Item = dict[str, int | list[int]]
 
 _CHUNK = 1000
+_MASK = "attention_mask"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """Tokenized texts without padding: what the tokenizer returns for each, and the rows of those that were cut."""
+    """Tokenized texts without padding: what the tokenizer returns for each, and the rows of those that were cut.
+
+    `paired` is whether each text is followed by its evidence.
+    """
 
     items: list[dict[str, list[int]]]
     truncated: frozenset[int]
+    paired: bool = False
 
 
 class EncodedClaims(Dataset[Item]):
@@ -62,18 +68,82 @@ class EncodedClaims(Dataset[Item]):
 def encode(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], evidence: Sequence[str] | None, *, max_length: int
 ) -> Encoded:
-    """Tokenize without padding. Only the evidence of a pair is truncated, unless the claim alone is too long."""
+    """Tokenize without padding. Only the evidence of a pair is truncated, unless the claim alone is too long.
+
+    A special token that is written in a text (`</s>`) is encoded as text; a text without any token becomes one token.
+    """
     texts, pairs = list(texts), None if evidence is None else list(evidence)
     if not texts:
-        return Encoded(items=[], truncated=frozenset())
+        return Encoded(items=[], truncated=frozenset(), paired=pairs is not None)
     items = _rows(tokenizer(texts, pairs, verbose=False), len(texts))
+    special = _SpecialTokens(tokenizer, paired=pairs is not None)
+    written = [row for row, item in enumerate(items) if special.are_written(item)]
+    if written:
+        for row in written:
+            texts[row] = special.broken(texts[row])
+            if pairs is not None:
+                pairs[row] = special.broken(pairs[row])
+        second = None if pairs is None else [pairs[row] for row in written]
+        again = _rows(tokenizer([texts[row] for row in written], second, verbose=False), len(written))
+        for row, item in zip(written, again, strict=True):
+            items[row] = item
     long = [row for row, item in enumerate(items) if len(item["input_ids"]) > max_length]
     if long:
         second = None if pairs is None else [pairs[row] for row in long]
         shorter = _truncate(tokenizer, [texts[row] for row in long], second, max_length)
         for row, item in zip(long, shorter, strict=True):
             items[row] = item
-    return Encoded(items=items, truncated=frozenset(long))
+    for row in written:
+        special.replace(items[row])
+    for item in items:
+        if not item["input_ids"]:
+            item.update({key: [special.neutral if key == "input_ids" else int(key == _MASK)] for key in item})
+    return Encoded(items=items, truncated=frozenset(long), paired=pairs is not None)
+
+
+class _SpecialTokens:
+    """Special tokens that are written in a text, and that a tokenizer encodes as themselves.
+
+    `split_special_tokens` prevents most of it. A vocabulary that has them as pieces still matches them (Unigram), and
+    so does a text that normalization turns into one. The unknown token is not counted: any text may contain it.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, paired: bool) -> None:
+        unknown = tokenizer.unk_token_id
+        self.ids = set(tokenizer.all_special_ids) - {unknown}
+        names = sorted(set(tokenizer.all_special_tokens) - {tokenizer.unk_token}, key=len, reverse=True)
+        self.pattern = re.compile("|".join(map(re.escape, names)) or "(?!)", re.IGNORECASE)
+        choices = (unknown, tokenizer.eos_token_id, tokenizer.pad_token_id)
+        self.neutral = next((token for token in choices if token is not None), 0)
+        self.added: list[int] = [
+            token for token in tokenizer("a", "a" if paired else None)["input_ids"] if token in self.ids
+        ]
+
+    def are_written(self, item: dict[str, list[int]]) -> bool:
+        """Return whether an encoded text has more special tokens than the tokenizer adds."""
+        return sum(map(self.ids.__contains__, item["input_ids"])) > len(self.added)
+
+    def broken(self, text: str) -> str:
+        """Return the text with a space behind the first character of each special token."""
+        return self.pattern.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
+
+    def replace(self, item: dict[str, list[int]]) -> None:
+        """Replace the special tokens that are left inside an encoded text by the unknown token.
+
+        Those that the tokenizer adds are the first and the last ones: as many at the start as it adds there.
+        """
+        ids = item["input_ids"]
+        excess = sum(map(self.ids.__contains__, ids)) - len(self.added)
+        if excess <= 0:
+            return
+        inside = [place for place, token in enumerate(ids) if token in self.ids]
+        start = 0
+        while (
+            start < len(self.added) and start < len(ids) and ids[start] == self.added[start] and inside[start] == start
+        ):
+            start += 1
+        for place in inside[start : start + excess]:
+            ids[place] = self.neutral
 
 
 def words_read(tokenizer: PreTrainedTokenizerBase, text: str, evidence: str | None, *, max_length: int) -> int:

@@ -22,8 +22,6 @@ class Architecture:
 
     model_type: str
     projections: Mapping[str, str] = field(default_factory=dict)
-    # RoBERTa counts positions from pad_token_id + 1, so the first ones are never used.
-    positions_offset: bool = False
     # Layers process each row of a batch separately, so rows may use different adapters. DeBERTa projects one table of
     # relative positions for all rows.
     mixes_adapters: bool = True
@@ -46,10 +44,8 @@ ARCHITECTURES = {
     row.model_type: row
     for row in (
         Architecture(model_type="bert", projections=_BERT, prefixes=True, bert_layers=True),
-        Architecture(model_type="roberta", projections=_BERT, positions_offset=True, prefixes=True, bert_layers=True),
-        Architecture(
-            model_type="xlm-roberta", projections=_BERT, positions_offset=True, prefixes=True, bert_layers=True
-        ),
+        Architecture(model_type="roberta", projections=_BERT, prefixes=True, bert_layers=True),
+        Architecture(model_type="xlm-roberta", projections=_BERT, prefixes=True, bert_layers=True),
         Architecture(model_type="distilbert", projections=_projections("q_lin", "k_lin", "v_lin", "out_lin")),
         Architecture(
             model_type="deberta-v2",

@@ -4,12 +4,14 @@ In: a BaseConfig and the label names. Out: a `Base`: model, tokenizer and the re
 length. Weights are read from safetensors only, and code in a repository is never run.
 """
 
+import inspect
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import processors
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -103,7 +105,9 @@ def load(config: BaseConfig, labels: LabelSet | None = None, *, token: str | Non
         # transformers returns an empty tokenizer if there is none.
         raise BaseModelError(f"the base {resolved.id} has no tokenizer. Save its tokenizer into the same folder.")
     reasons: dict[str, str] = {}
-    pad_token(tokenizer, resolved.id, reasons)
+    pad_token(tokenizer, resolved.id, reasons, last_position=_reads_last_position(model_config))
+    _encode_special_tokens_as_text(tokenizer)
+    own_labels = model_config.num_labels
     model_config.num_labels = len(names)
     model_config.id2label = names.id2label
     model_config.label2id = dict(names.ids)
@@ -122,11 +126,16 @@ def load(config: BaseConfig, labels: LabelSet | None = None, *, token: str | Non
             f"{precision.name(computed)}; not quantized: {', '.join(kept)}"
         )
         quantized = quantization.settings(config.quantize, kept, computed)
-    model, missing = _load_model(resolved, model_config, dtype, device, quantized)
+    model, missing, replaced = _load_model(resolved, model_config, dtype, device, quantized)
+    if replaced:
+        reasons["head"] = f"new: the base has one for {own_labels} labels, which is not used"
     quantization.disable_repacking(model)
+    _use_inputs_of(model, tokenizer)
+    if model_config.is_encoder_decoder:
+        _end_with_eos(tokenizer, resolved.id)
     heads = architectures.head_names(model, missing)
     keep_in_float32(model, heads)
-    limit = longest_input(model_config, tokenizer.model_max_length)
+    limit = longest_input(model, tokenizer.model_max_length)
     max_length = min(config.max_length, limit)
     why = "base.max_length" if max_length == config.max_length else "the limit of the base"
     reasons["max_length"] = f"{max_length} tokens: {why}"
@@ -166,8 +175,8 @@ def _to_float32(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[to
 
 def _load_model(
     resolved: fetch.Resolved, model_config: Any, dtype: torch.dtype, device: torch.device, quantized: Any
-) -> tuple[PreTrainedModel, list[str]]:
-    """Return the model and the names of the weights that the checkpoint lacks.
+) -> tuple[PreTrainedModel, list[str], list[str]]:
+    """Return the model, the names of the weights that are new, and of those that replace ones of another shape.
 
     `quantized` is the `quantization_config` or None; only a quantized model is loaded to `device`.
     """
@@ -184,6 +193,8 @@ def _load_model(
             dtype=dtype,
             use_safetensors=True,
             output_loading_info=True,
+            # A head for another number of labels is replaced by a new one; `damaged` refuses other differences.
+            ignore_mismatched_sizes=True,
             device_map={"": str(device)} if quantized else None,
             quantization_config=quantized,
             **LOCAL,
@@ -199,16 +210,28 @@ def _load_model(
             transformers_logging.enable_progress_bar()
     missing = list(info["missing_keys"])
     prefix = f"{model.base_model_prefix}."
+    replaced = sorted(str(key) for key, *_ in info["mismatched_keys"])
+    damaged = [key for key in replaced if key.startswith(prefix)]
+    if damaged:
+        raise BaseModelError(
+            f"the base {resolved.id} has weights of other shapes than its config.json describes (first: {damaged[0]}). "
+            "Is its folder complete?"
+        )
     layers = [key for key in missing if key.startswith(prefix) and any(part.isdigit() for part in key.split("."))]
     if layers:
         raise BaseModelError(
             f"the base {resolved.id} lacks {len(layers)} of its own weights (first: {layers[0]}). Is it complete?"
         )
-    return model, missing
+    return model, [*missing, *replaced], replaced
 
 
-def pad_token(tokenizer: PreTrainedTokenizerBase, name: str, reasons: dict[str, str]) -> None:
-    """Give the tokenizer a pad token (eos if it has none) and pad on the right."""
+def pad_token(
+    tokenizer: PreTrainedTokenizerBase, name: str, reasons: dict[str, str], *, last_position: bool = False
+) -> None:
+    """Give the tokenizer a pad token (eos if it has none) and pad on the right.
+
+    For a head that reads the last position, a pad token or not (`last_position`, as XLNet's), pad on the left.
+    """
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise BaseModelError(f"the tokenizer of {name} has neither a pad nor an end-of-sequence token.")
@@ -216,8 +239,48 @@ def pad_token(tokenizer: PreTrainedTokenizerBase, name: str, reasons: dict[str, 
         reasons["pad_token"] = f"{tokenizer.eos_token!r} (eos): the tokenizer has no pad token"
     else:
         reasons["pad_token"] = f"{tokenizer.pad_token!r}: the tokenizer's own"
-    tokenizer.padding_side = "right"
-    reasons["padding_side"] = "right: heads read the first or the last real token, and positions count from 0"
+    if last_position:
+        tokenizer.padding_side = "left"
+        reasons["padding_side"] = "left: the head reads the last position, and positions are relative"
+    else:
+        tokenizer.padding_side = "right"
+        reasons["padding_side"] = "right: heads read the first or the last real token, and positions count from 0"
+
+
+def _encode_special_tokens_as_text(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Encode a special token that is written in a text as plain text; the setting is saved with the tokenizer."""
+    tokenizer.split_special_tokens = tokenizer.init_kwargs["split_special_tokens"] = True
+
+
+def _use_inputs_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let the tokenizer return only inputs that the model takes."""
+    accepted = inspect.signature(model.forward).parameters
+    tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name in accepted]
+
+
+def _end_with_eos(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Let every input end with the end-of-sequence token, which the head of an encoder-decoder reads.
+
+    Raises BaseModelError if the tokenizer has none, pads with it, or cannot be changed.
+    """
+    eos = tokenizer.eos_token_id
+    if eos is None or eos == tokenizer.pad_token_id:
+        raise BaseModelError(
+            f"the head of {name} reads the end-of-sequence token, and its tokenizer has none of its own. Give the "
+            "tokenizer an eos_token that is not its pad_token."
+        )
+    if eos in tokenizer("a")["input_ids"]:
+        return
+    inner = getattr(tokenizer, "backend_tokenizer", None)
+    if inner is None or tokenizer.num_special_tokens_to_add():
+        raise BaseModelError(
+            f"the head of {name} reads the end-of-sequence token, and its tokenizer does not add it. Save a tokenizer "
+            "that ends every text with it."
+        )
+    token = tokenizer.eos_token
+    inner.post_processor = processors.TemplateProcessing(
+        single=f"$A {token}", pair=f"$A {token} $B {token}", special_tokens=[(token, eos)]
+    )
 
 
 def read_config(folder: Path) -> Any:
@@ -240,20 +303,32 @@ def require_own_weights(model_config: Any, name: str) -> None:
         )
 
 
+def _reads_last_position(model_config: Any) -> bool:
+    """Return whether the head reads the last position of the input, padding included (XLNet)."""
+    return getattr(model_config, "summary_type", None) == "last" and model_config.model_type == "xlnet"
+
+
 def set_pad_token_id(model_config: Any, pad: int) -> None:
     """Set the pad token in a config: decoders pool the last token that is not padding, by this id."""
     model_config.pad_token_id = pad
     model_config.get_text_config().pad_token_id = pad
 
 
-def longest_input(model_config: Any, tokens: float) -> int:
-    """Return the longest input of a base in tokens; `tokens` is the limit of its tokenizer."""
-    positions = getattr(model_config.get_text_config(), "max_position_embeddings", None)
-    if positions is None:
+def longest_input(model: PreTrainedModel, tokens: float) -> int:
+    """Return the longest input of a base in tokens; `tokens` is the limit of its tokenizer.
+
+    Bases with relative positions have no limit of their own: none in the config, or -1 (XLNet). Bases like RoBERTa
+    count positions from the padding index of their position embeddings plus 1, so the first ones are never used.
+    """
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if positions is None or positions <= 0:
         return int(tokens)
-    if architectures.of(model_config.model_type).positions_offset:
-        positions -= model_config.pad_token_id + 1
-    return int(min(positions, tokens))
+    skipped = [
+        module.padding_idx + 1
+        for name, module in model.named_modules()
+        if "position" in name.rpartition(".")[2] and getattr(module, "padding_idx", None) is not None
+    ]
+    return int(min(positions - max(skipped, default=0), tokens))
 
 
 def empty_model(model_config: Any) -> PreTrainedModel:
@@ -265,8 +340,17 @@ def empty_model(model_config: Any) -> PreTrainedModel:
 def features(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Return the last hidden states averaged over each claim's tokens, (B, H), of `input_ids` and `attention_mask`.
 
-    A linear probe on these features is the baseline of an adapter, and the app's `base` column.
+    Those of an encoder-decoder are the encoder's. A base that shortens the sequence gives its first position. A linear
+    probe on these features is the baseline of an adapter, and the app's `base` column.
     """
-    hidden: torch.Tensor = model.base_model(**batch).last_hidden_state  # (B, T, H)
-    weights = batch["attention_mask"].unsqueeze(-1).to(hidden.dtype)
+    backbone: Any = model.base_model
+    if model.config.is_encoder_decoder:
+        # The decoder reads its input through a mask of the past; the encoder reads all of it.
+        backbone = backbone.get_encoder()
+    hidden: torch.Tensor = backbone(**batch).last_hidden_state  # (B, T, H)
+    mask = batch.get("attention_mask")
+    if mask is None or hidden.shape[1] != mask.shape[1]:
+        # Pooling has shortened the sequence (Funnel), and its tokens are no longer the claim's.
+        return hidden[:, 0]
+    weights = mask.unsqueeze(-1).to(hidden.dtype)
     return (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)

@@ -122,7 +122,8 @@ class FusedLora(LoraLinear):  # type: ignore[misc]
         probability = getattr(self.lora_dropout[name], "p", 0.0)
         mask = dropout_mask(x.detach(), probability) if probability else None
         fused: torch.Tensor = _LoraFunction.apply(x, mask, weight, self.base_layer.bias, down, up, self.scaling[name])  # type: ignore[no-untyped-call]
-        return fused
+        # Not a view made inside the function, which a layer could not change in place (Longformer scales its queries).
+        return fused.view(*x.shape[:-1], -1)
 
 
 class _LoraFunction(torch.autograd.Function):
@@ -133,7 +134,7 @@ class _LoraFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Any, mask: Any, weight: Any, bias: Any, down: Any, up: Any, scale: float) -> torch.Tensor:
-        """Return the output (..., out) for x and mask (..., in), W (out, in), A (r, in) and B (out, r)."""
+        """Return the output, flattened to (N, out), for x and mask (..., in), W (out, in), A (r, in) and B (out, r)."""
         ctx.trained = down.dtype
         rows, down, up = x.reshape(-1, x.shape[-1]), down.to(x.dtype), up.to(x.dtype)
         mask = None if mask is None else mask.view_as(rows)
@@ -143,7 +144,7 @@ class _LoraFunction(torch.autograd.Function):
         output.addmm_(inner, up.T, alpha=scale)
         ctx.save_for_backward(dropped, mask, weight, down, up, inner)
         ctx.scale, ctx.shape = scale, x.shape
-        return output.view(*x.shape[:-1], -1)
+        return output
 
     @staticmethod
     @once_differentiable

@@ -47,7 +47,7 @@ def load(config: BaseConfig, resolved: Resolved, labels: int, *, half: bool, tok
         model = quantization.empty_layers(model, config.quantize, bases.unquantized_modules(model))
     heads = architectures.head_names(model)
     bases.keep_in_float32(model, heads)
-    limit = bases.longest_input(model_config, reader.model_max_length if tokenizer else _NO_LIMIT)
+    limit = bases.longest_input(model, reader.model_max_length if tokenizer else _NO_LIMIT)
     return Base(
         model=model.eval(),
         tokenizer=reader,

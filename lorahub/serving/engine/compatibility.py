@@ -6,13 +6,16 @@ difference.
 
 import logging
 from dataclasses import dataclass, replace
+from functools import cached_property
 
+import torch
 from torch import nn
 
 from lorahub.config import BaseConfig
 from lorahub.errors import AdapterError
 from lorahub.hub import fetch, rules
 from lorahub.models import architectures
+from lorahub.models import base as bases
 from lorahub.models.adapters import Adapter, AdapterInfo
 from lorahub.models.base import Base
 
@@ -87,11 +90,10 @@ class BaseShapes:
                 f"{adapter.name}: its head and that of {id} differ in {', '.join(different[:3])}. "
                 "Restore its weights or train again."
             )
-        hidden = getattr(self._base.model.config.get_text_config(), "hidden_size", None)
-        if adapter.probe is not None and hidden not in (None, adapter.probe.weight.shape[1]):
+        if adapter.probe is not None and adapter.probe.weight.shape[1] != self._features:
             raise AdapterError(
-                f"{adapter.name}: its linear probe reads {adapter.probe.weight.shape[1]} features, {id} has {hidden}. "
-                "Restore it or train again."
+                f"{adapter.name}: its linear probe reads {adapter.probe.weight.shape[1]} features, {id} has "
+                f"{self._features}. Restore it or train again."
             )
 
     def coverage(self, adapter: Adapter) -> Coverage:
@@ -125,6 +127,13 @@ class BaseShapes:
                     "%s was trained on %s with %s %s; %s is loaded: its answers may differ",
                     adapter.name, base.resolved.id, what, trained, loaded,
                 )  # fmt: skip
+
+    @cached_property
+    def _features(self) -> int:
+        """Return the number of features of the base: its hidden size, except where a layer changes it (OPT-350m)."""
+        batch = self._base.tokenizer(["a"], return_tensors="pt").to(self._base.device)
+        with torch.inference_mode():
+            return bases.features(self._base.model, dict(batch)).shape[1]
 
     def _head(self, labels: int) -> set[tuple[str, str, tuple[int, ...]]]:
         """Return the name and shape of every head tensor of an adapter with this many labels."""

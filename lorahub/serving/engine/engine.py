@@ -191,7 +191,8 @@ class Engine(Predictor):
             for names, encoded in self._tokenize(held, request):
                 for group in [names] if mixes else [[name] for name in names]:
                     loaded = [held[name] for name in group]
-                    kind = _LOGITS if mixes else loaded[0]
+                    # Rows of an encoder-decoder need equal numbers of end tokens: pairs have more than claims.
+                    kind = _LOGITS if mixes else (loaded[0], encoded.paired)
                     rows = shared_layers.rows_per_text([item.first_layer for item in loaded], self._layers)
                     job = Job(
                         items=encoded.items, adapters=loaded, kind=kind, strength=request.strength, rows_per_text=rows

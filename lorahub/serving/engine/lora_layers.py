@@ -140,6 +140,16 @@ class StackedLinear(nn.Module):
         super().__init__()
         self.linear, self.layer = linear, name
 
+    @property
+    def weight(self) -> torch.Tensor:
+        """The weight of the linear layer, whose dtype some architectures read (T5)."""
+        return self.linear.weight  # type: ignore[no-any-return,return-value]
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        """The bias of the linear layer."""
+        return self.linear.bias  # type: ignore[return-value]
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map x (B, T, in) or (B, in) to (B, T, out) or (B, out)."""
         route = _route.get()
