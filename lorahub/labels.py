@@ -3,7 +3,7 @@
 The order is that of the columns of the head. `labels.json` in a run folder holds it as a JSON list.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,8 @@ from lorahub import atomic, runfiles
 from lorahub.errors import AdapterError, DataError
 
 LONGEST_NAME = 200
+# The names that transformers gives to labels without names, followed by their id.
+PLACEHOLDER = "LABEL_"
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,11 @@ class LabelSet:
         return np.fromiter((self.ids[name] for name in names), dtype=np.int64, count=len(names))
 
     @property
+    def placeholders(self) -> bool:
+        """Whether the names are LABEL_0, LABEL_1 and so on."""
+        return all(name == f"{PLACEHOLDER}{index}" for index, name in enumerate(self.names))
+
+    @property
     def id2label(self) -> dict[int, str]:
         """The mapping from id to name, as transformers' configs take it."""
         return dict(enumerate(self.names))
@@ -72,6 +79,15 @@ class LabelSet:
                 f"{path} must hold at least two distinct label names; it holds {names}. Restore it or train again."
             )
         return cls(tuple(names))
+
+    @classmethod
+    def of_config(cls, id2label: Mapping[int, str] | None) -> "LabelSet | None":
+        """Return the names in a model's config; None if they are not a label set."""
+        names = [] if id2label is None else [str(id2label[index]) for index in sorted(id2label)]
+        try:
+            return cls(tuple(names))
+        except DataError:
+            return None
 
     @classmethod
     def from_values(cls, values: Iterable[str]) -> "LabelSet":

@@ -38,6 +38,8 @@ _SOFT = frozenset(
 )
 # Settings of a full model by which transformers reads other weights, another config, or one setting for another.
 _REDIRECTIONS = frozenset({"transformers_weights", "configuration_files", "attribute_map"})
+# The heads that peft lists for every architecture, which has one of them.
+_PEFT_HEADS = frozenset({"classifier", "score"})
 _PROMPT, _IA3 = "prompt_embeddings", "ia3_l"
 _NOT_SELECTED = "not among target_modules and layers_to_transform"
 
@@ -177,9 +179,11 @@ def _check_model_tensors(shapes: Shapes, config: Config, labels: int) -> Iterato
 def _check_heads(shapes: Shapes, heads: Iterable[str], labels: int, file: str) -> Iterator[str]:
     """Yield heads without a tensor, and heads whose outputs are not one per label."""
     present = {head_of(name, heads) for name in shapes}
+    # Which of the two the base has is checked when it is loaded (serving/engine/compatibility.py).
+    optional = _PEFT_HEADS if present & _PEFT_HEADS else set[str]()
     outputs = {shape[0] for shape in shapes.values() if len(shape) == 2}
     for head in heads:
-        if head not in present:
+        if head not in present and head not in optional:
             yield f"{file} has no tensor of the head {head!r}: it would be random on every load"
     if labels and outputs and labels not in outputs:
         yield f"{LABELS} names {labels} labels, but the head has {sorted(outputs)[:5]} outputs"

@@ -24,7 +24,7 @@ from lorahub import runfiles
 from lorahub.errors import AdapterError, UnsafeAdapterError, one_line
 from lorahub.hub import client, headers, rules
 from lorahub.hub.headers import HeaderError, Tensor
-from lorahub.labels import LONGEST_NAME
+from lorahub.labels import LONGEST_NAME, PLACEHOLDER
 from lorahub.runfiles import FULL_MODEL, LABELS, PEFT, Layout
 
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
@@ -38,6 +38,15 @@ _DEEPEST_JSON = 30
 # Of one kind; a report is read by people.
 _MOST_FINDINGS = 50
 _LONGEST_FINDING = 400
+# Endings of the weight (labels, in) that gives the logits, by the architectures' own names.
+_LOGITS = (
+    "classifier.weight",
+    "score.weight",
+    "out_proj.weight",
+    "logits_proj.weight",
+    "summary.weight",
+    "dense.weight",
+)
 # Bits of the exponent by dtype: all ones means infinity or NaN.
 _EXPONENT = {"F32": (np.uint32, 0x7F800000), "F16": (np.uint16, 0x7C00), "BF16": (np.uint16, 0x7F80)}
 # Bytes of a tensor that are checked at once.
@@ -182,6 +191,9 @@ def _check(
             text = f"{layout.weights} is damaged: its header cannot be read ({one_line(error)})"
             findings += _findings([text])
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    if _may_lack_labels(files, layout) and shapes and not any(finding.refused for finding in in_config):
+        labels = _own_labels(files, read, _outputs(shapes, config["modules_to_save"]))
+        findings += _missing_labels(labels)
     findings += _findings(_check_types(tensors))
     if shapes and config and not any(finding.refused for finding in in_config):
         findings += _findings(rule.tensors(shapes, config, len(labels)))
@@ -239,7 +251,7 @@ def _check_files(files: Mapping[str, int], layout: Layout) -> Iterator[Finding]:
     if layout.weights not in files:
         instead = f", only {pickled[0]}, which is pickled and can run code" if pickled else ""
         yield from _findings([f"it has no {layout.weights}{instead}"])
-    if LABELS not in files:
+    if LABELS not in files and not _may_lack_labels(files, layout):
         yield Finding(text=f"it has no {LABELS}, the names of its labels")
     outside = (name for name in files if name.startswith("/") or ".." in Path(name).parts or "\\" in name)
     yield from _findings(f"a file is named {name!r}, which leads out of its folder" for name in outside)
@@ -254,6 +266,47 @@ def _check_files(files: Mapping[str, int], layout: Layout) -> Iterator[Finding]:
             yield Finding(text=f"{pattern} has {size:,} bytes, more than the {limit:,} of any real one")
     if FULL_MODEL.config in files and layout != FULL_MODEL:
         yield Finding(text="config.json makes transformers load it as a full model", refused=False)
+
+
+def _may_lack_labels(files: Mapping[str, int], layout: Layout) -> bool:
+    """Return whether a folder was not written by lorahub, which always writes the names of the labels."""
+    return LABELS not in files and layout is PEFT and runfiles.RECORD not in files
+
+
+def _outputs(shapes: rules.Shapes, heads: Iterable[str]) -> int:
+    """Return the number of labels of a head, from the weight that gives the logits; 0 if there is none."""
+    heads = list(heads)
+    weights = {name: shape for name, shape in shapes.items() if len(shape) == 2 and ".lora_" not in name}
+    for ending in _LOGITS:
+        for name, shape in weights.items():
+            if f".{name}".endswith(f".{ending}") and rules.head_of(name, heads):
+                return shape[0]
+    return 0
+
+
+def _own_labels(files: Mapping[str, int], read: Callable[[str], bytes], outputs: int) -> list[str]:
+    """Return the names in `id2label` of a config.json beside the adapter, else LABEL_0 and so on."""
+    config: dict[str, Any] = {}
+    if FULL_MODEL.config in files and files[FULL_MODEL.config] <= runfiles.LIMITS[PEFT.config]:
+        config = _parse(partial(read, FULL_MODEL.config), dict, FULL_MODEL.config, [])
+    names = config.get("id2label")
+    if isinstance(names, dict) and set(names) == set(map(str, range(outputs))):
+        own = [names[str(index)] for index in range(outputs)]
+        if not any(finding.refused for finding in _check_labels(own)):
+            return own
+    return [f"{PLACEHOLDER}{index}" for index in range(outputs)]
+
+
+def _missing_labels(labels: list[str]) -> Iterator[Finding]:
+    if len(labels) < 2:
+        yield Finding(text=f"it has no {LABELS}, the names of its labels, and no head for two or more")
+        return
+    shown = ", ".join(labels[:3]) + (", ..." if len(labels) > 3 else "")
+    yield Finding(
+        text=f"it has no {LABELS}: its labels are called {shown}. To name them, write {LABELS}, a JSON list of names "
+        "in the order of the head's outputs",
+        refused=False,
+    )
 
 
 def _check_base(config: rules.Config) -> Iterator[Finding]:

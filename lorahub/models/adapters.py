@@ -7,7 +7,7 @@ or an `Adapter`, after every tensor was checked against its config (hub/rules.py
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from lorahub.runfiles import Layout, Part
 from lorahub.stats.baselines import LinearProbe
 from lorahub.stats.verdicts import Calibration
 
-_TOKENIZER_CONFIG = "tokenizer_config.json"
+_TOKENIZER, _TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 _A, _B, _MAGNITUDE = ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector"
 _PREFIX = "base_model.model."
 
@@ -41,7 +41,7 @@ class AdapterInfo:
 
     `max_length` is the number of tokens after which its tokenizer truncates; None for a folder without a tokenizer.
     `reads_evidence` is whether it was trained on pairs of claim and evidence; None for a folder without a record.
-    `quantize` is the quantization of the base during training.
+    `quantize` is the quantization of the base during training. `folder` holds the adapter's files.
     """
 
     name: str
@@ -52,6 +52,7 @@ class AdapterInfo:
     max_length: int | None
     reads_evidence: bool | None
     quantize: Quantization
+    folder: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +138,7 @@ def load(folder: Path, *, name: str | None = None) -> Adapter:
             f"{folder} holds {content}, which cannot share a base with other adapters: the engine serves lora, qlora, "
             "dora, rslora and linear-probe. `lorahub classify` and `lorahub evaluate` run it separately."
         )
-    info = read_info(folder, report.config, name=name)
+    info = read_info(folder, report, name=name)
     stored = read_tensors(folder / report.layout.weights)
     tensors = {key.removeprefix(_PREFIX): tensor for key, tensor in stored.items()}
     lora = _updates(report.config, tensors)
@@ -212,9 +213,9 @@ def _load_onto(folder: Path, base: Base) -> nn.Module:
     return model
 
 
-def read_info(folder: Path, config: rules.Config, *, name: str | None = None) -> AdapterInfo:
-    """Read what a run folder and its adapter config say about an adapter; raises AdapterError for a damaged file."""
-    labels = LabelSet.load(folder)
+def read_info(folder: Path, report: safety.Report, *, name: str | None = None) -> AdapterInfo:
+    """Read what a checked folder says about an adapter; raises AdapterError for a damaged file."""
+    config, labels = report.config, LabelSet(tuple(report.labels))
     record = records.load(folder) if runfiles.is_finished(folder) else None
     base_id = config.get("base_model_name_or_path") or (record.environment.base_id if record else None)
     return AdapterInfo(
@@ -226,7 +227,44 @@ def read_info(folder: Path, config: rules.Config, *, name: str | None = None) ->
         max_length=_max_length(folder),
         reads_evidence=None if record is None else record.config.data.evidence is not None,
         quantize=record.config.base.quantize if record else "none",
+        folder=folder,
     )
+
+
+class _Model(Part):
+    vocab: Any = None
+
+
+class _Added(Part):
+    content: str
+    id: int
+
+
+class _Tokenizer(Part):
+    model: _Model
+    added_tokens: list[_Added] = []
+
+
+def vocabulary(folder: Path) -> dict[str, int] | None:
+    """Return the tokens in `tokenizer.json` with their ids; None if there is no such file or no such list in it."""
+    path = folder / _TOKENIZER
+    if not path.exists():
+        return None
+    stored = runfiles.read_json(path, _Tokenizer)
+    added = {token.content: token.id for token in stored.added_tokens}
+    if isinstance(stored.model.vocab, dict):
+        return {**stored.model.vocab, **added}
+    if isinstance(stored.model.vocab, list):
+        return {**{str(entry[0]): index for index, entry in enumerate(stored.model.vocab)}, **added}
+    return None
+
+
+def named_by(adapter: Adapter, base: Base) -> Adapter:
+    """Return the adapter with the label names of its base's config, if it has none of its own."""
+    own = base.own_labels
+    if adapter.labels.placeholders and own is not None and len(own) == len(adapter.labels):
+        return replace(adapter, labels=own)
+    return adapter
 
 
 class _TokenizerConfig(Part):

@@ -42,7 +42,8 @@ class Base:
     """A loaded base. `heads` are the modules that an adapter trains and saves in full.
 
     Inputs are truncated to `max_length` tokens, also by the tokenizer; the base accepts up to `limit`. `moved` maps a
-    layer to what an initialization subtracted from its weight, as (A, B) without the scale.
+    layer to what an initialization subtracted from its weight, as (A, B) without the scale. `own_labels` are the names
+    in the config of the base.
     """
 
     model: PreTrainedModel
@@ -56,6 +57,7 @@ class Base:
     quantize: str = quantization.NONE
     reasons: dict[str, str] = field(default_factory=dict)
     moved: dict[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+    own_labels: LabelSet | None = None
 
     @property
     def precision(self) -> str:
@@ -107,7 +109,7 @@ def load(config: BaseConfig, labels: LabelSet | None = None, *, token: str | Non
     reasons: dict[str, str] = {}
     pad_token(tokenizer, resolved.id, reasons, last_position=_reads_last_position(model_config))
     _encode_special_tokens_as_text(tokenizer)
-    own_labels = model_config.num_labels
+    own_labels = LabelSet.of_config(model_config.id2label)
     model_config.num_labels = len(names)
     model_config.id2label = names.id2label
     model_config.label2id = dict(names.ids)
@@ -128,7 +130,8 @@ def load(config: BaseConfig, labels: LabelSet | None = None, *, token: str | Non
         quantized = quantization.settings(config.quantize, kept, computed)
     model, missing, replaced = _load_model(resolved, model_config, dtype, device, quantized)
     if replaced:
-        reasons["head"] = f"new: the base has one for {own_labels} labels, which is not used"
+        count = "other" if own_labels is None else len(own_labels)
+        reasons["head"] = f"new: the base has one for {count} labels, which is not used"
     quantization.disable_repacking(model)
     _use_inputs_of(model, tokenizer)
     if model_config.is_encoder_decoder:
@@ -154,6 +157,7 @@ def load(config: BaseConfig, labels: LabelSet | None = None, *, token: str | Non
         dtype=dtype,
         quantize=config.quantize,
         reasons=reasons,
+        own_labels=own_labels,
     )
 
 

@@ -37,7 +37,7 @@ class SinglePredictor(Predictor):
     ) -> None:
         folder, report = located.folder, safety.local(located.folder)
         safety.refuse(report, folder)
-        self._info = adapter_files.read_info(folder, report.config, name=name)
+        self._info = adapter_files.read_info(folder, report, name=name)
         full_model = report.layout is runfiles.FULL_MODEL
         if full_model:
             config = replace(settings, id=str(folder), revision=None)

@@ -47,7 +47,6 @@ def header(content):
 
 HOSTILE = {
     "no weights": (lambda folder: (folder / WEIGHTS).unlink(), "has no adapter_model.safetensors"),
-    "no labels": (lambda folder: (folder / "labels.json").unlink(), "has no labels.json"),
     "base weight": (
         tensors(lambda t: t.update({"base_model.model.bert.embeddings.word_embeddings.weight": torch.zeros(8, 32)})),
         "could overwrite the base",

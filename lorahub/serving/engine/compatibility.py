@@ -14,7 +14,7 @@ from torch import nn
 from lorahub.config import BaseConfig
 from lorahub.errors import AdapterError
 from lorahub.hub import fetch, rules
-from lorahub.models import architectures
+from lorahub.models import adapters, architectures
 from lorahub.models import base as bases
 from lorahub.models.adapters import Adapter, AdapterInfo
 from lorahub.models.base import Base
@@ -113,7 +113,7 @@ class BaseShapes:
 
     def _check_source(self, adapter: Adapter) -> None:
         base = self._base
-        if adapter.base_id and adapter.base_id.lower() != base.resolved.id.lower():
+        if adapter.base_id and adapter.base_id.lower() != base.resolved.id.lower() and not self._same_words(adapter):
             raise AdapterError(
                 f"{adapter.name} was trained on {adapter.base_id}, but the loaded base is {base.resolved.id}. "
                 f"Give --base {adapter.base_id}, or load it by itself."
@@ -127,6 +127,24 @@ class BaseShapes:
                     "%s was trained on %s with %s %s; %s is loaded: its answers may differ",
                     adapter.name, base.resolved.id, what, trained, loaded,
                 )  # fmt: skip
+
+    def _same_words(self, adapter: Adapter) -> bool:
+        """Return whether the base is a folder, whose name means nothing, and its tokenizer agrees with the adapter's.
+
+        An adapter without a tokenizer is compared by the shapes of its tensors alone.
+        """
+        if self._base.resolved.origin != "folder":
+            return False
+        own = None if adapter.folder is None else adapters.vocabulary(adapter.folder)
+        if own is not None and own != self._base.tokenizer.get_vocab():
+            raise AdapterError(
+                f"{adapter.name} was trained on {adapter.base_id} with another tokenizer than that of the folder "
+                f"{self._base.resolved.id}. Give its own base with --base."
+            )
+        log.info(
+            "%s was trained on %s; the folder %s has its shapes", adapter.name, adapter.base_id, self._base.resolved.id
+        )
+        return True
 
     @cached_property
     def _features(self) -> int:

@@ -260,7 +260,7 @@ class Engine(Predictor):
         """Load an evicted adapter again."""
         adapter = adapter_files.load(source.folder, name=name)
         self._shapes.check(adapter)
-        return lora_layers.load(self._base.model, adapter, self._base.device)
+        return lora_layers.load(self._base.model, adapter_files.named_by(adapter, self._base), self._base.device)
 
     def _on_evict(self, adapter: LoadedAdapter) -> None:
         self._forward.forget(adapter)
@@ -269,6 +269,7 @@ class Engine(Predictor):
         """Add checked adapters to the cache and return their names."""
         for adapter in adapters:
             self._shapes.check(adapter)
+        adapters = [adapter_files.named_by(adapter, self._base) for adapter in adapters]
         loaded = [lora_layers.load(self._base.model, adapter, self._base.device) for adapter in adapters]
         return [self._cache.add(source, item, pinned=pin) for source, item in zip(located, loaded, strict=True)]
 
