@@ -91,6 +91,7 @@ def command_line() -> typer.Typer:
     """Return the command line with all subcommands; they are added once per process."""
     from lorahub.cli import app as app_command
     from lorahub.cli import (
+        bases,
         classify,
         compare,
         doctor,
@@ -134,6 +135,7 @@ def command_line() -> typer.Typer:
         "verify": (verify.verify, "Check an adapter's recorded results."),
         "app": (app_command.serve, "Start the web app."),
         "hf-register": (extension.hf_register, "Make the commands available as `hf lorahub`."),
+        "bases": (bases.bases, "List the architectures that were tested as bases."),
         "doctor": (doctor.doctor, "Show what this machine can do and what is missing."),
     }
     for name, (function, summary) in commands.items():

@@ -69,5 +69,5 @@ def _run(base: Base, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
 def _refusal(base: Base, reason: str) -> str:
     return (
         f"the base {base.resolved.id} ({base.model.config.model_type}) cannot be trained on claims: {reason}. "
-        "Choose another base."
+        "Choose another base: `lorahub bases` lists those that were tested."
     )

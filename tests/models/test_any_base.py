@@ -125,3 +125,14 @@ def test_the_printed_command_classifies_with_a_base_in_a_folder(claims, tmp_path
     code, out, err = cli(*command[1:])
     assert code == 0, err
     assert "your claim" in out
+
+
+def test_bases_lists_every_registered_architecture(cli):
+    code, out, _ = cli("bases", "--json")
+    rows = json.loads(out)
+    assert code == 0
+    assert [row["architecture"] for row in rows] == tiny_bases.REGISTERED
+    assert {row["status"] for row in rows} <= {"trains", "refused", "fails", "not tested"}
+    assert all(row["reason"] for row in rows if row["status"] != "trains")
+    code, out, _ = cli("bases")
+    assert f"{len(rows)} architectures: " in out

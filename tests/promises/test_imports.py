@@ -43,7 +43,7 @@ assert logging.getLogger().handlers == handlers
 COMMANDS = (
     [], ["train"], ["evaluate"], ["classify"], ["runs"], ["recipes"], ["app"], ["doctor"], ["push"], ["card"], ["pull"],
     ["list"], ["info"], ["scan"], ["verify"], ["space"], ["hf-register"], ["compare"], ["estimate"], ["methods"],
-    ["ranks"], ["sweep"], ["job"], ["power"],
+    ["ranks"], ["sweep"], ["job"], ["power"], ["bases"],
 )  # fmt: skip
 
 
