@@ -249,7 +249,7 @@ BLOCKS: Blocks = {
     },
     "docs/estimate.md": {"gpus": gpus},
     "docs/methods.md": {"reports": method_reports},
-    "docs/measurement.md": {"intervals": benchmark("intervals")},
+    "docs/measurement.md": {"abstention": benchmark("abstention"), "intervals": benchmark("intervals")},
     "docs/ranks.md": {"check": ranks},
     "docs/record.md": {
         "run": lambda: record_fields.table("schema", "name", "created", "asked"),

@@ -119,7 +119,7 @@ class TrainConfig:
     mixed_precision: Annotated[Literal["auto", "no", "bf16", "fp16"], BeforeValidator(no_is_text), Field(description="Auto is bf16 on a GPU that computes in it, fp16 on an older one (compute capability below 8.0), for lora and rslora bf16 on a processor with bfloat16 matrix units, else none.")] = "auto"
     length_groups: Annotated[Flag, Field(description="Batch claims of similar length, to reduce padding.")] = True
     evaluate_every: Annotated[Whole, Field(description="Optimiser steps between evaluations on validation; 0 is twice an epoch, at most 10 in a run.", ge=0)] = 0
-    metric: Annotated[Literal["f1_macro", "f1_weighted", "accuracy"], Field(description="Validation metric that chooses the checkpoint.")] = "f1_macro"
+    metric: Annotated[Literal["f1_macro", "f1_weighted", "accuracy"], Field(description="Metric that chooses the checkpoint on validation, of the labels that the run gives.")] = "f1_macro"
     patience: Annotated[Whole, Field(description="Evaluations without a better metric after which training stops; 0 never stops early.", ge=0)] = 0
 
 
@@ -131,8 +131,8 @@ class EvalConfig:
     bootstrap: Annotated[Whole, Field(description="Resamples behind every interval.", ge=100)] = 2000
     confidence: Annotated[Number, Field(description="Coverage of the intervals.", gt=0.5, le=0.999)] = 0.95
     margin: Annotated[Number, Field(description="Difference in a metric below which two models are equivalent: for adapter.rank=auto, and the default of `lorahub ranks` and `lorahub methods`.", gt=0, lt=1)] = 0.02
-    adjust: Annotated[Flag, Field(description="Choose a bias per label on validation (logit adjustment) and decide with it.")] = True
-    abstain_risk: Annotated[Number, Field(description="Largest share of wrong answers wanted where the adapter answers: a threshold of confidence is chosen on validation that holds it with certainty `eval.confidence`, and answers below it are marked; 0: none is.", ge=0, le=0.9)] = 0.2
+    adjust: Annotated[Flag, Field(description="Choose a bias per label on validation (logit adjustment) and decide with it, also when checkpoints, ranks and trials are compared.")] = True
+    abstain_risk: Annotated[Number, Field(description="Largest share of wrong answers wanted where the adapter answers: a threshold of confidence is chosen on half of validation that holds it with certainty `eval.confidence`, and answers below it are marked; 0: none is.", ge=0, le=0.9)] = 0.2
 
 
 # fmt: on

@@ -43,7 +43,9 @@ class RankChoice(Part):
     low: int = Field(description="low end of the interval of ranks over resamples of validation")
     high: int = Field(description="high end of that interval")
     shares: dict[str, float] = Field(description="share of the resamples that choose each rank")
-    difference: float = Field(description="`train.metric` on validation at the kept rank minus at the trained rank")
+    difference: float = Field(
+        description="`train.metric` on the selecting half at the kept rank minus at the trained rank"
+    )
     interval: Interval = Field(description="interval of that difference")
     why: str = Field(description="reason in words")
 
@@ -57,10 +59,10 @@ class CurvePoint(Part):
         "label smoothing"
     )
     learning_rate: float = Field(description="learning rate after this step")
-    accuracy: float = Field(description="accuracy on validation, without the bias")
-    f1_weighted: float = Field(description="weighted F1 on validation, without the bias")
-    f1_macro: float = Field(description="macro F1 on validation, without the bias")
-    loss_validation: float = Field(description="plain cross-entropy on validation (nats per claim)")
+    accuracy: float = Field(description="accuracy on the selecting half of validation, with the bias")
+    f1_weighted: float = Field(description="weighted F1 on the selecting half of validation, with the bias")
+    f1_macro: float = Field(description="macro F1 on the selecting half of validation, with the bias")
+    loss_validation: float = Field(description="plain cross-entropy on the same half (nats per claim)")
 
 
 class Progress(Part):
@@ -87,7 +89,7 @@ class Progress(Part):
     trainable_parameters: int = Field(ge=0, description="parameters of adapter and head")
     total_parameters: int = Field(ge=1, description="parameters of base, adapter and head")
     rank: RankChoice | None = Field(default=None, description="choice of `adapter.rank=auto`; else null")
-    best_step: int = Field(description="step whose weights are kept: the best by `train.metric` on validation")
+    best_step: int = Field(description="step whose weights are kept: the best by `train.metric` on the selecting half")
     interrupted: bool = Field(default=False, description="stopped with Ctrl-C; the best weights until then are kept")
     resumed_at: list[int] = Field(
         default=[],

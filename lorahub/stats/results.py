@@ -81,8 +81,8 @@ class SystemResult(Part):
     )
     ece_calibrated: float | None = Field(
         default=None,
-        description="the same with a temperature fitted on validation, also for systems that are used without one; "
-        "null in older records",
+        description="the same with a temperature fitted on half of validation, also for systems that are used without "
+        "one; null in older records",
     )
     per_label: dict[str, LabelResult] = Field(description="figures by label name")
     confusion: list[list[int]] = Field(description="claims with gold labels in rows, answers in columns")

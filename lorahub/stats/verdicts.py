@@ -37,12 +37,13 @@ class Calibration(Part):
         default=1.0,
         ge=SMALLEST_TEMPERATURE,
         le=LARGEST_TEMPERATURE,
-        description="the adapter's logits, with the bias added, are divided by it; chosen on validation",
+        description="the adapter's logits, with the bias added, are divided by it; chosen on the calibrating half of "
+        "validation",
     )
     bias: tuple[Annotated[float, Field(ge=-LARGEST_BIAS, le=LARGEST_BIAS)], ...] = Field(
         default=(),
         description="added to the adapter's logits before the label is chosen; one value per label, or empty if it did "
-        "not help on validation (logits)",
+        "not help on the selecting half of validation (logits)",
     )
     threshold: float | None = Field(
         default=None,

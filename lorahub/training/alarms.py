@@ -10,6 +10,7 @@ from lorahub.data.batches import EncodedClaims
 from lorahub.errors import TrainingError
 from lorahub.labels import LabelSet
 from lorahub.models.base import Base
+from lorahub.stats.calibration import halves
 from lorahub.stats.verdicts import Calibration, Floats, Ids, decide
 
 
@@ -69,9 +70,10 @@ def after_training(
     logits: Floats, gold: Ids, calibration: Calibration, options: EvalConfig, labels: LabelSet
 ) -> Iterator[str]:
     """Yield the warnings about a trained adapter from its logits (N, C) and gold ids (N,) on validation."""
+    answers = decide(logits, calibration)
     warnings = (
-        one_class(decide(logits, Calibration()), gold, labels),
-        never_predicted(decide(logits, calibration), gold, labels),
-        never_abstains(calibration, options, claims=len(gold)),
+        one_class(answers, gold, labels),
+        never_predicted(answers, gold, labels),
+        never_abstains(calibration, options, claims=len(halves(gold).calibrate)),
     )
     yield from (warning for warning in warnings if warning)

@@ -12,7 +12,6 @@ from lorahub.models import truncation
 from lorahub.records import RankChoice
 from lorahub.reports import tables
 from lorahub.stats import calibration, plateau
-from lorahub.stats.verdicts import decide
 from lorahub.training.session import TrainingSession
 
 
@@ -21,14 +20,13 @@ def truncate_to_selected_rank(session: TrainingSession) -> RankChoice | None:
     config, model = session.config, session.model
     if config.adapter.rank != AUTO:
         return None
-    gold = {split: claims.gold for split, claims in session.encoded.items()}
     updates, answers = truncation.updates(model), {}
     for rank in plateau.ladder(config.adapter.trained_rank):
         truncation.truncate(model, updates, rank)
-        logits = session.logits("validation")
-        answers[rank] = decide(logits, calibration.of_run(logits, gold, config))
+        selection = calibration.select(session.logits("validation"), session.gold, config)
+        answers[rank] = selection.answers
     selected = plateau.find(
-        gold["validation"],
+        session.gold["validation"][selection.rows],
         answers,
         len(session.data.labels),
         metric=config.train.metric,

@@ -21,7 +21,7 @@ from lorahub.config import TrainConfig
 from lorahub.data.batches import EncodedClaims, training_batches
 from lorahub.errors import TrainingError
 from lorahub.records import CurvePoint
-from lorahub.stats.metrics import quick
+from lorahub.stats import calibration
 from lorahub.stats.verdicts import Ids
 from lorahub.training import alarms, memory, optimizers
 from lorahub.training.checkpoints import Checkpoints
@@ -214,13 +214,14 @@ def _batches(loader: Any, sampler: Any, per_epoch: int, *, start: int) -> Iterat
 
 
 def _evaluate(session: TrainingSession, progress: TrainingProgress) -> dict[str, float]:
-    """Return metrics and loss on validation; log a warning if the model predicts a single label."""
+    """Return metrics and loss on the selecting half of validation; log a warning if a single label is predicted."""
     # Not accelerate's wrapper: its forward pass waits for all processes, which may have different numbers of batches.
-    logits, gold = session.logits("validation"), session.encoded["validation"].gold
+    logits = session.logits("validation")
     memory.release_freed()
-    predicted = logits.argmax(axis=1)
-    warning = alarms.one_class(predicted, gold, session.data.labels)
+    selection = calibration.select(logits, session.gold, session.config)
+    logits, gold = logits[selection.rows], session.gold["validation"][selection.rows]
+    warning = alarms.one_class(selection.answers, gold, session.data.labels)
     if warning and 2 * progress.steps >= progress.planned_steps:  # normal early in training
         log.warning("step %d: %s", progress.steps, warning)
     loss = float(F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(gold)))
-    return {**quick(gold, predicted), "loss_validation": loss}
+    return {**selection.metrics, "loss_validation": loss}

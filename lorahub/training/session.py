@@ -24,7 +24,7 @@ from lorahub.data.sources import SPLITS
 from lorahub.errors import ConfigError, one_line
 from lorahub.models import base as bases
 from lorahub.models import cpu_layers, methods
-from lorahub.stats.verdicts import Floats
+from lorahub.stats.verdicts import Floats, Ids
 from lorahub.training import memory, mixed_precision, optimizers
 from lorahub.training.trackers import Tracker
 
@@ -92,6 +92,11 @@ class TrainingSession:
         self.trainable, self.total = methods.count_parameters(self.model)
         percent = 100 * self.trainable / self.total
         log.info("training %s of %s parameters (%.2f %%)", f"{self.trainable:,}", f"{self.total:,}", percent)
+
+    @property
+    def gold(self) -> dict[str, Ids]:
+        """The gold ids (N,) of the session's splits."""
+        return {split: claims.gold for split, claims in self.encoded.items()}
 
     def lower_precision(self) -> None:
         """Give the frozen weights the precision of the training, if that is done without autocast."""

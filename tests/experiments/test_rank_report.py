@@ -48,7 +48,7 @@ def test_the_sentences(both):
     sentences = report.build(both).sentences
     assert sentences[0] == (
         "By truncation, the plateau begins at rank 4 (no other in 90 % of resamples): the lowest that validation shows "
-        "to be at most 0.02 below rank 8 in macro F1: +0.000 [-0.004, +0.004]."
+        "to be at most 0.02 below rank 8 in macro F1: +0.000 [-0.007, +0.007]."
     )
     # Rank 1 is as good as rank 8, but rank 4 above it is not.
     assert sentences[1].startswith("By training at each rank, the plateau begins at rank 8 (no other in 90 %")

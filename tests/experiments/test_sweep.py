@@ -27,8 +27,10 @@ from lorahub.experiments.sweep import run as experiment
 from lorahub.experiments.sweep import search_space, storage, trials
 from lorahub.experiments.sweep import study as studies
 from lorahub.experiments.sweep.study import Search
+from lorahub.stats import calibration
 from lorahub.stats.metrics import quick
 from lorahub.stats.predictions import Predictions
+from lorahub.stats.verdicts import Calibration, decide
 from lorahub.training.progress import Callbacks
 from lorahub.training.run import validate
 
@@ -192,8 +194,9 @@ def test_the_best_config_is_a_recipe_and_its_run_is_tested(whole):
     assert record.config.adapter.rank == best["adapter.rank"]
     assert report["test"]["adapter"]["f1_macro"] == record.adapter().f1_macro
     kept = Predictions.load(whole / "best", "validation", "adapter", labels=2)
-    gold = kept.gold
-    value = quick(gold, kept.logits.argmax(axis=1))["f1_macro"]
+    rows = calibration.halves(kept.gold).select
+    answers = decide(kept.logits, Calibration.load(whole / "best", 2))
+    value = quick(kept.gold[rows], answers[rows])["f1_macro"]
     assert value == report["best"]["value"], "trained again, it answers as the trial did"
 
 
@@ -290,7 +293,8 @@ def test_poor_trials_are_stopped_early_and_do_not_change_the_next(base, tmp_path
     assert poor.answers is None
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, learning_rate=0.011))
     session, _ = validate(config, claim_data)
-    assert (last.answers == session.logits("validation").argmax(axis=1)).all()
+    selection = calibration.select(session.logits("validation"), session.gold, config)
+    assert (last.answers == selection.answers).all()
 
 
 @pytest.mark.slow

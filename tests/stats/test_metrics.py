@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 
-from lorahub.config import EvalConfig
+from lorahub.config import Config, EvalConfig
 from lorahub.labels import LabelSet
 from lorahub.stats import baselines, bootstrap, calibration, metrics, paired
 from lorahub.stats.verdicts import Calibration, calibrated, decide, softmax
@@ -89,9 +89,7 @@ def test_temperature_mends_overconfidence_and_keeps_the_labels():
     rng = np.random.default_rng(3)
     true = rng.normal(size=(2000, 3)) * 1.5
     gold = np.array([rng.choice(3, p=row) for row in softmax(true)])
-    found = calibration.fit(
-        (true * 3).astype(np.float32), gold, np.ones(3) / 3, metric="f1_macro", options=EvalConfig(adjust=False)
-    )
+    found = calibration.calibrate((true * 3).astype(np.float32), gold, (), EvalConfig())
     assert found.temperature == pytest.approx(3, rel=0.15)
     logits = (true * 3).astype(np.float32)
     assert (calibrated(logits, found).argmax(1) == logits.argmax(1)).all()
@@ -102,11 +100,13 @@ def test_a_bias_is_chosen_only_where_it_helps():
     rng = np.random.default_rng(4)
     gold = rng.choice(2, p=[0.9, 0.1], size=1500)
     logits = np.stack([np.zeros(1500), 2.5 * gold - 2.6 + rng.normal(size=1500) * 0.8], axis=1).astype(np.float32)
-    helped = calibration.fit(logits, gold, np.array([0.9, 0.1]), metric="f1_macro", options=EvalConfig())
+    shares = {"rare": np.arange(1000) % 10 == 0, "equal": np.arange(1000) % 2}
+    ids = {name: {"train": train.astype(np.int64), "validation": gold} for name, train in shares.items()}
+    helped = calibration.of_run(logits, ids["rare"], Config())
     assert helped.bias
     before, after = (f1_score(gold, decide(logits, item), average="macro") for item in (Calibration(), helped))
     assert after > before
-    balanced = calibration.fit(logits, gold, np.array([0.5, 0.5]), metric="f1_macro", options=EvalConfig())
+    balanced = calibration.of_run(logits, ids["equal"], Config())
     assert balanced.bias == ()
 
 

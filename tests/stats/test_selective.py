@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lorahub.config import EvalConfig
+from lorahub.config import Config, EvalConfig
 from lorahub.errors import AdapterError
 from lorahub.labels import LabelSet
 from lorahub.serving.predictor import Prediction
@@ -106,17 +106,100 @@ def test_calibration_chooses_the_threshold_by_the_risk_that_is_asked_for():
     true = rng.normal(size=(3000, 3)).astype(np.float32) * 1.5
     gold = np.array([rng.choice(3, p=row / row.sum()) for row in softmax(true).astype(np.float64)])
     asked = EvalConfig(adjust=False, abstain_risk=0.2)
-    fitted = calibration.fit(true, gold, np.ones(3) / 3, metric="f1_macro", options=asked)
+    fitted = calibration.calibrate(true, gold, (), asked)
     found = selective.figures(true, gold, fitted, confidence=0.95)
     assert found.threshold == fitted.threshold
     assert found.answered == round(found.coverage * 3000)
     assert 0.8 < found.accuracy < 0.9
     assert found.interval.accuracy[0] > 0.79
-    stricter = calibration.fit(true, gold, np.ones(3) / 3, metric="f1_macro", options=EvalConfig(abstain_risk=0.1))
+    stricter = calibration.calibrate(true, gold, (), EvalConfig(abstain_risk=0.1))
     assert stricter.threshold > fitted.threshold
-    none = calibration.fit(true, gold, np.ones(3) / 3, metric="f1_macro", options=EvalConfig(abstain_risk=0))
+    none = calibration.calibrate(true, gold, (), EvalConfig(abstain_risk=0))
     assert none.threshold is None
     everything = selective.figures(true, gold, none, confidence=0.95)
     assert (everything.coverage, everything.answered) == (1.0, 3000)
     above_all = selective.figures(true, gold, Calibration(threshold=1.0), confidence=0.95)
     assert (above_all.answered, above_all.accuracy, above_all.interval.accuracy) == (0, None, None)
+
+
+def validation(claims, seed, labels=3):
+    """Return logits (N, C) and gold ids by split, with rare labels."""
+    rng = np.random.default_rng(seed)
+    gold = rng.choice(labels, p=np.array([0.6, 0.3, 0.1])[:labels], size=claims)
+    logits = 1.5 * np.eye(labels)[gold] + rng.normal(size=(claims, labels))
+    return logits.astype(np.float32), {"train": np.arange(100) % labels, "validation": gold}
+
+
+def test_halves_of_validation_share_every_label_and_no_row():
+    _, gold = validation(331, 0)
+    found = calibration.halves(gold["validation"])
+    assert sorted([*found.select, *found.calibrate]) == list(range(331))
+    assert (np.diff(found.select) > 0).all()
+    for label in range(3):
+        select, calibrate = ((gold["validation"][rows] == label).sum() for rows in (found.select, found.calibrate))
+        assert abs(select - calibrate) <= 1
+    again = calibration.halves(gold["validation"])
+    assert (again.select == found.select).all()
+    few = calibration.halves(gold["validation"][:49])
+    assert (len(few.select), len(few.calibrate)) == (49, 0)
+
+
+def test_what_selects_has_no_part_in_temperature_and_threshold():
+    config = Config(eval=EvalConfig(adjust=False))
+    logits, gold = validation(400, 1)
+    rows = calibration.halves(gold["validation"])
+    before = calibration.of_run(logits, gold, config), calibration.select(logits, gold, config)
+    assert before[0].threshold is not None
+
+    def changed(places):
+        other = logits.copy()
+        other[places] = -3 * other[places]
+        return calibration.of_run(other, gold, config), calibration.select(other, gold, config)
+
+    fit, selection = changed(rows.select)
+    assert fit == before[0]
+    assert selection.metrics != before[1].metrics
+    fit, selection = changed(rows.calibrate)
+    assert fit != before[0]
+    assert selection.metrics == before[1].metrics
+
+
+def test_models_are_selected_by_the_labels_that_the_bias_gives():
+    rng = np.random.default_rng(4)
+    gold = {name: rng.choice(2, p=[0.9, 0.1], size=n) for name, n in (("train", 3000), ("validation", 3000))}
+    signal = 2.5 * gold["validation"] - 2.6 + rng.normal(size=3000) * 0.8
+    logits = np.stack([np.zeros(3000), signal], axis=1).astype(np.float32)
+    selection = calibration.select(logits, gold, Config())
+    fit = calibration.of_run(logits, gold, Config())
+    assert selection.bias == fit.bias != ()
+    assert (selection.answers == decide(logits, fit)[selection.rows]).all()
+    without = calibration.select(logits, gold, Config(eval=EvalConfig(adjust=False)))
+    assert selection.metrics["f1_macro"] > without.metrics["f1_macro"] + 0.05
+
+
+def test_the_risk_holds_for_the_best_of_many_candidates():
+    """On the same rows, the best of 100 equal candidates breaks the limit in one of four cases instead of one in 20."""
+    config = Config(eval=EvalConfig(adjust=False, abstain_risk=0.2))
+    above = {"halves": 0, "same rows": 0}
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        gold = {"train": np.arange(100) % 2, "validation": rng.choice(2, size=100)}
+        test = rng.choice(2, size=4000)
+
+        def candidate(ids, rng=rng):
+            logits: np.ndarray = 1.7 * np.eye(2)[ids] + 1.6 * rng.normal(size=(len(ids), 2))
+            return logits.astype(np.float32)
+
+        candidates = [candidate(gold["validation"]) for _ in range(100)]
+        unseen = candidate(test)  # the candidates differ by luck alone
+        right = np.stack([item.argmax(axis=1) == gold["validation"] for item in candidates])
+        rows = calibration.halves(gold["validation"]).select
+        half, same = (candidates[part.mean(axis=1).argmax()] for part in (right[:, rows], right))
+        for name, fitted in (
+            ("halves", calibration.of_run(half, gold, config)),
+            ("same rows", calibration.calibrate(same, gold["validation"], (), config.eval)),
+        ):
+            found = selective.figures(unseen, test, fitted, confidence=0.95)
+            above[name] += fitted.threshold is not None and bool(found.answered) and found.accuracy < 0.8
+    allowed = stats.binom.ppf(0.999, 60, 0.05)
+    assert above["halves"] <= allowed < above["same rows"]

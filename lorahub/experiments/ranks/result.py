@@ -1,14 +1,15 @@
 """The result of `lorahub ranks`: quality against rank, of one run truncated and of the same recipe trained.
 
 In: gold ids by split, and the answers of each rank by split. Out: `RankCurves`. The run's own rank is the reference of
-every difference and belongs to both curves. The plateau is selected on validation; nothing is selected on test.
+every difference and belongs to both curves. The plateau is selected on the selecting half of validation, as by
+`adapter.rank=auto` (stats/calibration.py); nothing is selected on test.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lorahub.reports.result import Result
-from lorahub.stats import metrics, plateau
+from lorahub.stats import calibration, metrics, plateau
 from lorahub.stats.paired import Difference
 from lorahub.stats.plateau import Plateau
 from lorahub.stats.verdicts import Ids
@@ -95,6 +96,7 @@ def build_curves(
     margin: float,
 ) -> RankCurves:
     """Compute both curves with plateaus by `margin`; `retrained` includes the run at its own rank, or is empty."""
+    rows = calibration.halves(gold["validation"]).select
 
     def gaps(ours: RankResult, theirs: RankResult) -> dict[str, Difference]:
         return {
@@ -125,8 +127,8 @@ def build_curves(
                 for item in results
             ],
             plateau=plateau.find(
-                gold["validation"],
-                {item.rank: item.answers["validation"] for item in results},
+                gold["validation"][rows],
+                {item.rank: item.answers["validation"][rows] for item in results},
                 labels,
                 metric=about.metric,
                 margin=margin,

@@ -36,6 +36,7 @@ from lorahub.experiments.sweep.trials import run_here, run_in_processes
 from lorahub.hub import fetch
 from lorahub.records import RunRecord
 from lorahub.reports import tables
+from lorahub.stats import calibration
 from lorahub.stats.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -234,7 +235,9 @@ def _test(config: Config, data: ClaimData, base_id: str, folder: Path, callbacks
 def _result(
     search: Search, ended: list[TrialResult], best: TrialResult, study: optuna.Study, data: ClaimData, record: RunRecord
 ) -> SearchResult:
-    config, gold, test = search.config, data.splits["validation"].gold, record.results["test"]
+    config, test = search.config, record.results["test"]
+    gold = data.splits["validation"].gold
+    gold = gold[calibration.halves(gold).select]
     metric, labels = config.train.metric, data.labels.names
     options = {"resamples": config.eval.bootstrap, "confidence": config.eval.confidence}
     own_values = search_space.own_values(search.space, config)

@@ -118,6 +118,7 @@ class Search:
                 "sampler": self.sampler,
                 "pruner": self.pruner,
                 "seed": self.seed,
+                "selected_on": "half of validation",
             },
         }
 

@@ -30,7 +30,7 @@ from lorahub.experiments.sweep import storage
 from lorahub.experiments.sweep import study as studies
 from lorahub.experiments.sweep.search_space import Value
 from lorahub.experiments.sweep.study import Search
-from lorahub.stats.metrics import quick
+from lorahub.stats import calibration
 
 if TYPE_CHECKING:
     from lorahub.training.progress import Callbacks, Step
@@ -106,12 +106,12 @@ class Objective:
             raise TrialError from error
         if progress.interrupted:
             raise KeyboardInterrupt
-        answers = session.logits("validation").argmax(axis=1)
+        selection = calibration.select(session.logits("validation"), session.gold, config)
         studies.set_cost(
             trial, cost | {"seconds": time.perf_counter() - began, "trainable_parameters": session.trainable}
         )
-        studies.set_answers(trial, answers)
-        return quick(self.data.splits["validation"].gold, answers)[metric]
+        studies.set_answers(trial, selection.answers)
+        return selection.metrics[metric]
 
 
 class TrialError(Exception):
