@@ -40,7 +40,8 @@ class Setting:
     def name(self):
         """The row's name."""
         kind = "nearly independent" if self.noise > 1 else "similar"
-        return f"{self.claims:,} claims, {len(self.shares)} labels, {self.candidates} {kind} candidates"
+        candidates = "1 candidate" if self.candidates == 1 else f"{self.candidates} {kind} candidates"
+        return f"{self.claims:,} claims, {len(self.shares)} labels, {candidates}"
 
     def draw(self, rng, claims):
         """Return gold ids (N,) and the logits (N, C) that all candidates share."""
