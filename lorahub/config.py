@@ -43,10 +43,11 @@ Quantization = Literal["none", "nf4"]
 class DataConfig:
     """Where the claims come from and which columns matter."""
 
-    id: Annotated[Text, Field(description="A named set, a Hub data-set id, a folder with train/validation/test files, or one csv, tsv, jsonl or parquet file. `auto`: pubhealth where it can be reached, else the shipped starter-wording; the log and the record say which.")] = "auto"
+    id: Annotated[Text, Field(description="A named set, a Hub data-set id, a folder with train/validation/test files, or one csv, tsv, json, jsonl, xlsx or parquet file. `auto`: pubhealth where it can be reached, else the shipped starter-wording; the log and the record say which.")] = "auto"
     revision: Annotated[Text | None, Field(description="Branch, tag or commit of a Hub data set.")] = None
-    claim: Annotated[Text | None, Field(description="Column with the text to classify; by default `claim`, `text`, `sentence` or `statement`.")] = None
-    label: Annotated[Text | None, Field(description="Column with the label; by default `label`, `labels`, `verdict` or `class`.")] = None
+    sheet: Annotated[Text | None, Field(description="Sheet of an xlsx file; by default the first one.")] = None
+    claim: Annotated[Text | None, Field(description="Column with the text to classify: its name, the dotted name of a field in it (`meta.claim`), or its position from 1 on; by default the first of `claim`, `text`, `sentence`, `statement` and other names that is there (docs/data.md).")] = None
+    label: Annotated[Text | None, Field(description="Column with the label, named in the same ways; by default the first of `label`, `gold_label`, `verdict`, `rating`, `veracity` and other names that is there (docs/data.md).")] = None
     evidence: Annotated[Text | None, Field(description="Column with a second text; claim and evidence become a sentence pair, of which only the evidence is truncated.")] = None
     group: Annotated[Text | None, Field(description="Column with the source of a claim, such as its author: where lorahub splits the data, no source is in two splits.")] = None
     date: Annotated[Text | None, Field(description="Column with the date of a claim (ISO 8601, or a number such as a year): where lorahub makes the test split, it holds the newest claims.")] = None

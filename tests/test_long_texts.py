@@ -46,7 +46,9 @@ def test_commands_mark_claims_that_are_not_read_to_the_end(cli, tiny_run, make_a
     assert "truncated)" in out
     output = source.with_name("out.csv")
     assert cli("classify", "--file", source, "--output", output, *flags)[0] == 0
-    columns = [(row["tiny.truncated"].lower(), row["single.truncated"].lower()) for row in tables.read(output)]
+    columns = [
+        (row["tiny.truncated"].lower(), row["single.truncated"].lower()) for row in tables.open_table(output).rows()
+    ]
     assert columns == [("false", "false"), ("true", "true"), ("true", "true"), ("false", "true")]
     evaluated = ["evaluate", tiny_run.folder, "--data", source, "--base", tiny_base("bert")]
     code, out, err = cli(*evaluated)

@@ -17,11 +17,11 @@ def contents(table: CheckedTable) -> str:
     """Return what a file holds, before it is classified: its rows and its labels."""
     rows = f"{table.source.name}: {table.rows:,} rows."
     if table.label is None:
-        return html.note(rows, "Without a label column there are answers and no figures.")
+        return html.note(rows, "Without a label column there are answers and no figures.", *table.notes)
     most = sorted(table.labels.items(), key=lambda item: -item[1])
     shown = ", ".join(f"{name} ({count:,})" for name, count in most[:_LABELS_SHOWN])
     more = f" and {len(most) - _LABELS_SHOWN:,} more" if len(most) > _LABELS_SHOWN else ""
-    return html.note(rows, f"Labels: {shown}{more}." if most else "The label column is empty.")
+    return html.note(rows, f"Labels: {shown}{more}." if most else "The label column is empty.", *table.notes)
 
 
 def render(result: FileComparison, table: CheckedTable, seconds: float, device: str) -> str:

@@ -89,7 +89,7 @@ def compare(
         token=token,
     )
     written = []
-    if output is not None and output.suffix.lower() in tables.SUFFIXES:
+    if output is not None and output.suffix.lower() in tables.WRITTEN:
         compare_report.save_disagreements(comparison, output)
         written = [output]
     elif output is not None:
@@ -107,12 +107,12 @@ def _check_output(output: Path) -> None:
     from lorahub.data import tables
     from lorahub.errors import need
 
-    if output.suffix.lower() in tables.SUFFIXES:
+    if output.suffix.lower() in tables.WRITTEN:
         tables.check_writable(output)
         return
     if output.is_file():
         raise ConfigError(
-            f"--output {output} is a file. Name a folder for the report, or a {', '.join(tables.SUFFIXES)} file."
+            f"--output {output} is a file. Name a folder for the report, or a {', '.join(tables.WRITTEN)} file."
         )
     if runfiles.is_finished(output):
         raise ConfigError(f"--output {output} is a run folder, which holds only the run's files. Name another folder.")

@@ -6,6 +6,7 @@ sha256 per split. Every problem with the data is one DataError that names the fi
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from lorahub.config import DataConfig
-from lorahub.data import columns, hub_rows, leakage, split
+from lorahub.data import columns, hub_rows, label_check, leakage, split
 from lorahub.data.claimset import ClaimData, ClaimSet, DataSource
+from lorahub.data.rows import Table
 from lorahub.data.sources import SPLITS, Source, find
 from lorahub.data.split import Splitter
-from lorahub.data.tables import Table
 from lorahub.errors import DataError
 from lorahub.labels import LabelSet
 
@@ -25,7 +26,11 @@ from lorahub.labels import LabelSet
 MEMORY = "memory"
 # Columns written after the verdict was known, which give it away: PUBHEALTH's explanation is the journalist's verdict
 # in words, LIAR's counts include the claim itself, SciFact's rationale exists for two of the labels only.
-_LEAKING = re.compile(r"explanation|justification|rationale|ruling|verdict|evidence_labels?|\w*_counts?|label\w*", re.I)
+_LEAKING = re.compile(
+    r"explanation|justification|rationale|ruling|verdict|(\w+ )?rating|veracity|truth(fulness)?|factuality|credibility|"
+    r"evidence_labels?|\w*_counts?|label\w*",
+    re.I,
+)
 
 
 def load(config: DataConfig, *, token: str | None = None, compare: bool = True) -> ClaimData:
@@ -36,9 +41,9 @@ def load(config: DataConfig, *, token: str | None = None, compare: bool = True) 
     """
     if not config.test_fraction:
         raise DataError("data.test_fraction is 0, but figures need test claims. Give a fraction above 0.")
-    source = find(config.id, revision=config.revision, token=token)
-    warnings = [source.note] if source.note else []
-    raw = _read(source, [name for name in (*SPLITS, "all") if name in source.splits], config)
+    source = find(config.id, revision=config.revision, sheet=config.sheet, token=token)
+    raw, notes = _read(source, [name for name in (*SPLITS, "all") if name in source.splits], config)
+    warnings = [*([source.note] if source.note else []), *notes]
     dropped = {name: rows.dropped for name, rows in raw.items() if rows.dropped}
     whole = raw.pop("all", None)
     train = whole if whole is not None else raw["train"]
@@ -79,10 +84,13 @@ def load_split(source: Source, config: DataConfig, name: str, labels: Sequence[s
     if name not in source.splits and "all" not in source.splits:
         raise DataError(f"{source.id} has no {name} split; it has {', '.join(source.splits)}. Choose one with --split.")
     name = name if name in source.splits else "all"
-    raw = _read(source, [name], replace(config, group=None, date=None))[name]
+    parts, notes = _read(source, [name], replace(config, group=None, date=None))
+    raw = parts[name]
     names = LabelSet(tuple(dict.fromkeys((*labels, *sorted(set(raw.names))))))
     dropped = {name: raw.dropped} if raw.dropped else {}
-    return _claim_data(names, {name: _encode(raw, names)}, source, dropped, [source.note] if source.note else [])
+    return _claim_data(
+        names, {name: _encode(raw, names)}, source, dropped, [*([source.note] if source.note else []), *notes]
+    )
 
 
 def from_memory(claims: ClaimSet, labels: LabelSet, config: DataConfig) -> ClaimData:
@@ -130,59 +138,84 @@ class _RawSet:
 class _Cells:
     """The cells of a split: its columns and, by row, the number (from 1), the label as text, claim and evidence.
 
-    A row ends with its source and date, None where no such column is configured.
+    A row ends with its source and date, None where no such column is configured. `labels` counts the texts of the label
+    column as they are in the file; `notes` are for the user.
     """
 
+    title: str
     columns: tuple[str, str, str | None]
     rows: list[tuple[int, str, Any, Any, str | None, float | None]]
     dropped: int
+    labels: Counter[str]
+    notes: list[str]
 
 
-def _read(source: Source, names: Sequence[str], config: DataConfig) -> dict[str, _RawSet]:
-    """Read splits; their labels have one form, which depends on all of them."""
+def _read(source: Source, names: Sequence[str], config: DataConfig) -> tuple[dict[str, _RawSet], list[str]]:
+    """Read splits, and return them with notes for the user; the form of their labels depends on all of them."""
     cells = {name: _cells(source, source.splits[name], config) for name in names}
     form = columns.label_form(
         {label for part in cells.values() for _, label, *_ in part.rows if label != hub_rows.NO_LABEL}
     )
-    return {name: _raw_set(source, source.splits[name], part, config, form) for name, part in cells.items()}
+    parts = {name: _raw_set(source, part, config, form) for name, part in cells.items()}
+    first = next(iter(parts.values()))
+    notes = list(dict.fromkeys(note for part in cells.values() for note in part.notes))
+    if source.named is None:
+        kept = Counter(name for part in parts.values() for name in part.names)
+        label_check.check_no_score(first.title, next(iter(cells.values())).columns[1], kept)
+        spelled = sum((part.labels for part in cells.values()), Counter[str]())
+        notes += label_check.spellings(first.title, spelled, lambda text: form(text.strip()), config.label_map)
+    notes += label_check.conflicts(
+        (text, None if part.evidence is None else part.evidence[place], part.names[place])
+        for part in parts.values()
+        for place, text in enumerate(part.texts)
+    )
+    return parts, [f"{note}." for note in notes]
 
 
 def _cells(source: Source, part: Table, config: DataConfig) -> _Cells:
-    claim, label, evidence = _choose_columns(source, part, config)
+    part = columns.without_header(part, (config.claim, config.label, config.evidence, config.group, config.date))
+    (claim, label, evidence), notes = _choose_columns(source, part, config)
     drop_incomplete = source.named is not None and source.named.drop_incomplete
     group, date = (
-        None
-        if column is None
-        else columns.choose(part.title, part.columns, column, (), flag=f"--set data.{name}=COLUMN")
+        None if column is None else columns.choose(part, column, (), flag=f"--set data.{name}=COLUMN")
         for name, column in (("group", config.group), ("date", config.date))
     )
-    rows, dropped = [], 0
+    rows, dropped, labels = [], 0, Counter[str]()
     for number, row in enumerate(part.rows(), start=1):
-        if drop_incomplete and (_is_empty(row.get(claim)) or _is_empty(row.get(label))):
+        text, value = columns.cell(row, claim), columns.cell(row, label)
+        if drop_incomplete and (_is_empty(text) or _is_empty(value)):
             dropped += 1
             continue
         where = f"{part.title}, row {number}: column"
-        name = columns.label_text(row.get(label), f"{where} {label!r}")
-        second = None if evidence is None else row.get(evidence)
+        name = columns.label_text(value, f"{where} {label!r}")
+        if isinstance(value, str):
+            labels[value] += 1
+        second = None if evidence is None else columns.cell(row, evidence)
         # A claim without a source is a source of its own.
-        origin = (
-            None if group is None else str(f"row {number}" if _is_empty(row.get(group)) else row.get(group)).strip()
-        )
-        day = None if date is None else columns.date_value(row.get(date), f"{where} {date!r}")
-        rows.append((number, name, row.get(claim), second, origin, day))
-    return _Cells(columns=(claim, label, evidence), rows=rows, dropped=dropped)
+        by = None if group is None else columns.cell(row, group)
+        origin = None if group is None else str(f"row {number}" if _is_empty(by) else by).strip()
+        day = None if date is None else columns.date_value(columns.cell(row, date), f"{where} {date!r}")
+        rows.append((number, name, text, second, origin, day))
+    return _Cells(
+        title=part.title,
+        columns=(claim, label, evidence),
+        rows=rows,
+        dropped=dropped,
+        labels=labels,
+        notes=[*part.notes, *notes],
+    )
 
 
-def _raw_set(source: Source, part: Table, cells: _Cells, config: DataConfig, form: Callable[[str], str]) -> _RawSet:
+def _raw_set(source: Source, cells: _Cells, config: DataConfig, form: Callable[[str], str]) -> _RawSet:
     claim, _, evidence = cells.columns
     given = {**(source.named.label_map if source.named else {}), **config.label_map}
     label_map = {form(value): name for value, name in given.items()}
     drop = {hub_rows.NO_LABEL, *(source.named.drop_labels if source.named else ()), *map(form, config.drop_labels)}
-    raw = _RawSet(title=part.title, evidence=[] if evidence else None, dropped=cells.dropped)
+    raw = _RawSet(title=cells.title, evidence=[] if evidence else None, dropped=cells.dropped)
     raw.group, raw.date = [] if config.group else None, [] if config.date else None
     raw.label_names = tuple(name if name in label_map.values() else form(name) for name in config.labels)
     for number, label, text, second, origin, day in cells.rows:
-        where, value = f"{part.title}, row {number}: column", form(label)
+        where, value = f"{cells.title}, row {number}: column", form(label)
         if value in drop or label_map.get(value) in drop:
             raw.dropped += 1
             continue
@@ -198,8 +231,8 @@ def _raw_set(source: Source, part: Table, cells: _Cells, config: DataConfig, for
             raw.date.append(day)
     if not raw.texts:
         if raw.dropped:
-            raise DataError(f"{part.title}: data.drop_labels drops all of its {raw.dropped} rows. Drop fewer labels.")
-        raise DataError(f"{part.title} has no rows. Add some.")
+            raise DataError(f"{cells.title}: data.drop_labels drops all of its {raw.dropped} rows. Drop fewer labels.")
+        raise DataError(f"{cells.title} has no rows. Add some.")
     return raw
 
 
@@ -207,8 +240,8 @@ def _is_empty(value: Any) -> bool:
     return value is None or isinstance(value, str) and not value.strip()
 
 
-def _choose_columns(source: Source, part: Table, config: DataConfig) -> tuple[str, str, str | None]:
-    """Return the claim, label and evidence columns of a split; raises DataError naming the columns that exist."""
+def _choose_columns(source: Source, part: Table, config: DataConfig) -> tuple[tuple[str, str, str | None], list[str]]:
+    """Return the claim, label and evidence columns of a split, and notes; raises DataError naming the columns."""
 
     def choose(field: str, wanted: str | None, candidates: tuple[str, ...]) -> str:
         if wanted in part.unread:
@@ -216,7 +249,7 @@ def _choose_columns(source: Source, part: Table, config: DataConfig) -> tuple[st
                 f"{part.title}: the column {wanted!r} holds files, which are not read. "
                 f"Name a column of text with --set data.{field}=COLUMN."
             )
-        return columns.choose(part.title, part.columns, wanted, candidates, flag=f"--set data.{field}=COLUMN")
+        return columns.choose(part, wanted, candidates, flag=f"--set data.{field}=COLUMN")
 
     named = source.named
     claim = choose("claim", config.claim, (*((named.claim,) if named else ()), *columns.CLAIMS))
@@ -228,7 +261,17 @@ def _choose_columns(source: Source, part: Table, config: DataConfig) -> tuple[st
                 f"{part.title}: the column {column!r} ({flag}) gives the label away: it is written once the verdict "
                 "is known. Choose another column, or force it with --set data.allow_leaking=true."
             )
-    return claim, label, evidence
+    notes = []
+    if named is None:
+        odd = columns.check_holds_texts(part, claim, named=config.claim is not None, flag="--set data.claim=COLUMN")
+        others = columns.known(part.columns, columns.LABELS) if config.label is None else []
+        notes += [odd] if odd else []
+        if others and len(others) > 1:
+            notes.append(
+                f"{part.title}: the label is read from {label!r}; {', '.join(map(repr, set(others) - {label}))} may be "
+                "labels too, and data.label names another column"
+            )
+    return (claim, label, evidence), notes
 
 
 def _label_set(configured: Sequence[str], source: Source, train: _RawSet) -> LabelSet:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from lorahub.data.tables import Row, Table
+from lorahub.data.rows import Row, Table
 from lorahub.errors import DataError, need, one_line
 
 # The value of a row without a label in a column of class labels, for which the datasets library writes -1.

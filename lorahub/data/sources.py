@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lorahub.data import hub_rows, tables
 from lorahub.data.named import DEFAULT, FALLBACK, NAMED, NamedSet, named_set
-from lorahub.data.tables import Table
+from lorahub.data.rows import Table
 from lorahub.errors import DataError
 
 SPLITS = ("train", "validation", "test")
@@ -33,10 +33,18 @@ class Source:
     note: str | None = None
 
 
-def find(identifier: str, *, revision: str | None = None, split: str = "train", token: str | None = None) -> Source:
+def find(
+    identifier: str,
+    *,
+    revision: str | None = None,
+    split: str = "train",
+    sheet: str | None = None,
+    token: str | None = None,
+) -> Source:
     """Find a data set that has `split` or a train split; a single file, or a single split on the Hub, is `all`.
 
-    A Hub id may have a revision: `user/name@revision`. Raises DataError naming what was tried.
+    A Hub id may have a revision: `user/name@revision`. `sheet` is that of xlsx files. Raises DataError naming what was
+    tried.
     """
     if identifier == "auto":
         return _find_auto(revision, split, token)
@@ -45,14 +53,15 @@ def find(identifier: str, *, revision: str | None = None, split: str = "train", 
     named = named_set(hub_id)
     local = _local_copy(identifier)
     if named and local:
-        return Source(id=identifier, kind="local copy", splits=_folder_splits(local, split), named=named)
+        return Source(id=identifier, kind="local copy", splits=_folder_splits(local, split, sheet), named=named)
     if named and named.folder:
-        return Source(id=identifier, kind="shipped", splits=_folder_splits(named.folder, split), named=named)
+        return Source(id=identifier, kind="shipped", splits=_folder_splits(named.folder, split, sheet), named=named)
     if named is None and path.is_dir():
-        return Source(id=path.resolve().name, kind="folder", splits=_folder_splits(path, split))
+        return Source(id=path.resolve().name, kind="folder", splits=_folder_splits(path, split, sheet))
     if named is None and (path.exists() or path.suffix.lower() in tables.SUFFIXES):
-        tables.check(path)
-        return Source(id=path.name, kind="file", splits={"all": _file_split(path)})
+        return Source(id=path.name, kind="file", splits={"all": tables.open_table(path, sheet=sheet)})
+    if sheet is not None:
+        raise DataError(f"data.sheet={sheet} is for xlsx files, but {identifier!r} is none. Leave it out.")
     if named and named.hub_id is None:
         raise DataError(
             f"the data set {identifier!r} is not on the Hub. Put its train, validation and test files into "
@@ -96,7 +105,7 @@ def at_hand(identifier: str) -> bool:
     return named is not None and (named.folder is not None or _local_copy(identifier) is not None)
 
 
-def _folder_splits(folder: Path, split: str) -> dict[str, Table]:
+def _folder_splits(folder: Path, split: str, sheet: str | None = None) -> dict[str, Table]:
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         name = _ALIASES.get(path.stem.lower(), path.stem.lower())
@@ -110,8 +119,4 @@ def _folder_splits(folder: Path, split: str) -> dict[str, Table]:
             f"{folder} has no {split} file. A data folder holds train, validation and test, "
             f"each as one of {', '.join(tables.SUFFIXES)}; validation and test may be missing."
         )
-    return {name: _file_split(files[name]) for name in SPLITS if name in files}
-
-
-def _file_split(path: Path) -> Table:
-    return Table(title=str(path), columns=tuple(tables.columns(path)), rows=lambda: tables.read(path))
+    return {name: tables.open_table(files[name], sheet=sheet) for name in SPLITS if name in files}

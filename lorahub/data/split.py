@@ -26,6 +26,8 @@ from lorahub.labels import LabelSet
 
 Ids = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
+# Labels in the message about too few claims, from the rarest on.
+_LABELS_SHOWN = 6
 
 
 class Splitter:
@@ -98,7 +100,7 @@ class Splitter:
         if inside is None:
             inside = self._row_by_row(claims, groups, fraction, name, sides)
         inside = sampled if inside is None else inside
-        return _sides(claims, inside) if inside is not None else _too_few(whole, name, self._title)
+        return _sides(claims, inside) if inside is not None else _too_few(whole, self._labels, name, self._title)
 
     def _row_by_row(self, claims: ClaimSet, groups: Ids, fraction: float, name: str, sides: int) -> Flags | None:
         """Split again, with each row of the labels that have too few different claims by itself."""
@@ -239,11 +241,15 @@ def _rarest_labels(claims: ClaimSet, groups: Ids) -> Ids:
     return gold
 
 
-def _too_few(claims: ClaimSet, split: str, title: str) -> NoReturn:
+def _too_few(claims: ClaimSet, labels: LabelSet, split: str, title: str) -> NoReturn:
     counts = np.bincount(claims.gold)
+    rarest = [label for label in np.argsort(counts, kind="stable").tolist() if counts[label]]
+    shown = ", ".join(f"{labels.names[label]} {counts[label]:,}" for label in rarest[:_LABELS_SHOWN])
+    more = f" and {len(rarest) - _LABELS_SHOWN} more labels" if len(rarest) > _LABELS_SHOWN else ""
     different = len(set(map(normalise, claims.texts)))
     raise DataError(
-        f"{title}: {len(claims)} claims ({different} different) with {counts[counts > 0].min()} of the rarest label "
-        "are too few to split by label. Add claims, give separate train, validation and test files, or change "
+        f"{title}: {len(claims)} claims ({different} different) are too few to split by label: the rarest label is "
+        f"{labels.names[rarest[0]]!r} with {counts[rarest[0]]} ({shown}{more}). Add claims of it, leave it out with "
+        "data.drop_labels, join it with data.label_map, give separate train, validation and test files, or change "
         f"data.{split}_fraction."
     )

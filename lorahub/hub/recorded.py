@@ -47,13 +47,17 @@ def data(located: Located, record: RunRecord, *, instead: str | None = None, tok
     if instead is None and located.repo and not (named.named_set(source.id) or fetch.remote_id(source.id)):
         raise DataError(f"{source.id!r} is neither a named data set nor a Hub id. Give the data with --data.")
     revision = (source.revision if instead is None else None) or config.revision
-    return claims.load(dataclasses.replace(config, id=instead or source.id, revision=revision), token=token)
+    sheet = config.sheet if instead is None else None
+    return claims.load(
+        dataclasses.replace(config, id=instead or source.id, revision=revision, sheet=sheet), token=token
+    )
 
 
 def data_config(record: RunRecord, data: str) -> DataConfig:
-    """Return the data config of a run for other data; the revision is kept only for the same data."""
+    """Return the data config of a run for other data; revision and sheet are kept only for the same data."""
     own = record.config.data
-    return dataclasses.replace(own, id=data, revision=own.revision if data == own.id else None)
+    same = data == own.id
+    return dataclasses.replace(own, id=data, revision=own.revision if same else None, sheet=own.sheet if same else None)
 
 
 def evaluation_claims(
@@ -64,7 +68,7 @@ def evaluation_claims(
     Of data without that split all claims are used or, if an adapter was trained on it, the split that its run made.
     The warnings say which. Raises DataError, or ConfigError if two runs split the data in different ways.
     """
-    source = sources.find(config.id, revision=config.revision, split=split, token=token)
+    source = sources.find(config.id, revision=config.revision, split=split, sheet=config.sheet, token=token)
     labels = [name for item in adapters for name in LabelSet.load(item.folder).names]
     if split in source.splits:
         return claims.load_split(source, config, split, labels), split

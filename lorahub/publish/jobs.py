@@ -6,6 +6,7 @@ without retries. The token is passed as a secret only.
 """
 
 import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from lorahub import config as configs
 from lorahub import durations
-from lorahub.config import Config
-from lorahub.data import sources
+from lorahub.config import Config, DataConfig
+from lorahub.data import columns, sources, tables
+from lorahub.data.rows import Table
 from lorahub.errors import HubError, PublishError
 from lorahub.hub import client
 from lorahub.publish import deployment, guard, repository, uploads
@@ -179,7 +181,7 @@ def follow(job: "JobInfo", *, token: str | None, tell: Callable[[str], None]) ->
 
 def _data(config: Config, repo: str, options: Options) -> tuple[Upload | None, Config]:
     """Return the data to upload, if any, and the config that reads it from the Hub."""
-    source = sources.find(config.data.id, revision=config.data.revision)
+    source = sources.find(config.data.id, revision=config.data.revision, sheet=config.data.sheet)
     if source.kind in ("hub", "shipped") or (source.named and source.named.hub_id):
         return None, replace(config, data=replace(config.data, id=source.id))
     if not options.upload_data:
@@ -188,11 +190,27 @@ def _data(config: Config, repo: str, options: Options) -> tuple[Upload | None, C
             f"private data set {repo}; or name one on the Hub."
         )
     # A file without splits becomes train, which is split by the seed as it is here.
-    files: dict[str, bytes | Path] = {
-        f"{'train' if name == 'all' else name}{Path(split.title).suffix}": Path(split.title)
-        for name, split in source.splits.items()
-    }
-    return Upload(repo=repo, files=files), replace(config, data=replace(config.data, id=repo, revision=None))
+    files: dict[str, bytes | Path] = {}
+    for name, split in source.splits.items():
+        suffix, content = _readable_there(split, config.data)
+        files[f"{'train' if name == 'all' else name}{suffix}"] = content
+    return Upload(repo=repo, files=files), replace(
+        config, data=replace(config.data, id=repo, revision=None, sheet=None)
+    )
+
+
+def _readable_there(table: Table, data: DataConfig) -> tuple[str, bytes | Path]:
+    """Return the ending and the content of a file for the datasets library: another format than its own as jsonl."""
+    read = columns.without_header(table, (data.claim, data.label, data.evidence, data.group, data.date))
+    path = Path(table.title)
+    if not read.notes and path.suffix.lower() in tables.WRITTEN:
+        return path.suffix, path
+    with tempfile.TemporaryDirectory() as folder:
+        converted = Path(folder) / "rows.jsonl"
+        with tables.Writer(converted, kind=converted.suffix) as writer:
+            for row in read.rows():
+                writer.write([row])
+        return converted.suffix, converted.read_bytes()
 
 
 def _check_target(target: Repository, options: Options) -> None:

@@ -6,16 +6,27 @@ adapter's threshold), `NAME.truncated` (the row is longer than the adapter reads
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from lorahub import atomic
 from lorahub.data import columns, tables
-from lorahub.data.tables import Row
+from lorahub.data.rows import Row, Table
 from lorahub.errors import ConfigError, DataError
 from lorahub.serving.predictor import Predictor, Verdict
 
 CHUNK_ROWS = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A file to classify: its table, and the columns of claims and evidence. `notes` are sentences for the user."""
+
+    table: Table
+    claim: str
+    evidence: str | None
+    notes: list[str]
 
 
 def classify_file(
@@ -26,6 +37,7 @@ def classify_file(
     adapters: Sequence[str] | None = None,
     claim: str | None = None,
     evidence: str | None = None,
+    sheet: str | None = None,
     adjust: bool = True,
     chunk_rows: int = CHUNK_ROWS,
 ) -> Iterator[tuple[list[Row], dict[str, list[Verdict]]]]:
@@ -34,9 +46,9 @@ def classify_file(
     `output` appears after the last chunk; closing the iterator earlier leaves nothing behind. Raises ConfigError and
     DataError.
     """
-    claim, evidence = check(source, output, claim=claim, evidence=evidence)
+    opened = check(source, output, claim=claim, evidence=evidence, sheet=sheet)
     names = predictor.names if adapters is None else list(adapters)
-    schema = tables.schema(source)
+    schema = tables.schema(opened.table)
     clash = [column for column in schema.names if any(column.startswith(f"{name}.") for name in names)]
     if clash:
         raise DataError(f"{source} already has the column {clash[0]!r}, which this would write. Rename or remove it.")
@@ -45,10 +57,10 @@ def classify_file(
         atomic.replacing(output) as temporary,
         tables.Writer(temporary, kind=output.suffix.lower(), schema=schema) as writer,
     ):
-        reader = tables.read(source)
+        reader = opened.table.rows()
         while rows := list(islice(reader, chunk_rows)):
-            texts = _texts(rows, claim, source, done)
-            second = None if evidence is None else _texts(rows, evidence, source, done, empty_ok=True)
+            texts = _texts(rows, opened.claim, source, done)
+            second = None if opened.evidence is None else _texts(rows, opened.evidence, source, done, empty_ok=True)
             verdicts = predictor.classify(texts, names, evidence=second, adjust=adjust)
             writer.write(
                 [
@@ -62,16 +74,17 @@ def classify_file(
             raise DataError(f"{source} has a header but no rows. Add some.")
 
 
-def check(source: Path, output: Path, *, claim: str | None, evidence: str | None) -> tuple[str, str | None]:
-    """Return the claim and evidence columns to read, without loading a model; raises ConfigError and DataError."""
+def check(source: Path, output: Path, *, claim: str | None, evidence: str | None, sheet: str | None = None) -> Source:
+    """Open the file and choose its columns, without loading a model; raises ConfigError and DataError."""
     if output.resolve() == source.resolve():
         raise ConfigError(f"--output is the input file {source}. Give another name.")
     tables.check_writable(output)
-    present = tables.columns(source)
-    claim = columns.choose(str(source), present, claim, columns.CLAIMS, flag="--claim COLUMN")
+    table = columns.without_header(tables.open_table(source, sheet=sheet), (claim, evidence))
+    chosen = columns.choose(table, claim, columns.CLAIMS, flag="--claim COLUMN")
     if evidence is not None:
-        evidence = columns.choose(str(source), present, evidence, (), flag="--evidence COLUMN")
-    return claim, evidence
+        evidence = columns.choose(table, evidence, (), flag="--evidence COLUMN")
+    flag = columns.check_holds_texts(table, chosen, named=claim is not None, flag="--claim COLUMN")
+    return Source(table=table, claim=chosen, evidence=evidence, notes=[*table.notes, *([flag] if flag else [])])
 
 
 def verdict_columns(verdicts: Mapping[str, Verdict]) -> Row:
@@ -90,6 +103,6 @@ def verdict_columns(verdicts: Mapping[str, Verdict]) -> Row:
 def _texts(rows: Sequence[Row], column: str, source: Path, done: int, *, empty_ok: bool = False) -> list[str]:
     """Return the texts of a column, cleaned as in training; `done` rows of `source` precede them."""
     return [
-        columns.clean_text(row.get(column), f"{source}, row {number}: column {column!r}", empty_ok=empty_ok)
+        columns.clean_text(columns.cell(row, column), f"{source}, row {number}: column {column!r}", empty_ok=empty_ok)
         for number, row in enumerate(rows, start=done + 1)
     ]

@@ -255,7 +255,9 @@ def test_a_long_file_is_judged_whole_and_its_first_200_rows_are_shown(visit, cla
     assert shown.count() == 200
     with page.expect_download() as downloading:
         page.get_by_role("button", name="Download the classified file").click()
-    judged = list(tables.read(downloading.value.path().rename(downloading.value.path().with_suffix(".parquet"))))
+    judged = list(
+        tables.open_table(downloading.value.path().rename(downloading.value.path().with_suffix(".parquet"))).rows()
+    )
     assert [row["claim"] for row in judged] == [row["claim"] for row in rows]
     differ = [row["tiny.label"] != row["rival.label"] for row in judged]
     assert f"disagree on {sum(differ):,} of {count:,} rows. Shown are 200 of" in result.inner_text()

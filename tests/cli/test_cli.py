@@ -52,7 +52,7 @@ def test_classify_a_file(cli, tiny_run, tiny_base, claims_file, tmp_path):
     )
     assert code == 0, err
     assert "30 rows written" in out
-    assert {"claim", "label", "tiny.label", "tiny.p.hedged"} <= set(tables.columns(output))
+    assert {"claim", "label", "tiny.label", "tiny.p.hedged"} <= set(tables.open_table(output).columns)
 
 
 def test_evaluate_gives_the_runs_own_figures(cli, tiny_run, tiny_base, tmp_path):

@@ -139,7 +139,7 @@ def test_all_disagreements_go_into_one_file(cli, tiny_run, tmp_path, ending):
     path = tmp_path / f"all{ending}"
     code, out, err = cli("compare", tiny_run.folder, f"{tiny_run.folder}:majority", "--output", path, "--show", 0)
     assert code == 0, err
-    rows = list(tables.read(path))
+    rows = list(tables.open_table(path).rows())
     code, out, _ = cli("compare", tiny_run.folder, f"{tiny_run.folder}:majority", "--json")
     found = json.loads(out)["disagreements"]
     assert [int(row["row"]) for row in rows] == [row["row"] for row in found]
@@ -152,4 +152,4 @@ def test_systems_that_agree_leave_a_file_with_a_header(cli, tiny_run, tmp_path):
     for ending in (".csv", ".parquet"):
         code, _, err = cli("compare", tiny_run.folder, twin, "--output", tmp_path / f"none{ending}")
         assert code == 0, err
-        assert tables.columns(tmp_path / f"none{ending}")[-2:] == ["tiny.label", "twin.label"]
+        assert tables.open_table(tmp_path / f"none{ending}").columns[-2:] == ("tiny.label", "twin.label")

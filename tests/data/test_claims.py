@@ -182,7 +182,7 @@ def test_splits_of_different_claims_are_those_of_plain_stratified_sampling(tmp_p
 
 
 def test_too_few_rows_are_counted_before_the_first_cut(tmp_path):
-    with pytest.raises(DataError, match=r"12 claims \(12 different\) with 6 of the rarest.*validation_fraction"):
+    with pytest.raises(DataError, match=r"12 claims \(12 different\).*rarest label is .no. with 6 \(no 6, yes 6\).*validation_fraction"):
         claims.load(DataConfig(id=folder(tmp_path, {"all": rows(12)}) + "/all.csv"))
 
 
@@ -301,7 +301,7 @@ def test_a_million_rows_stream_in_the_memory_of_one(tmp_path):
         for start in range(0, count, 1000):
             writer.write([{"claim": f"claim {start + index}", "label": "a"} for index in range(1000)])
     tracemalloc.start()
-    assert sum(1 for _ in tables.read(path)) == count
+    assert sum(1 for _ in tables.open_table(path).rows()) == count
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2_000_000, json.dumps({"peak": peak})

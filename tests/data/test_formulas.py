@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorahub.data import tables
+from lorahub.data import encodings, formulas, tables
+from lorahub.errors import DataError
 
 FORMULAS = ["=1+1", "+1+1", "-2+3", "@SUM(A1)", "\tx", "\r=1", "\n=1", "=cmd|' /C calc'!A0", "-", "+", "\uff1d1+1"]
 FORMULAS += ["\ufeff=1", "\ufeff\ufeff=HYPERLINK(1)", "\x00@x", "\x00\ufeff-x"]
@@ -33,8 +34,8 @@ def written(path, rows):
 def test_a_cell_and_a_header_come_back_and_run_nowhere(tmp_path, suffix, text):
     rows = [{"claim": text, f"{text}h": "x"}]
     path = written(tmp_path / f"out{suffix}", rows)
-    assert list(tables.read(path)) == rows
-    assert tables.columns(path) == list(rows[0])
+    assert list(tables.open_table(path).rows()) == rows
+    assert list(tables.open_table(path).columns) == list(rows[0])
     for cell in (cell for row in raw(path) for cell in row):
         assert cell.lstrip("\ufeff\x00")[:1] not in tuple("=+-@\t\r\n\uff1d") or text in PLAIN, cell
     # Where a semicolon separates cells, a quote in the middle of a line quotes nothing.
@@ -45,15 +46,15 @@ def test_a_cell_and_a_header_come_back_and_run_nowhere(tmp_path, suffix, text):
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 def test_formats_without_formulas_are_written_as_they_are(tmp_path, suffix):
     rows = [{"claim": text} for text in FORMULAS]
-    assert list(tables.read(written(tmp_path / f"out{suffix}", rows))) == rows
+    assert list(tables.open_table(written(tmp_path / f"out{suffix}", rows)).rows()) == rows
 
 
 @given(st.text(st.sampled_from("'=+-@\t\r\n5e.a ;\ufeff\x00")) | st.text())
 def test_any_text_comes_back(text):
-    cell = tables.neutralized(text)
-    assert tables.original(cell) == text
+    cell = formulas.neutralized(text)
+    assert formulas.original(cell) == text
     # A file that was read and is written again has the cells that it had.
-    assert tables.neutralized(tables.original(cell)) == cell
+    assert formulas.neutralized(formulas.original(cell)) == cell
 
 
 @pytest.mark.parametrize("start", ["", "'", "-", "=", "'-1e", ";"])
@@ -61,8 +62,8 @@ def test_any_text_comes_back(text):
 def test_a_long_cell_takes_linear_time(start, piece):
     cell = start + piece * 200_000 + "x"
     before = time.process_time()
-    assert tables.original(tables.neutralized(cell)) == cell
-    tables.original(cell)
+    assert formulas.original(formulas.neutralized(cell)) == cell
+    formulas.original(cell)
     assert time.process_time() - before < 1
 
 
@@ -72,8 +73,8 @@ def test_numbers_stay_numbers(tmp_path):
 
 
 def test_a_line_without_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "_LONGEST_LINE", 1000)
+    monkeypatch.setattr(encodings, "LONGEST_LINE", 1000)
     for name in ("a.csv", "a.jsonl"):
         (tmp_path / name).write_text("claim" + "x" * 2000)
-        with pytest.raises(tables.DataError, match="a line of more than 1,000 characters"):
-            list(tables.read(tmp_path / name))
+        with pytest.raises(DataError, match="a line of more than 1,000 characters"):
+            list(tables.open_table(tmp_path / name).rows())

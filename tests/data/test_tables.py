@@ -12,7 +12,7 @@ def written(path, *chunks, schema=None):
     with tables.Writer(path, kind=path.suffix, schema=schema) as writer:
         for chunk in chunks:
             writer.write(chunk)
-    return list(tables.read(path))
+    return list(tables.open_table(path).rows())
 
 
 @pytest.mark.parametrize(
@@ -48,11 +48,11 @@ def test_the_schema_of_a_jsonl_file_holds_every_row(tmp_path):
     rows = [row for chunk in chunks for row in chunk]
     source = tmp_path / "a.jsonl"
     written(source, *chunks)
-    found = written(tmp_path / "a.parquet", *chunks, schema=tables.schema(source))
+    found = written(tmp_path / "a.parquet", *chunks, schema=tables.schema(tables.open_table(source)))
     assert found[0] == {"n": 1.0, "same": 1, "late": None, "mixed": "1", "list": [], "new": None}
     assert found[5000] == {**rows[5000], "new": '{"deep": 1180591620717411303424}'}
     assert found[5001] == dict.fromkeys(found[0])
-    assert written(tmp_path / "a.csv", *chunks, schema=tables.schema(source))[0]["new"] == ""
+    assert written(tmp_path / "a.csv", *chunks, schema=tables.schema(tables.open_table(source)))[0]["new"] == ""
 
 
 def test_the_schema_of_a_parquet_file_is_its_own(tmp_path):
@@ -64,8 +64,8 @@ def test_the_schema_of_a_parquet_file_is_its_own(tmp_path):
     source = tmp_path / "source.parquet"
     pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema(list(types.items()))), source)
     copy = tmp_path / "copy.parquet"
-    assert written(copy, rows[:1], rows[1:], schema=tables.schema(source)) == rows
-    assert tables.schema(copy) == tables.schema(source)
+    assert written(copy, rows[:1], rows[1:], schema=tables.schema(tables.open_table(source))) == rows
+    assert tables.schema(tables.open_table(copy)) == tables.schema(tables.open_table(source))
 
 
 def test_a_cell_may_be_an_article(tmp_path):
@@ -77,10 +77,10 @@ def test_a_tsv_cell_that_starts_with_a_quote_swallows_no_rows(tmp_path):
     path = tmp_path / "a.tsv"
     path.write_text('claim\tlabel\n"Quote starts here\tfalse\nsome text\ttrue\nends here"\tfalse\nlast\ttrue\n')
     with pytest.raises(DataError, match=r"a\.tsv, row 1: a quote"):
-        list(tables.read(path))
+        list(tables.open_table(path).rows())
     path.write_text('claim\n"Quote starts\nends here"\n')
     with pytest.raises(DataError, match=r"a\.tsv, row 1: a quote"):
-        list(tables.read(path))
+        list(tables.open_table(path).rows())
     with pytest.raises(DataError, match="output row 1.*csv"):
         written(path, [{"claim": "tab\tand\nline", "label": "a"}])
     kept = {"claim": '"two"\nlines', "label": "with\ta tab"}
@@ -91,11 +91,11 @@ def test_a_jsonl_file_whose_rows_share_no_column_takes_linear_time(tmp_path):
     path = tmp_path / "a.jsonl"
     written(path, [{f"c{row}": 1} for row in range(2000)])
     before = time.process_time()
-    assert len(tables.schema(path).names) == 2000
+    assert len(tables.schema(tables.open_table(path)).names) == 2000
     assert time.process_time() - before < 0.7  # the file has 2,000 cells; 2,000 columns of 2,000 rows have 4 million
     written(path, [{f"c{row}": 1} for row in range(2001)])
     with pytest.raises(DataError, match="more than 2,000 columns"):
-        tables.schema(path)
+        tables.schema(tables.open_table(path))
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
@@ -103,6 +103,6 @@ def test_a_table_of_too_many_columns_is_refused(suffix, tmp_path):
     path = tmp_path / f"a{suffix}"
     with tables.Writer(path, kind=suffix) as writer:
         writer.write([{f"c{column}": "x" for column in range(2001)}])
-    for read in (tables.columns, tables.schema, lambda path: list(tables.read(path))):
+    for read in (lambda table: tables.schema(table), lambda table: list(table.rows())):
         with pytest.raises(DataError, match="more than 2,000 columns"):
-            read(path)
+            read(tables.open_table(path))

@@ -43,7 +43,7 @@ def test_the_figures_are_scikit_learns_on_the_written_answers(suffix, engine, cl
     table = table_check.read(claims_file(rows, f"in{suffix}"), claim="claim", label="label")
     output = tmp_path / f"out{suffix}"
     found = compared(engine, table, output, list(engine.adapters), chunk_rows=64)
-    written = list(tables.read(output))
+    written = list(tables.open_table(output).rows())
     gold = [row["label"] for row in rows]
     assert [row["claim"] for row in written] == [row["claim"] for row in rows]
     for name in ("tiny", "rival"):
@@ -76,7 +76,7 @@ def test_disagreements_come_first_then_what_is_wrong(engine, claims_file, tmp_pa
     rows = learnable(400, seed=6)
     table = table_check.read(claims_file(rows), claim="claim", label="label")
     found = compared(engine, table, tmp_path / "out.csv", ["tiny", "rival"])
-    written = list(tables.read(tmp_path / "out.csv"))
+    written = list(tables.open_table(tmp_path / "out.csv").rows())
     differ = [row["tiny.label"] != row["rival.label"] for row in written]
     assert 0 < found.disagreements == sum(differ)
     assert found.agreed == [("tiny", "rival", 400 - found.disagreements)]

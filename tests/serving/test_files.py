@@ -28,7 +28,7 @@ def test_rows_come_back_in_order_with_the_engines_verdicts(suffix, engine, claim
     rows = [{"id": index, "text": text} for index, text in enumerate(sentences(1100, seed=3))]
     source, output = claims_file(rows, f"in{suffix}"), tmp_path / f"out{suffix}"
     assert classify_file(engine, source, output) == 1100
-    found = list(tables.read(output))
+    found = list(tables.open_table(output).rows())
     expected = engine.classify([row["text"] for row in rows])
     assert [int(row["id"]) for row in found] == list(range(1100))
     for place in (0, 511, 512, 1099):
@@ -53,7 +53,7 @@ def test_rows_whose_keys_and_types_change_late_keep_everything(suffix, engine, c
     rows[-1] |= {"note": "x", "score": "high"}
     output = tmp_path / f"out{suffix}"
     assert classify_file(engine, claims_file(rows, "in.jsonl"), output) == 700
-    found = list(tables.read(output))
+    found = list(tables.open_table(output).rows())
     assert (found[650]["score"], found[-1]["score"], found[-1]["note"]) == ("0.5", "high", "x")
     assert found[0]["a2.label"]
 
@@ -67,7 +67,9 @@ def test_a_file_is_read_as_training_reads_it(engine, claims_file, tmp_path):
     outputs = tmp_path / "messy.jsonl", tmp_path / "plain.jsonl"
     for rows, output in zip((messy, plain), outputs, strict=True):
         classify_file(engine, claims_file(rows, "in.jsonl"), output, evidence="source")
-    found, expected = ([[value for key, value in row.items() if "." in key] for row in tables.read(o)] for o in outputs)
+    found, expected = (
+        [[value for key, value in row.items() if "." in key] for row in tables.open_table(o).rows()] for o in outputs
+    )
     assert found == expected
     with pytest.raises(DataError, match=r"row 1: column 'source' holds 7"):
         classify_file(engine, claims_file([{"claim": "a", "source": 7}], "in.jsonl"), outputs[0], evidence="source")

@@ -33,7 +33,9 @@ def build(engine: Engine, tab: gr.Tab, check_room: Callable[[], None]) -> gr.Che
     `check_room` raises ConfigError if no further file may be stored.
     """
     predictor, names = GpuBatchPredictor(engine), engine.names
-    upload = gr.File(label="File (csv, tsv, jsonl or parquet)", file_types=list(tables.SUFFIXES), height=130)
+    upload = gr.File(
+        label="File (csv, tsv, json, jsonl, xlsx or parquet)", file_types=list(tables.SUFFIXES), height=130
+    )
     with gr.Row():
         claim = gr.Dropdown([], label="Claim column", interactive=True)
         label = gr.Dropdown([NONE], value="", label="Label column", interactive=True)
@@ -146,7 +148,7 @@ def _endpoint(predictor: GpuBatchPredictor, check_room: Callable[[], None]) -> N
         evidence: str = "",
         label_map: dict[str, str] | None = None,
     ) -> tuple[Json, str]:
-        """Classify a csv, tsv, jsonl or parquet file with adapters; with labels, score and compare them.
+        """Classify a csv, tsv, json, jsonl, xlsx or parquet file with adapters; with labels, score and compare them.
 
         Args:
             file: the file; each row holds a claim
@@ -180,12 +182,17 @@ def _endpoint(predictor: GpuBatchPredictor, check_room: Callable[[], None]) -> N
 
 
 def guess(path: Path) -> tuple[list[str], tuple[str, str, str]]:
-    """Return a file's columns, and which of them hold claim, label and evidence; "" where no name looks like it."""
-    names = tables.columns(path)
+    """Return a file's columns, and which of them hold claim, label and evidence; "" where no name looks like it.
+
+    The columns of a file without a header are positions, from 1 on.
+    """
+    table = tables.open_table(path)
     claim, label, evidence = (
-        columns.guess(names, known) or "" for known in (columns.CLAIMS, columns.LABELS, columns.EVIDENCE)
+        columns.guess_known(table.columns, known) or "" for known in (columns.CLAIMS, columns.LABELS, columns.EVIDENCE)
     )
-    return names, (claim, label, evidence)
+    if not claim and table.headerless is not None:
+        return list(table.headerless.columns), ("", "", "")
+    return list(table.columns), (claim, label, evidence)
 
 
 def mapping(text: str) -> dict[str, str]:
@@ -221,8 +228,9 @@ def _compare(
 
 def _output(table: CheckedTable, component: gr.components.Component) -> Path:
     """Return where the classified file goes: into gradio's cache, which it clears, under a random name."""
-    source = table.source
-    return Path(component.GRADIO_CACHE) / secrets.token_hex(16) / f"{source.stem}.classified{source.suffix.lower()}"
+    source, suffix = table.source, table.source.suffix.lower()
+    suffix = suffix if suffix in tables.WRITTEN else {".json": ".jsonl"}.get(suffix, ".csv")
+    return Path(component.GRADIO_CACHE) / secrets.token_hex(16) / f"{source.stem}.classified{suffix}"
 
 
 @contextmanager

@@ -179,7 +179,7 @@ class _Collected:
         gold = int(self.table.gold[self.done])
         return ShownRow(
             row=self.done + 1,
-            claim=columns.clean_text(row[self.table.claim], self.table.claim),
+            claim=columns.clean_text(columns.cell(row, self.table.claim), self.table.claim),
             label=None if gold == UNLABELLED else self.table.names[gold],
             answers={
                 name: RowAnswer(label=verdict.label, confidence=verdict.confidence, abstain=verdict.abstain)
@@ -258,7 +258,7 @@ class _Collected:
         )
 
     def _notes(self) -> list[str]:
-        notes = []
+        notes = [*self.table.notes]
         for name, unknown in self.unknown.items():
             more = f" and {len(unknown) - _NAMES_SHOWN:,} more" if len(unknown) > _NAMES_SHOWN else ""
             notes.append(
