@@ -61,9 +61,10 @@ def classify(
 
     if file is not None and output is not None:
         # Before the bases, which take longer.
-        show.notes(files.check(file, output, claim=claim, evidence=evidence, sheet=sheet).notes)
+        opened = files.check(file, output, claim=claim, evidence=evidence, sheet=sheet)
         if output.exists() and not force:
             raise ConfigError(f"--output {output} exists already. Add --force to replace it, or give another name.")
+        show.notes(opened.notes)
     predictor = MixedPredictor(open_predictors(adapter, base, token=token))
     if file is None or output is None:
         second = [evidence] * len(texts or ()) if evidence else None

@@ -35,6 +35,10 @@ _SAMPLE_LINES, _SAMPLE_CHARACTERS = 1000, 2**18
 _SENTENCE_WORDS = 5
 # From this many rows on a label column repeats its values, so that the first row shows by them whether it is data.
 _MANY_ROWS = 20
+_SWALLOWS = (
+    "a quote at the start of a cell continues past the end of the line, so that it would swallow rows. Double the "
+    "quote and put quotes around the cell; text with tabs and line breaks needs a .csv file."
+)
 _NUMBER = re.compile(r"\s*[+-]?\d+(?:[.,]\d*)?\s*")
 _LONGEST_VALUE = 100
 _KNOWN = (*CLAIMS, *LABELS, *EVIDENCE)
@@ -150,10 +154,7 @@ class _File:
             if not cells:
                 continue
             if len(taken) > 1 and self._swallows(cells, taken):
-                raise DataError(
-                    f"{where}: a quote at the start of a cell continues past the end of the line, so that it would "
-                    "swallow rows. Double the quote and put quotes around the cell."
-                )
+                raise DataError(f"{where}: {_SWALLOWS}")
             yield cells
             row += 1
 
@@ -196,10 +197,7 @@ def _refuse_quote(where: str, error: csv.Error, lines: Sequence[str]) -> NoRetur
     if "expected after" not in str(error):
         raise DataError(f"{where} opens a quote that is never closed. Close or remove it.") from None
     if len(lines) > 1:
-        raise DataError(
-            f"{where}: a quote at the start of a cell continues past the end of the line, so that it would swallow "
-            "rows. Double the quote and put quotes around the cell."
-        ) from None
+        raise DataError(f"{where}: {_SWALLOWS}") from None
     raise DataError(
         f"{where}: text stands behind a closing quote. Double the quotes inside of a cell, and put quotes around it."
     ) from None
@@ -243,7 +241,7 @@ def _parse(
 
 
 def _delimiter(path: Path, sample: Sequence[str], own: str, *, whole: bool) -> str:
-    """Return the separator of a sample: of several, the one with most known names. Raises DataError if that is unclear."""
+    """Return the separator of a sample: of several, the one with most known names; raises DataError if none has."""
     parsed = {sign: _parse(sample, sign, whole=whole) for sign in _NAMES}
     in_header = [sign for sign, (rows, _) in parsed.items() if rows and len(rows[0]) > 1]
     fitting = [

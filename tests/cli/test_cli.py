@@ -1,5 +1,6 @@
 """The command line: what each command prints, as a table for people and as JSON for programs."""
 
+import io
 import json
 import subprocess
 import sys
@@ -53,6 +54,43 @@ def test_classify_a_file(cli, tiny_run, tiny_base, claims_file, tmp_path):
     assert code == 0, err
     assert "30 rows written" in out
     assert {"claim", "label", "tiny.label", "tiny.p.hedged"} <= set(tables.open_table(output).columns)
+
+
+def test_classify_standard_input(cli, tiny_run, tiny_base, monkeypatch):
+    arguments = ["classify", "-", "--adapter", tiny_run.folder, "--base", tiny_base("bert")]
+
+    def piped(content, *more):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+        return cli(*arguments, *more)
+
+    long = "the vaccine may help " * 40
+    claims = ["the café may help", "the flu rises", long.strip()]
+    code, out, err = piped(f"{claims[0]}\n\n{claims[1]}\r\n{long}".encode(), "--json")
+    assert code == 0, err
+    assert [answer["text"].strip() for answer in json.loads(out)] == claims
+    code, out, _ = piped(long.encode())
+    assert "the vaccine may help the vaccine may help the vaccine may help" in out
+    assert len(out) < 800
+    assert " …" in out
+    for content, said in ((b"", "standard input is empty"), (b"caf\xe9", "standard input is not UTF-8")):
+        code, _, err = piped(content)
+        assert (code, err.count("\n")) == (2, 1)
+        assert said in err
+
+
+def test_classify_replaces_a_file_only_with_force(cli, tiny_run, tiny_base, claims_file, tmp_path):
+    source, output = claims_file(learnable(30), "in.csv"), tmp_path / "out.csv"
+    source.write_text(source.read_text().replace(",", ";"))
+    output.write_text("precious")
+    arguments = ["classify", "--file", source, "--output", output, "--adapter", tiny_run.folder]
+    code, _, err = cli(*arguments, "--base", "no-such-base")
+    assert (code, output.read_text()) == (2, "precious")
+    assert "--force" in err
+    code, out, err = cli(*arguments, "--base", tiny_base("bert"), "--force")
+    assert code == 0, err
+    assert f"30 rows written to {output.resolve()}" in out
+    assert "note: in.csv: read with semicolons between columns." in err
+    assert tables.open_table(output).columns[:3] == ("claim", "label", "tiny.label")
 
 
 def test_evaluate_gives_the_runs_own_figures(cli, tiny_run, tiny_base, tmp_path):

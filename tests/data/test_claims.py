@@ -182,7 +182,9 @@ def test_splits_of_different_claims_are_those_of_plain_stratified_sampling(tmp_p
 
 
 def test_too_few_rows_are_counted_before_the_first_cut(tmp_path):
-    with pytest.raises(DataError, match=r"12 claims \(12 different\).*rarest label is .no. with 6 \(no 6, yes 6\).*validation_fraction"):
+    with pytest.raises(
+        DataError, match=r"12 claims \(12 different\).*rarest label is .no. with 6 \(no 6, yes 6\).*validation_fraction"
+    ):
         claims.load(DataConfig(id=folder(tmp_path, {"all": rows(12)}) + "/all.csv"))
 
 

@@ -222,7 +222,12 @@ DATA = {
     ),
     "a missing file": (["no file", "gone.csv", "Check the path"], lambda d: d.train(d.folder / "gone.csv")),
     "a folder without train": (["mydata", "no train file", "holds train"], lambda d: d.train(_folder(d, "test.csv"))),
-    "an ending that is not read": (["a.xlsx", ".xlsx", ".parquet", "Save"], lambda d: d.reads("a.xlsx", "x")),
+    "an ending that is not read": (["a.xls", ".xlsx", ".parquet", "Save"], lambda d: d.reads("a.xls", "x")),
+    "an xlsx file that is none": (["a.xlsx", "not a readable xlsx", "csv"], lambda d: d.reads("a.xlsx", "x")),
+    "a sheet of a file without sheets": (
+        ["good.csv", "no sheets", "'x'"],
+        lambda d: d.train(d.good(), "data.sheet=x"),
+    ),
     "an empty file": (["a.csv", "empty", "header"], lambda d: d.reads("a.csv", "")),
     "an empty jsonl": (["a.jsonl", "no row", "Add"], lambda d: d.reads("a.jsonl", "\n\n")),
     "a header and no row": (["a.csv", "no row", "Add"], lambda d: d.reads("a.csv", "claim,label\n")),
@@ -238,9 +243,33 @@ DATA = {
         ["a.csv", "label", "claim, mark", "data.label"],
         lambda d: d.reads("a.csv", "claim,mark\na,b\n"),
     ),
-    "semicolons for commas": (
-        ["a.csv", "semicolons", "claim;label", "commas"],
-        lambda d: d.reads("a.csv", "claim;label\na, b;no\n"),
+    "a separator that is ambiguous": (
+        ["a.csv", "commas and semicolons", "ambiguous", "quotes"],
+        lambda d: d.reads("a.csv", "claim;text,label\na;b,no\nc;d,yes\n"),
+    ),
+    "a quote in a csv that swallows rows": (
+        ["a.csv, row 3", "quote", "swallow"],
+        lambda d: d.reads("a.csv", "claim,label\na,no\nb,yes\n" + '"c,no\nd,yes\na size of 5",yes\n' + TEN),
+    ),
+    "text behind a closing quote": (
+        ["a.csv, row 2", "closing quote", "Double"],
+        lambda d: d.reads("a.csv", 'claim,label\n"a, b",no\n"c" d,yes\n'),
+    ),
+    "no header": (
+        ["a.csv", "first row looks like data: add a header, or name columns by position", "data.claim=1"],
+        lambda d: d.reads("a.csv", TEN),
+    ),
+    "a flag named claim": (
+        ["a.csv", "'claim'", "'0', '1'", "'text' holds texts", "data.claim=text"],
+        lambda d: d.reads("a.csv", "claim,text,label\n" + "".join(f"{n % 2},the flu is {n},no\n" for n in range(9))),
+    ),
+    "scores": (
+        ["a.csv", "label holds 60 different numbers: this looks like a score", "data.label"],
+        lambda d: d.reads("a.csv", "claim,label\n" + "".join(f"claim {n},0.{n + 10}\n" for n in range(60))),
+    ),
+    "a rare label": (
+        ["a.csv", "rarest label is 'mixture' with 1", "mixture 1, no 100, yes 100", "data.drop_labels"],
+        lambda d: d.reads("a.csv", "claim,label\n" + TEN * 20 + "a claim,mixture\n"),
     ),
     "a quote in a tsv that swallows rows": (
         ["a.tsv, row 1", "quote", ".csv"],
@@ -275,13 +304,21 @@ DATA = {
         ["a.csv", "header", "quote"],
         lambda d: d.reads("a.csv", '"claim,label\n' + TEN * 2000),
     ),
-    "latin-1": (
-        ["a.csv, line 12", "0xe9", "UTF-8", "iconv"],
-        lambda d: d.reads("a.csv", b"claim,label\n" + TEN.encode() + "café,no\n".encode("latin-1")),
+    "Windows-1251": (
+        ["a.csv, line 12", "0xcf", "Windows-1251", "iconv"],
+        lambda d: d.reads("a.csv", b"claim,label\n" + TEN.encode() + "Правительство Москвы,no\n".encode("cp1251")),
     ),
-    "latin-1 in jsonl": (
-        ["a.jsonl, line 11", "UTF-8", "iconv"],
-        lambda d: d.reads("a.jsonl", LINES.encode() + '{"claim": "café", "label": "a"}\n'.encode("latin-1")),
+    "Windows-1250 in jsonl": (
+        ["a.jsonl, line 11", "Windows-1250", "UTF-8", "iconv"],
+        lambda d: d.reads("a.jsonl", LINES.encode() + '{"claim": "Rząd wydał złote", "label": "a"}\n'.encode("cp1250")),
+    ),
+    "two encodings": (
+        ["a.csv", "line 13", "mixes encodings"],
+        lambda d: d.reads("a.csv", ("claim,label\n" + TEN).encode() + "é,no\n".encode("cp1252") + "é,no\n".encode()),
+    ),
+    "UTF-16 without a mark": (
+        ["a.csv", "byte order mark", "iconv"],
+        lambda d: d.reads("a.csv", ("claim,label\n" + TEN).encode("utf-16-le")),
     ),
     "a broken jsonl line": (
         ["a.jsonl, row 11", "JSON", "one line"],
@@ -491,6 +528,11 @@ CLASSIFY = {
         ["new/verdicts.xlsx", ".xlsx", ".parquet"],
         lambda d: d.classify_file("claim\na\n", output="new/verdicts.xlsx"),
     ),
+    "an output that exists": (
+        ["verdicts.csv exists", "--force"],
+        lambda d: [*d.classify_file("claim\na\n"), d.file("verdicts.csv", "old")][:-1],
+    ),
+    "standard input and a text": (["standard input", "no other TEXT"], lambda d: d.classify(d.adapter(), "-", "a")),
     "an output that is a folder": (
         ["mine.csv is a folder", "one file"],
         lambda d: d.classify(d.adapter("mine.csv"), "--file", d.good(), "--output", d.folder / "mine.csv"),
