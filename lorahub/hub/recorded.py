@@ -84,7 +84,8 @@ def evaluation_claims(
         name, data = known[0]
         count = f"{len(data.splits[split]):,} {split} claims"
         note = f"{name} was trained on {source.id}: evaluated on the {count} of its run."
-        return dataclasses.replace(data, warnings=[note]), split
+        assumed = [f"{line}." for table in source.splits.values() for line in table.notes]
+        return dataclasses.replace(data, warnings=[*assumed, note]), split
     loaded = claims.load_split(source, config, split, labels)
     whole = next(iter(loaded.splits))
     warnings = [
