@@ -24,11 +24,7 @@ tags:
 - {TAG}
 ---
 
-<<<<<<< HEAD
 What the Jobs of `lorahub job` need. Each upload replaces all of it: keep nothing of your own here.
-=======
-Files that the Jobs of `lorahub train --remote` need. Each upload replaces all of them: keep nothing of your own here.
->>>>>>> ef0fca4 (Restructure publish/ around a Repository class)
 """
 
 
