@@ -24,7 +24,7 @@ from torch import nn
 
 from lorahub import runfiles
 from lorahub.config import LARGEST_RANK, AdapterConfig
-from lorahub.errors import ConfigError, one_line
+from lorahub.errors import ConfigError
 from lorahub.hub import rules
 from lorahub.models import architectures, initialization, quantization, trial
 from lorahub.models.base import Base
@@ -76,12 +76,7 @@ def attach(base: Base, config: AdapterConfig) -> nn.Module:
         peft_config: Any = method.peft_config(base, config)
         # peft's own guess of the heads misses DeBERTa's pooler, for example.
         peft_config.task_type, peft_config.modules_to_save = TaskType.SEQ_CLS, list(base.heads)
-        try:
-            model = get_peft_model(base.model, peft_config)
-        except ValueError as error:  # of layers that peft does not adapt, such as experts with dropout
-            raise ConfigError(
-                f"peft cannot adapt {base.resolved.id}: {one_line(error)} Choose another base."
-            ) from error
+        model = get_peft_model(base.model, peft_config)
     if config.init in initialization.MOVES_BASE:
         base.moved = initialization.moved(model)
     if config.init == initialization.LOFTQ:

@@ -92,3 +92,13 @@ def test_markdown_is_wrapped_at_100_columns(page):
     text = re.sub(r"^ *```.*?^ *```$", "", text, flags=re.S | re.M)
     long = [line for line in text.splitlines() if len(line) > 100 and not re.match(r" *(\||!\[|- `[^`]+`: )", line)]
     assert not long
+
+
+def test_no_file_has_the_markers_of_an_unfinished_merge():
+    folders = (ROOT / name for name in ("lorahub", "docs", "tests", "spaces", "benchmarks"))
+    files = [
+        path for folder in folders for path in folder.rglob("*") if path.suffix in {".py", ".md", ".yaml", ".tmpl"}
+    ]
+    assert len(files) > 300
+    marked = [path.name for path in files if re.search(r"^(<{7}|>{7}) ", path.read_text(encoding="utf-8"), re.M)]
+    assert not marked
