@@ -71,9 +71,12 @@ class BaseShapes:
             for key, value in module.state_dict().items()
         }
 
-    def check(self, adapter: Adapter) -> None:
-        """Raise AdapterError if an adapter was made for another base."""
-        self._check_source(adapter)
+    def check(self, adapter: Adapter, *, renamed: bool = False) -> None:
+        """Raise AdapterError if an adapter was made for another base.
+
+        `renamed` accepts a base in a folder of any name, if its tokenizer and shapes agree with the adapter's.
+        """
+        self._check_source(adapter, renamed=renamed)
         id = self._base.resolved.id
         for layer, (down, up) in adapter.lora.items():
             shape = (up.shape[0], down.shape[1])
@@ -111,9 +114,12 @@ class BaseShapes:
             norms={layer: float(up.norm()) for layer, (_, up) in adapter.lora.items()},
         )
 
-    def _check_source(self, adapter: Adapter) -> None:
+    def _check_source(self, adapter: Adapter, *, renamed: bool) -> None:
         base = self._base
-        if adapter.base_id and adapter.base_id.lower() != base.resolved.id.lower() and not self._same_words(adapter):
+        differs = bool(adapter.base_id) and adapter.base_id.lower() != base.resolved.id.lower()
+        if differs and renamed and base.resolved.origin == "folder":
+            self._check_tokenizer(adapter)
+        elif differs:
             raise AdapterError(
                 f"{adapter.name} was trained on {adapter.base_id}, but the loaded base is {base.resolved.id}. "
                 f"Give --base {adapter.base_id}, or load it by itself."
@@ -128,23 +134,18 @@ class BaseShapes:
                     adapter.name, base.resolved.id, what, trained, loaded,
                 )  # fmt: skip
 
-    def _same_words(self, adapter: Adapter) -> bool:
-        """Return whether the base is a folder, whose name means nothing, and its tokenizer agrees with the adapter's.
-
-        An adapter without a tokenizer is compared by the shapes of its tensors alone.
-        """
-        if self._base.resolved.origin != "folder":
-            return False
+    def _check_tokenizer(self, adapter: Adapter) -> None:
+        """Raise AdapterError if the base has another vocabulary than the tokenizer saved with the adapter, if any."""
         own = None if adapter.folder is None else adapters.vocabulary(adapter.folder)
         if own is not None and own != self._base.tokenizer.get_vocab():
             raise AdapterError(
                 f"{adapter.name} was trained on {adapter.base_id} with another tokenizer than that of the folder "
                 f"{self._base.resolved.id}. Give its own base with --base."
             )
-        log.info(
-            "%s was trained on %s; the folder %s has its shapes", adapter.name, adapter.base_id, self._base.resolved.id
-        )
-        return True
+        log.warning(
+            "%s was trained on %s; it is used with the folder %s, which has the same shapes",
+            adapter.name, adapter.base_id, self._base.resolved.id,
+        )  # fmt: skip
 
     @cached_property
     def _features(self) -> int:

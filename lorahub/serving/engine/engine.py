@@ -89,6 +89,8 @@ class Engine(Predictor):
         self._scheduler = Scheduler(self._forward.run, tokens=self.tokens_per_pass, most=most_requests)
         # A fast tokenizer keeps its truncation length as state.
         self._tokenizing = threading.Lock()
+        # Adapters given together with their base may have known it by another name.
+        self._given = frozenset(item.folder for item in located) if base is not None else frozenset()
         self._insert(located, loaded)
 
     @property
@@ -259,7 +261,7 @@ class Engine(Predictor):
     def _load(self, source: fetch.Located, name: str) -> LoadedAdapter:
         """Load an evicted adapter again."""
         adapter = adapter_files.load(source.folder, name=name)
-        self._shapes.check(adapter)
+        self._shapes.check(adapter, renamed=source.folder in self._given)
         return lora_layers.load(self._base.model, adapter_files.named_by(adapter, self._base), self._base.device)
 
     def _on_evict(self, adapter: LoadedAdapter) -> None:
@@ -267,8 +269,8 @@ class Engine(Predictor):
 
     def _insert(self, located: Sequence[fetch.Located], adapters: Sequence[Adapter], *, pin: bool = False) -> list[str]:
         """Add checked adapters to the cache and return their names."""
-        for adapter in adapters:
-            self._shapes.check(adapter)
+        for item, adapter in zip(located, adapters, strict=True):
+            self._shapes.check(adapter, renamed=item.folder in self._given)
         adapters = [adapter_files.named_by(adapter, self._base) for adapter in adapters]
         loaded = [lora_layers.load(self._base.model, adapter, self._base.device) for adapter in adapters]
         return [self._cache.add(source, item, pinned=pin) for source, item in zip(located, loaded, strict=True)]
