@@ -107,7 +107,7 @@ def _check_output(output: Path) -> None:
     from lorahub.data import tables
     from lorahub.errors import need
 
-    if output.suffix.lower() in tables.WRITTEN:
+    if output.suffix.lower() in tables.SUFFIXES:
         tables.check_writable(output)
         return
     if output.is_file():

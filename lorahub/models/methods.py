@@ -26,7 +26,7 @@ from lorahub import runfiles
 from lorahub.config import LARGEST_RANK, AdapterConfig
 from lorahub.errors import ConfigError
 from lorahub.hub import rules
-from lorahub.models import architectures, initialization, quantization, trial
+from lorahub.models import architectures, initialization, quantization
 from lorahub.models.base import Base
 from lorahub.runfiles import Layout
 
@@ -85,12 +85,11 @@ def attach(base: Base, config: AdapterConfig) -> nn.Module:
         if parameter.requires_grad and parameter.dtype != torch.float32:
             # Trained weights are float32 whatever the dtype of the base; autocast does the rest.
             parameter.data = parameter.data.float()
-    trial.of_model(base, model)
     return model
 
 
 def check(base: Base, config: AdapterConfig) -> None:
-    """Raise ConfigError if the base does not support the method, has a head that may not be shared, or does not run.
+    """Raise ConfigError if the base does not support the method or has a head that may not be shared.
 
     Changes nothing except that virtual tokens shorten the base's inputs.
     """
@@ -138,7 +137,6 @@ def check(base: Base, config: AdapterConfig) -> None:
             )
         if left < base.max_length:
             base.truncate_at(left, f"{base.limit} minus {config.prompt_tokens} virtual tokens")
-    trial.of_base(base)
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:

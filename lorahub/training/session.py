@@ -23,7 +23,7 @@ from lorahub.data.claimset import ClaimData
 from lorahub.data.sources import SPLITS
 from lorahub.errors import ConfigError, one_line
 from lorahub.models import base as bases
-from lorahub.models import cpu_layers, methods
+from lorahub.models import cpu_layers, methods, trial
 from lorahub.stats.verdicts import Floats, Ids
 from lorahub.training import memory, mixed_precision, optimizers
 from lorahub.training.trackers import Tracker
@@ -63,6 +63,7 @@ class TrainingSession:
         self.resident_before = memory.resident()
         self.base = bases.load(config.base, data.labels)
         methods.check(self.base, config.adapter)
+        trial.of_base(self.base)
         _, parameters = methods.count_parameters(self.base.model)
         self.mixed_precision = mixed_precision.choose(config, self.base.device, parameters)
         self.base.reasons["mixed_precision"] = f"{self.mixed_precision.name}: {self.mixed_precision.reason}"
@@ -82,6 +83,7 @@ class TrainingSession:
         """Attach the adapter to the base, which changes in place, and choose the optimizer; raises ConfigError."""
         config, base = self.config, self.base
         self.model = methods.attach(base, config.adapter)
+        trial.of_model(base, self.model)
         if base.device.type == "cpu" and self.accelerator.mixed_precision == "no":
             cpu_layers.install(self.model)
             base.reasons["layers"] = "LoRA fused, dropout masks cut from one sequence: training on a CPU"

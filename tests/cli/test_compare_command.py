@@ -134,7 +134,15 @@ def test_markdown_and_the_report_folder(cli, tiny_run, tmp_path):
     )
 
 
-@pytest.mark.parametrize("ending", tables.SUFFIXES)
+@pytest.mark.parametrize("ending", sorted({*tables.SUFFIXES} - {*tables.WRITTEN}))
+def test_a_format_that_is_only_read_is_no_folder(cli, tiny_run, tmp_path, ending):
+    code, _, err = cli("compare", tiny_run.folder, "--output", tmp_path / f"all{ending}")
+    assert code == 2
+    assert f"has the ending '{ending}'; lorahub writes .csv, .tsv, .jsonl, .parquet" in err
+    assert not (tmp_path / f"all{ending}").exists()
+
+
+@pytest.mark.parametrize("ending", tables.WRITTEN)
 def test_all_disagreements_go_into_one_file(cli, tiny_run, tmp_path, ending):
     path = tmp_path / f"all{ending}"
     code, out, err = cli("compare", tiny_run.folder, f"{tiny_run.folder}:majority", "--output", path, "--show", 0)

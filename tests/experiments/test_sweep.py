@@ -346,7 +346,7 @@ def test_data_too_small_for_a_validation_split_is_one_line(cli, tmp_path, monkey
     (tmp_path / "few.csv").write_text("claim,label\na vaccine,x\nthe flu,y\na bus,x\ncity tax,y\n")
     code, _, err = cli("sweep", "--data", "few.csv", "--base", base)
     assert code == 2
-    assert "too few to split by label. Add claims, give separate train, validation and test files" in err
+    assert "too few to split by label: the rarest label is 'x' with 2 (x 2, y 2). Add" in err
     assert len(err.strip().splitlines()) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["few.csv"]
 

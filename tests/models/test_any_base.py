@@ -50,21 +50,23 @@ def by_peft(base, folder, texts):
     return np.stack(rows)
 
 
-def check(base, folder):
-    alone = by_peft(base, folder, TEXTS)
+def check(base, folder, texts=TEXTS):
+    alone = by_peft(base, folder, texts)
     engine = Engine(str(base), [folder])
-    together = engine.logits(TEXTS)[folder.name]
+    together = engine.logits(texts)[folder.name]
     # Few steps leave a small spread: a difference counts in relation to it.
     spread = np.ptp(alone, axis=0).max()
     assert spread > 1e-4
     assert np.abs(together - alone).max() < 0.02 * spread
-    assert set(engine.classify_base(TEXTS)) == {folder.name}
+    assert set(engine.classify_base(texts)) == {folder.name}
 
 
 @pytest.mark.parametrize("model_type", TYPES)
 def test_a_base_trains_and_answers_as_peft_does(model_type, claims, tmp_path):
     base = tiny_bases.make(model_type, tmp_path / "base")
-    check(base, trained(base, claims, tmp_path / "run"))
+    # transformers' Funnel does not compute an input of two tokens, which an empty text is.
+    texts = [text for text in TEXTS if text or model_type != "funnel"]
+    check(base, trained(base, claims, tmp_path / "run"), texts)
 
 
 def test_a_base_whose_answers_depend_on_other_claims_is_refused_in_one_line(claims, tmp_path, cli):

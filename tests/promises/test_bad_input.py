@@ -453,7 +453,6 @@ ADAPTER = {
         [WEIGHTS, "query.base_layer.weight", "overwrite the base", "train again"],
         lambda d: d.tensors(lambda found: found.update({f"{QUERY}.base_layer.weight": torch.zeros(32, 32)})),
     ),
-    "no labels.json": (["mine", "labels.json"], lambda d: d.without("labels.json")),
     "a labels.json of another length": (
         ["mine", "labels.json", "2 labels", "[3]", "train again"],
         lambda d: d.without(labels__json='["a", "b"]'),

@@ -82,7 +82,10 @@ class BaseShapes:
             shape = (up.shape[0], down.shape[1])
             if self._linears.get(layer) != shape:
                 own = self._linears.get(layer, "no such layer")
-                raise AdapterError(f"{adapter.name} adapts {layer} as {shape}, {id} has {own}: another base?")
+                raise AdapterError(
+                    f"{adapter.name} adapts {layer} as {shape}, {id} has {own}: another base? It was trained on "
+                    f"{adapter.base_id or 'an unknown one'}; give that with --base."
+                )
         stored = {
             (head, key, tuple(value.shape)) for head, state in adapter.heads.items() for key, value in state.items()
         }
